@@ -1,0 +1,89 @@
+# Everything runs in .venv, which is made from nothing but Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := bundles/anomalyclip_demo
+# MONAI Label's server has an environment of its own: it needs pydicom 2, this package pydicom 3.
+LABEL_VENV := .venv-label
+LABEL_RUN := $(LABEL_VENV)/bin/python
+LABEL_DEMO ?= runs/label_demo
+LABEL_PORT ?= 8000
+LABEL_CONSTRAINTS ?= requirements/label-py311-torch2.14.txt
+
+.PHONY: demo test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+demo: install
+	$(RUN) -m monai.bundle run training --config_file $(DEMO)/configs/train.json --bundle_root $(DEMO)
+	$(RUN) -m monai.bundle run --config_file $(DEMO)/configs/inference.json --bundle_root $(DEMO)
+	@echo
+	@echo "Done. Open $(DEMO)/runs/inference/report.html; maps, masks, overlays and DICOM results lie beside it:"
+	@find $(DEMO)/runs/inference -name "*_overlay.*" | sort
+
+test: install
+	$(RUN) -m pytest
+
+# Executes each notebook from a clean copy and writes its outputs back.
+notebooks: install
+	$(RUN) notebooks/execute.py
+
+test-notebooks: install
+	$(RUN) -m pytest -m notebooks --dist load tests/notebooks
+
+label-env: $(LABEL_VENV)/.installed
+
+label-requirements: $(LABEL_VENV)/.requirements
+
+$(LABEL_VENV)/.requirements: requirements/label.txt requirements/label-no-deps.txt $(LABEL_CONSTRAINTS)
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_RUN) -m pip install --quiet --disable-pip-version-check -r requirements/label.txt -c $(LABEL_CONSTRAINTS)
+	$(LABEL_RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/label-no-deps.txt
+	touch $@
+
+$(LABEL_VENV)/.installed: $(LABEL_VENV)/.requirements pyproject.toml
+	$(LABEL_RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# A server of our own app on phantoms; open http://127.0.0.1:8000 or point a viewer's MONAI Label plug-in there.
+label-demo: label-env
+	test -f $(DEMO)/models/model.pt || $(LABEL_RUN) -m monai.bundle run training --config_file $(DEMO)/configs/train.json --bundle_root $(DEMO)
+	$(LABEL_RUN) -m monai_anomalyclip.label.demo_studies $(LABEL_DEMO)/studies
+	test -d $(LABEL_DEMO)/app || $(LABEL_RUN) -m monai_anomalyclip label-app $(LABEL_DEMO)/app --bundle $(DEMO)
+	MONAI_LABEL_SESSION_PATH=$(abspath $(LABEL_DEMO))/sessions PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" $(LABEL_RUN) -m monailabel.main start_server --host 127.0.0.1 --port $(LABEL_PORT) --app $(LABEL_DEMO)/app --studies $(LABEL_DEMO)/studies
+
+# Starts real servers; of Orthanc (apt-get install orthanc orthanc-dicomweb) it runs what is there.
+test-label: install label-env
+	$(RUN) -m pytest -m label_server
+
+# The documentation as a site, warnings as errors, without the network: open build/site/index.html.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+# What others install: dist/*.whl and dist/*.tar.gz.
+dist: install
+	$(RUN) -m build --no-isolation
+
+# The demonstration bundle, tuned by `make demo`, as the MONAI model zoo hands bundles out; BUNDLE=DIR packs another one.
+bundle-zip: BUNDLE = $(DEMO)
+bundle-zip: install
+	$(RUN) -m monai_anomalyclip.bundle_zip $(BUNDLE) -o dist --overwrite
+
+# The tests with the oldest dependencies that pyproject.toml admits, in an environment of its own. Not part of CI.
+test-minimum:
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/minimum.txt -e ".[dev]"
+	.venv-minimum/bin/python -m pytest $(TESTS)
+
+clean:
+	rm -rf $(VENV) $(LABEL_VENV) .venv-minimum build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache runs notebooks/runs bundles/*/runs $(DEMO)/data

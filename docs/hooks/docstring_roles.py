@@ -1,0 +1,40 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Cross-references of our docstrings (``:class:`Name```) as links of the reference, where there is a target."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+_ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`(~?)([\w.]+)`")
+
+
+class DocstringRoles(griffe.Extension):
+    """Rewrite the docstrings before they are parsed."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """See the class."""
+        if obj.docstring is not None:
+            linked = _ROLE.sub(lambda match: _link(match, obj), obj.docstring.value)
+            obj.docstring.value = re.sub(r"::$", ":", linked, flags=re.MULTILINE)
+
+
+def _link(match: re.Match[str], obj: griffe.Object) -> str:
+    short, name = match.groups()
+    shown = name.rpartition(".")[2] if short else name
+    try:
+        target = obj.resolve(name)
+    except griffe.NameResolutionError:
+        target = name
+    return f'<autoref optional identifier="{target}"><code>{shown}</code></autoref>'

@@ -1,0 +1,34 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Equations of the documentation as MathML, which browsers show by themselves: no script, no network."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from latex2mathml.converter import convert
+
+# What pymdownx.arithmatex makes of $...$ and $$...$$ when it is "generic".
+_EQUATION = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Replace the equations of a page."""
+    return _EQUATION.sub(_mathml, html)
+
+
+def _mathml(match: re.Match[str]) -> str:
+    tag, text = match.groups()
+    latex = html.unescape(text).strip()[2:-2]  # without \( \) or \[ \]
+    display = "block" if tag == "div" else "inline"
+    return f'<{tag} class="equation">{convert(latex, display=display)}</{tag}>'

@@ -1,0 +1,143 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the full-shot methods share: RGB pixels in, map and score out, as for the zero-shot networks."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["FullShotNetwork", "anomalib_needed"]
+
+
+@contextmanager
+def anomalib_needed() -> Iterator[None]:
+    """Import anomalib inside this, without the warnings of its own imports.
+
+    Raises:
+        ImportError: when anomalib, or what it needs, is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    except ImportError as error:
+        raise ImportError(
+            f"PatchCore and RD4AD need anomalib, which cannot be imported ({error}): pip install "
+            "'monai_anomalyclip[fullshot]'."
+        ) from error
+
+
+class FullShotNetwork(nn.Module, ABC):
+    """A model of anomalib that is fitted to the normal images of one class, with the face of the zero-shot networks.
+
+    Maps and scores are distances, larger where more anomalous, not in [0, 1]: the metrics that are computed here
+    depend on their order alone, so they are left as they are.
+
+    A derived class sets ``model``, which is in evaluation mode except while :meth:`fit` runs.
+
+    Args:
+        image_size: side S of the square images in pixels.
+
+    Raises:
+        ValueError: unless it is a multiple of 32 from 64 on (both ends of RD4AD's decoder must meet).
+    """
+
+    model: Any  # of anomalib, which has no types
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        if not isinstance(image_size, int) or image_size < 64 or image_size % 32:
+            raise ValueError(f"image_size={image_size!r} must be a multiple of 32 pixels, at least 64.")
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).reshape(3, 1, 1), persistent=False)
+
+    @abstractmethod
+    def fit(self, images: Sequence[Tensor], *, batch_size: int = 16, progress: bool = True) -> dict[str, Any]:
+        """Learn what is normal, on the device that the network is on.
+
+        Args:
+            images: the normal images, each (3, S, S) uint8.
+            batch_size: images at a time.
+            progress: whether to show progress bars.
+
+        Returns:
+            what is worth recording of it, as JSON values.
+
+        Raises:
+            ValueError: without images.
+        """
+
+    def forward(self, image: Tensor, output: Literal["anomaly_map", "prediction"] = "anomaly_map") -> Any:
+        """Anomaly map of a batch of images, or what :meth:`predict` returns.
+
+        Args:
+            image: RGB in 0..255, (B, 3, S, S) uint8.
+            output: "anomaly_map" for the map, "prediction" for map and score.
+
+        Returns:
+            by default one tensor (B, 1, S, S), at least 0, smoothed by the method itself.
+
+        Raises:
+            ValueError: for another shape, type or output, or a PatchCore that was not fitted.
+        """
+        if output not in ("anomaly_map", "prediction"):
+            raise ValueError(f"output='{output}' is not one of 'anomaly_map', 'prediction'.")
+        prediction = self.model(self.normalize(image))
+        if output == "anomaly_map":
+            return prediction.anomaly_map
+        return {"anomaly_map": prediction.anomaly_map, "anomaly_score": prediction.pred_score.flatten()}
+
+    def predict(self, image: Tensor) -> dict[str, Tensor]:
+        """Anomaly map and image-level score.
+
+        Args:
+            image: RGB in 0..255, (B, 3, S, S) uint8.
+
+        Returns:
+            ``anomaly_map`` (B, 1, S, S) and ``anomaly_score`` (B,), both at least 0.
+        """
+        prediction: dict[str, Tensor] = self(image, output="prediction")
+        return prediction
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """RGB in 0..255, (B, 3, S, S) uint8, to what the ImageNet backbones were trained on, on the network's device.
+
+        Raises:
+            ValueError: for another shape or type.
+        """
+        size = self.image_size
+        if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1:] != (3, size, size):
+            raise ValueError(
+                f"The image batch must be uint8 of shape (B, 3, {size}, {size}), got "
+                f"{image.dtype} {tuple(image.shape)}."
+            )
+        normalized: Tensor = (image.to(self.mean) / 255 - self.mean) / self.std
+        return normalized
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of this module; the model leaves evaluation mode in :meth:`fit` alone."""
+        super().train(mode)
+        self.model.eval()
+        return self

@@ -1,0 +1,122 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The published prompts of the methods that AnomalyCLIP is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+__all__ = ["ensemble_prompts"]
+
+Prompts = tuple[list[str], list[str]]
+
+_NORMAL_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
+)
+_ABNORMAL_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+
+# First the article ("a" and "the"), then the state with its object.
+_WINCLIP_PATTERNS = (
+    "a cropped photo of {} {}.",
+    "a close-up photo of {} {}.",
+    "a bright photo of {} {}.",
+    "a dark photo of {} {}.",
+    "a jpeg corrupted photo of {} {}.",
+    "a blurry photo of {} {}.",
+    "a photo of {} {}.",
+    "a photo of {} small {}.",
+    "a photo of {} large {}.",
+    "a photo of {} {} for visual inspection.",
+    "a photo of {} {} for anomaly detection.",
+)
+_VAND_PATTERNS = (
+    *(pattern for pattern in _WINCLIP_PATTERNS if not pattern.endswith(("inspection.", "detection."))),
+    "a bad photo of {} {}.",
+    "a good photo of {} {}.",
+    "a low resolution photo of {} {}.",
+    "a black and white photo of {} {}.",
+    "a photo of {} cool {}.",
+    "there is {} {} in the scene.",
+    "this is {} {} in the scene.",
+)
+_VAND_OTHERS = ("a photo of my {}.", "a photo of one {}.", "this is one {} in the scene.")
+
+
+def _single(class_name: str) -> Prompts:
+    return [f"a photo of a normal {class_name}."], [f"a photo of an anomalous {class_name}."]
+
+
+def _imagenet(class_name: str) -> Prompts:
+    normal, abnormal = (
+        [template(f"{state} {class_name}") for template in OPENAI_IMAGENET_TEMPLATES]
+        for state in ("normal", "anomalous")
+    )
+    return normal, abnormal
+
+
+def _winclip(class_name: str) -> Prompts:
+    templates = _with_articles(_WINCLIP_PATTERNS)
+    return _fill(templates, _NORMAL_STATES, class_name), _fill(templates, _ABNORMAL_STATES, class_name)
+
+
+def _vand(class_name: str) -> Prompts:
+    templates = [*_with_articles(_VAND_PATTERNS), *_VAND_OTHERS]
+    abnormal_states = (*_ABNORMAL_STATES, "broken {}")
+    return _fill(templates, _NORMAL_STATES, class_name), _fill(templates, abnormal_states, class_name)
+
+
+def _with_articles(patterns: tuple[str, ...]) -> list[str]:
+    return [pattern.format(article, "{}") for pattern in patterns for article in ("a", "the")]
+
+
+def _fill(templates: list[str], states: tuple[str, ...], class_name: str) -> list[str]:
+    return [template.format(state.format(class_name)) for state in states for template in templates]
+
+
+_ENSEMBLES: dict[str, Callable[[str], Prompts]] = {
+    "single": _single,
+    "imagenet": _imagenet,
+    "winclip": _winclip,
+    "vand": _vand,
+}
+
+
+def ensemble_prompts(ensemble: str, class_name: str) -> Prompts:
+    """Sentences of an ensemble, in which ``class_name`` stands for the object.
+
+    - "single": "a photo of a normal / an anomalous [object]." (AnomalyCLIP, ICLR 2024, appendix on baselines, CLIP);
+    - "imagenet": OpenAI's 80 ImageNet templates around "normal / anomalous [object]" (Radford et al., 2021);
+    - "winclip": compositional prompt ensemble, 7 + 4 states in 22 templates (WinCLIP, CVPR 2023, section 4.1);
+    - "vand": 7 + 5 states in 35 templates (APRIL-GAN, VAND 2023, published code).
+
+    Args:
+        ensemble: one of the four names.
+        class_name: what the images show.
+
+    Returns:
+        normal and abnormal sentences.
+
+    Raises:
+        ValueError: for an unknown ensemble or an empty class name.
+    """
+    if ensemble not in _ENSEMBLES:
+        raise ValueError(f"ensemble='{ensemble}' is not one of {', '.join(_ENSEMBLES)}.")
+    if not isinstance(class_name, str) or not class_name.strip():
+        raise ValueError(f"class_name={class_name!r} must be a word for what the images show, such as 'object'.")
+    return _ENSEMBLES[ensemble](class_name.strip())

@@ -1,0 +1,41 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The cause of a failed bundle run, repeated as the last line.
+
+``python -m monai.bundle`` wraps every exception several times and ends with "Failed to evaluate ConfigExpression",
+pages below the sentence that helps. Our configurations import this module; under that command, and only there, it
+puts the cause last.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+__all__ = ["cause_of", "print_cause_last"]
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What MONAI's own exceptions ("Failed to ...") were raised from; any other exception is its own cause."""
+    while isinstance(error, RuntimeError) and str(error).startswith("Failed to ") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def print_cause_last(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback as usual, then the exception that MONAI's own ("Failed to ...") were raised from."""
+    sys.__excepthook__(kind, error, trace)
+    if (cause := cause_of(error)) is not error:
+        print(f"\n{type(cause).__name__}: {cause}", file=sys.stderr)
+
+
+if getattr(sys.modules["__main__"].__spec__, "name", "").startswith("monai.bundle"):
+    sys.excepthook = print_cause_last

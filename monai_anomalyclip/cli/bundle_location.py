@@ -1,0 +1,45 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which bundle a command works with, and paths as values of its configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from monai_anomalyclip.shipped import shipped_folder
+
+__all__ = ["inference_config", "literal_path"]
+
+
+def inference_config(bundle: Path | None) -> Path:
+    """The bundle's configs/inference.json; without a bundle that of bundles/anomalyclip (see ``shipped_folder``).
+
+    Raises:
+        FileNotFoundError: when there is no bundle.
+    """
+    bundle = bundle or shipped_folder("bundles/anomalyclip")
+    config = bundle / "configs" / "inference.json"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"There is no bundle at {str(bundle)!r}: --bundle DIR names one with configs/inference.json."
+        )
+    return config
+
+
+def literal_path(path: Path) -> str:
+    """A value of a configuration that stands for a path, whatever it is called.
+
+    In a text MONAI would replace every ``#``, and take ``$``, ``@`` and ``%`` for expressions; in a string literal's
+    escape sequences it sees none of them.
+    """
+    escaped = re.sub(r"[^A-Za-z0-9/._-]", lambda char: f"\\U{ord(char[0]):08x}", str(path))
+    return f"$'{escaped}'"

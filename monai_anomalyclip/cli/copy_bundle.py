@@ -1,0 +1,59 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``monai-anomalyclip copy-bundle``: a bundle that the package carries, as a folder of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.atomic_file import unfinished_path
+from monai_anomalyclip.shipped import copy_bundle
+
+__all__ = ["add_command"]
+
+NAMES = ("anomalyclip", "anomalyclip_demo")
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of the program."""
+    parser = commands.add_parser(
+        "copy-bundle",
+        help="copy a bundle that comes with the package, to tune and run it there",
+        description=(
+            "Copy a MONAI bundle that comes with the package: prompts that are tuned, data and results land in the "
+            f"copy. {RESEARCH_USE_ONLY}"
+        ),
+    )
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to make; must not exist")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    folder = arguments.folder
+    if folder.exists():
+        raise FileExistsError(f"'{folder}' exists: name a folder that does not.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_path(folder)
+    try:
+        copy_bundle(arguments.name, unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    print(
+        f"{folder}: tune its prompts with\n"
+        f"  python -m monai.bundle run training --config_file {folder}/configs/train.json --bundle_root {folder}"
+    )
+    return 0

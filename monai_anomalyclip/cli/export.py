@@ -1,0 +1,124 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``monai-anomalyclip export``: one model with the prompts baked in, for use outside of PyTorch or of this package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.bundle_location import inference_config, literal_path
+
+__all__ = ["add_command"]
+
+_DESCRIPTION = f"""Write one model with the prompts baked in: image -> anomaly map and anomaly score.
+
+The image is (B, 3, S, S), float32, normalised with CLIP's mean and std; the batch size is free. The file is run on the
+CPU and compared with PyTorch before it gets its name; it carries what it was made from and how to prepare images
+(docs/export.md). Needs monai_anomalyclip[export] for ONNX.
+
+{RESEARCH_USE_ONLY}
+"""
+
+_EXAMPLES = """examples:
+  monai-anomalyclip export --bundle bundles/anomalyclip -o anomalyclip.onnx
+  monai-anomalyclip export --bundle bundles/anomalyclip -o anomalyclip_int8.onnx --int8
+  monai-anomalyclip export --bundle bundles/anomalyclip -o anomalyclip.pt2
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of the program."""
+    parser = commands.add_parser(
+        "export",
+        help="write one ONNX or torch.export model with the prompts baked in",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="the MONAI bundle to export (default: bundles/anomalyclip)"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file to write: .onnx or .pt2")
+    parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
+    parser.add_argument(
+        "--format", choices=("onnx", "torch_export"), help="default: what the suffix says, .onnx or .pt2"
+    )
+    parser.add_argument(
+        "--image-size",
+        "--image_size",
+        type=int,
+        metavar="S",
+        help="side of the input, a multiple of the patch (default: the bundle's)",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="8-bit weights for CPUs (ONNX); less exact, the difference is measured"
+    )
+    parser.add_argument("--opset", type=int, default=18, metavar="N", help="ONNX operators (default: 18)")
+    parser.add_argument("--force", action="store_true", help="replace the file when it exists")
+    parser.add_argument(
+        "--config", action="append", default=[], type=Path, metavar="FILE", help="further configuration to overlay"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = inference_config(arguments.bundle)
+    # Slow to import, and --help needs none of it.
+    from monai.bundle import ConfigParser
+
+    from monai_anomalyclip.export.agreement import Agreement
+    from monai_anomalyclip.export.export_model import SUFFIXES, export_model
+    from monai_anomalyclip.export.int8 import MAP_MEAN_BOUND, SCORE_BOUND
+    from monai_anomalyclip.networks import FrozenCLIPNetwork
+
+    output: Path = arguments.output
+    if arguments.format and output.suffix != SUFFIXES[arguments.format]:
+        raise ValueError(f"--format {arguments.format} needs an output that ends in {SUFFIXES[arguments.format]}.")
+    if output.exists() and not arguments.force:  # before the backbone is loaded
+        raise FileExistsError(f"'{output}' exists; give another name or --force.")
+    parser = ConfigParser()
+    parser.read_config([str(config), *map(str, arguments.config)])
+    parser["bundle_root"] = literal_path(config.parents[1].absolute())
+    parser["device"] = "$'cpu'"
+    if arguments.prompts is not None:
+        parser["prompts"] = literal_path(arguments.prompts.absolute())
+    for step in ("check_prompts", "load_prompts"):
+        parser.get_parsed_content(step)
+    network = parser.get_parsed_content("network_def")
+    if not isinstance(network, FrozenCLIPNetwork):
+        raise ValueError(f"Only AnomalyCLIP and its CLIP baselines can be exported, not {type(network).__name__}.")
+    description = export_model(
+        network,
+        output,
+        prompts=parser.get_parsed_content("prompts"),
+        image_size=arguments.image_size,
+        sigma=parser.get_parsed_content("sigma"),
+        opset=arguments.opset,
+        int8=arguments.int8,
+        overwrite=arguments.force,
+    )
+    opset = f", opset {description['opset']}" if "opset" in description else ""
+    size = description["image_size"]
+    print(f"{output}: {description['format']}{opset}, image (B, 3, {size}, {size}), {description['precision']}.")
+    print(f"Difference from PyTorch on the CPU: {Agreement(**description['agreement'])}.")
+    if arguments.int8:
+        measured = Agreement(**description["agreement_int8"])
+        print(f"Difference of INT8 from PyTorch on the CPU: {measured}.")
+        if not (measured.map_mean <= MAP_MEAN_BOUND and measured.score_max <= SCORE_BOUND):
+            print(
+                f"Warning: that is more than {MAP_MEAN_BOUND} for the mean of the map or {SCORE_BOUND} for a score: "
+                "compare both models on your own images before INT8 is used, and calibrate its threshold anew."
+            )
+    print(RESEARCH_USE_ONLY)
+    return 0

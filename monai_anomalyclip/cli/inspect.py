@@ -1,0 +1,90 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``monai-anomalyclip inspect``: what would be processed, what is left out and why, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
+from monai_anomalyclip.cli.tables import text_table
+
+__all__ = ["add_command"]
+
+_EXAMPLES = """examples:
+  monai-anomalyclip inspect studies
+  monai-anomalyclip inspect studies --show-uids --show-paths
+  monai-anomalyclip inspect studies --json > inputs.json
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of the program."""
+    parser = commands.add_parser(
+        "inspect",
+        help="list the inputs with their geometry, and what is left out and why; scores nothing",
+        description=(
+            "List what `predict` would process: DICOM series with the verdict on their geometry and the intensity "
+            "preset that would be used, volumes, pictures, videos; and what would be left out, and why. Only headers "
+            f"are read. The exit status is 1 when an input cannot be read. {RESEARCH_USE_ONLY}"
+        ),
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
+    add_reading_options(parser)
+    parser.add_argument("--show-uids", action="store_true", help="show Series Instance UIDs, for --series")
+    parser.add_argument(
+        "--show-paths", action="store_true", help="show where each input lies; may show patients' names"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.data import InputCatalogue  # slow to import, and --help needs none of it
+    from monai_anomalyclip.data.facts import excluded_facts, facts_of
+
+    catalogue = InputCatalogue(
+        arguments.input,
+        series=arguments.series,
+        keep_names=arguments.keep_names,
+        options=reading_options(arguments),
+        progress=True,
+        empty=True,
+    )
+    found = [facts_of(name, source) for name, source in catalogue.sources.items()]
+    excluded = [excluded_facts(series) for series in catalogue.excluded]
+    left_out = catalogue.left_out()
+    status = int(any(fact.problem for fact in found) or not found)
+    if arguments.json:
+        rows = [fact.as_dict(arguments.show_uids, arguments.show_paths) for fact in [*found, *excluded]]
+        print(json.dumps({"inputs": rows, "left_out": left_out}, indent=2))
+        return status
+    extra = [*(["series"] if arguments.show_uids else []), *(["path"] if arguments.show_paths else [])]
+    table = [("input", "kind", "frames", "size", "geometry", "preset", *extra)]
+    for fact in [*found, *excluded]:
+        values = fact.as_dict(True, True)
+        shown = (values[column] for column in ("name", "kind", "frames", "size", "geometry", "preset", *extra))
+        table.append(tuple("" if value is None else str(value) for value in shown))
+    if len(table) > 1:
+        print(text_table(table))
+    for fact in found:
+        for note in (*fact.notes, *([f"cannot be read: {fact.problem}"] if fact.problem else [])):
+            print(f"{fact.name}: {note}")
+    for reason, count in left_out.items():
+        print(f"left out: {count} x {reason}")
+    if catalogue.excluded:
+        print("A series that is left out is processed when its UID (--show-uids) is given as --series.")
+    return status

@@ -1,0 +1,94 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Entry point of ``monai-anomalyclip``: one module per command beside this one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
+from monai_anomalyclip.bundle_errors import cause_of
+
+__all__ = ["main", "program_parser"]
+
+# Command -> module beside this one, in the order of --help. A command's module is imported only when it is used or
+# when all are listed, and imports what is slow (torch, MONAI, pydicom) only when it runs.
+_COMMANDS = {
+    "predict": "predict",
+    "inspect": "inspect",
+    "datalist": "datalist",
+    "reproduce": "reproduce",
+    "weights": "weights",
+    "copy-bundle": "copy_bundle",
+    "convert-prompts": "convert_prompts",
+    "export": "export",
+    "label-app": "label_app",
+    "doctor": "doctor",
+    "completion": "completion",
+}
+
+_EXAMPLES = """examples:
+  monai-anomalyclip inspect studies
+  monai-anomalyclip predict studies -o results --bundle bundles/anomalyclip --preset ct-brain
+  monai-anomalyclip datalist mvtec mvtec_anomaly_detection -o mvtec_anomaly_detection/datalist.json
+  monai-anomalyclip reproduce demo -o runs/reproduce --methods clip
+  monai-anomalyclip weights bundle -o anomalyclip_ready
+  monai-anomalyclip convert-prompts epoch_15.pth bundles/anomalyclip/models/model.pt
+  monai-anomalyclip export --bundle bundles/anomalyclip -o anomalyclip.onnx
+  monai-anomalyclip label-app label_app --bundle bundles/anomalyclip
+  monai-anomalyclip doctor
+
+Tuning, inference and evaluation are MONAI bundles:
+  python -m monai.bundle run training --config_file bundles/anomalyclip_demo/configs/train.json \\
+      --bundle_root bundles/anomalyclip_demo
+
+Exit status: 0 all well, 1 an input failed or the command did, 2 wrong usage, 130 interrupted.
+"""
+
+
+def program_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the program: with one command when that is all that is needed, else with all of them."""
+    parser = argparse.ArgumentParser(
+        prog="monai-anomalyclip",
+        description=f"Zero-shot anomaly detection in medical images. {RESEARCH_USE_ONLY}",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in [command] if command in _COMMANDS else _COMMANDS:
+        import_module(f"monai_anomalyclip.cli.{_COMMANDS[name]}").add_command(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: command line without the program's name; default is ``sys.argv``.
+
+    Returns:
+        exit status: 0; 1 with one sentence on standard error when the command failed; 130 when it was interrupted.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = program_parser(words[0] if words else None).parse_args(words)
+    try:
+        status: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("Interrupted: what is finished stays, the same command goes on with the rest.", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"error: {cause_of(error)}", file=sys.stderr)
+        return 1
+    return status

@@ -1,0 +1,218 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``monai-anomalyclip predict``: a bundle's inference workflow on anything that can be read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.bundle_location import inference_config, literal_path
+from monai_anomalyclip.cli.plain_messages import plain_messages
+from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
+
+__all__ = ["add_command"]
+
+_DESCRIPTION = f"""Score images and show where they are anomalous.
+
+INPUT is a DICOM file, a series, a tree of studies, NIfTI volumes, pictures, videos, or folders with a mixture. Each
+input gets files of its own (anomaly map, mask, overlay; DICOM SEG and SR for DICOM), all together scores.csv,
+results.json and report.html. An input that fails does not stop the others. A second run leaves out what is finished.
+
+{RESEARCH_USE_ONLY}
+"""
+
+_EXAMPLES = """examples:
+  monai-anomalyclip predict study -o results --bundle bundles/anomalyclip
+  monai-anomalyclip predict ct -o results --bundle bundles/anomalyclip --preset ct-lung --outputs default,pm
+  monai-anomalyclip predict clip.mp4 frames brain.nii.gz -o results --bundle bundles/anomalyclip_demo --keep-names
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of the program."""
+    parser = commands.add_parser(
+        "predict",
+        help="score DICOM studies, NIfTI volumes, pictures and videos, and write maps, masks and a report",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder of the results")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="the MONAI bundle to run (default: bundles/anomalyclip)"
+    )
+    parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
+    add_reading_options(parser)
+    parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="T",
+        help="map value (0 to 1) from which a pixel is anomalous, or 'calibrated': the one kept beside the prompts",
+    )
+    parser.add_argument(
+        "--outputs",
+        type=_kinds,
+        metavar="KINDS",
+        help=(
+            "comma-separated: nifti (map and mask), seg, sr (DICOM segmentation and report), png (map and mask of "
+            "pictures): all of these by default, where they apply; pm, sc (DICOM parametric map and overlay pictures). "
+            "'default,pm' adds to the default. Overlays, films, tables and report are always written"
+        ),
+    )
+    parser.add_argument("--sheared-nifti", action="store_true", help="NIfTI of a CT with gantry tilt, true but sheared")
+    parser.add_argument(
+        "--deterministic-uids", action="store_true", help="DICOM UIDs that depend on input and settings alone"
+    )
+    parser.add_argument("--slice-batch-size", type=int, metavar="N", help="slices that the network sees at once")
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="processes that read ahead, each an input at a time, in its own memory (default: the bundle's, 0)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help=(
+            "of matrix products (default: the bundle's). auto: bfloat16 or float16 where device or CPU has units for it"
+        ),
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the vision pass first; pays over many images only"
+    )
+    parser.add_argument(
+        "--device",
+        type=matching(r"cpu|mps|cuda(:\d+)?"),
+        help="cpu, cuda, cuda:1, ... (default: the first GPU, else the CPU)",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", default=True, help="leave out what an earlier run finished (the default)"
+    )
+    again.add_argument("--force", action="store_true", help="score everything and replace existing results")
+    parser.add_argument(
+        "--config", action="append", default=[], type=Path, metavar="FILE", help="further configuration to overlay"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show the program's log")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        level=logging.INFO if arguments.verbose else logging.WARNING,
+    )
+    config = inference_config(arguments.bundle)
+    with plain_messages(arguments.verbose):
+        failed = _score(config, arguments)
+    _show_summary(arguments.output)
+    return int(failed)
+
+
+def _score(config: Path, arguments: argparse.Namespace) -> bool:
+    """Run the bundle; whether an input failed."""
+    # Slow to import, and --help needs none of it.
+    from monai.bundle import ConfigWorkflow
+
+    from monai_anomalyclip.bundle_errors import cause_of
+    from monai_anomalyclip.engines import InputsFailedError
+
+    workflow = ConfigWorkflow(
+        [str(config), *map(str, arguments.config)],
+        workflow_type="infer",
+        logging_file=False,
+        bundle_root=literal_path(config.parents[1].absolute()),
+        dataset_dir=[literal_path(Path(path).absolute()) for path in arguments.input],
+        output_dir=literal_path(arguments.output.absolute()),
+        **_overrides(arguments),
+    )
+    failed = False
+    workflow.initialize()
+    try:
+        workflow.run()
+    except RuntimeError as error:
+        if not isinstance(cause_of(error), InputsFailedError):
+            raise
+        failed = True
+    workflow.finalize()
+    return failed
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says, by the bundle's ids; the bundle's own settings hold for the rest."""
+    chosen: dict[str, Any] = {f"reading#{key}": value for key, value in reading_options(arguments).items()}
+    chosen |= {
+        "prompts": None if arguments.prompts is None else literal_path(arguments.prompts.absolute()),
+        "threshold": arguments.threshold,
+        "outputs": arguments.outputs,
+        "slice_batch_size": arguments.slice_batch_size,
+        "dataloader#num_workers": arguments.workers,
+        "dataloader#prefetch_factor": 1 if arguments.workers else None,
+        "precision": arguments.precision,
+        "compile": arguments.compile or None,
+        "device": arguments.device,
+        "sheared_nifti": arguments.sheared_nifti or None,
+        "deterministic_uids": arguments.deterministic_uids or None,
+        "overwrite": arguments.force or None,
+        "series": arguments.series or None,
+        "keep_names": arguments.keep_names or None,
+        "slice_axis": arguments.slice_axis,
+    }
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _threshold(text: str) -> float | str:
+    return text if text == "calibrated" else float(text)
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of processes, 0 or more")
+    return int(text)
+
+
+def _kinds(text: str) -> list[str]:
+    from monai_anomalyclip.writers.output_kinds import parse_output_kinds
+
+    try:
+        return list(parse_output_kinds(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _show_summary(output: Path) -> None:
+    from monai_anomalyclip.cli.tables import text_table
+
+    document = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    rows = [("input", "slices", "geometry", "score", "top slice", "status")]
+    for record in document["inputs"]:
+        top = record["most_suspicious"]
+        rows.append(
+            (
+                record["name"],
+                str(record["frames"] or ""),
+                (record["geometry"] or {}).get("verdict", ""),
+                "" if record["anomaly_score"] is None else f"{record['anomaly_score']:.3f}",
+                str(top[0]["index"]) if top and record["kind"] != "frame" else "",
+                record["status"] if record["status"] == "ok" else f"{record['status']}: {record['reason']}",
+            )
+        )
+    print(text_table(rows))
+    for reason, count in document["skipped"].items():
+        print(f"left out: {count} x {reason}")
+    print(f"\nScores are not calibrated: they rank images. Report: {output / 'report.html'}\n{RESEARCH_USE_ONLY}")

@@ -1,0 +1,73 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Options that say how inputs are found and read; `predict` and `inspect` share them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["add_reading_options", "matching", "reading_options"]
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a command."""
+    parser.add_argument(
+        "--preset",
+        type=matching(r"[a-z-]+"),
+        help=(
+            "intensities of CT, MR, X-ray, ...: auto (the default), dicom (the file's own window), percentile, "
+            "ct-brain, ct-subdural, ct-bone, ct-lung, ct-soft, ct-liver, ct-mediastinum"
+        ),
+    )
+    parser.add_argument(
+        "--series",
+        type=matching(r"[\w.-]+"),
+        action="append",
+        default=[],
+        metavar="UID",
+        help="only this DICOM series; may be given several times",
+    )
+    parser.add_argument(
+        "--keep-names",
+        action="store_true",
+        help="name results after the files (DICOM never); only where their names hold no patient's name",
+    )
+    parser.add_argument(
+        "--nifti-form", choices=("refuse", "sform", "qform"), help="what counts when a NIfTI file's two forms disagree"
+    )
+    parser.add_argument("--time-point", type=int, metavar="I", help="which volume of a 4-D NIfTI file, from 0")
+    parser.add_argument(
+        "--slice-axis",
+        type=int,
+        choices=(0, 1, 2),
+        help="axis along which NIfTI is sliced (default: the thickest)",
+    )
+    parser.add_argument("--stride", type=int, metavar="N", help="score every N-th frame of a video")
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What of :class:`monai_anomalyclip.data.ReadOptions` the command line says."""
+    names = ("preset", "nifti_form", "time_point", "stride")
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def matching(pattern: str) -> Callable[[str], str]:
+    """An argument type that takes texts of one pattern alone: MONAI would evaluate a value like ``$...``."""
+
+    def value(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} does not look like a value of this option")
+        return text
+
+    return value

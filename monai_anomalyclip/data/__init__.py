@@ -1,0 +1,51 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Find, read and slice inputs."""
+
+from __future__ import annotations
+
+from monai_anomalyclip.data.datalist import load_datalist
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.fault_tolerant import FaultTolerantDataset
+from monai_anomalyclip.data.feature_cache import EncodeImaged, FeatureKey, feature_dataset
+from monai_anomalyclip.data.frames import LoadFramed, load_frame, read_frame
+from monai_anomalyclip.data.inputs import InputCatalogue, LoadInputd, load_input
+from monai_anomalyclip.data.masks import LoadMaskd, read_mask
+from monai_anomalyclip.data.nifti import load_volume, read_volume
+from monai_anomalyclip.data.readable_items import ReadableItems, UnreadableItem, UnreadableItemsError
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.data.sources import InputPart, ReadOptions, Source
+
+__all__ = [
+    "EncodeImaged",
+    "FaultTolerantDataset",
+    "FeatureKey",
+    "InputCatalogue",
+    "InputPart",
+    "LoadFramed",
+    "LoadInputd",
+    "LoadMaskd",
+    "ReadOptions",
+    "ReadableItems",
+    "SliceView",
+    "Source",
+    "UnreadableInputError",
+    "UnreadableItem",
+    "UnreadableItemsError",
+    "feature_dataset",
+    "load_datalist",
+    "load_frame",
+    "load_input",
+    "load_volume",
+    "read_frame",
+    "read_mask",
+    "read_volume",
+]

@@ -1,0 +1,127 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Public anomaly detection data sets and one's own data, listed from their original layouts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from monai_anomalyclip.data.datasets.colon_mix import COLON_MIX
+from monai_anomalyclip.data.datasets.dagm import DAGM
+from monai_anomalyclip.data.datasets.datalist_file import write_datalist
+from monai_anomalyclip.data.datasets.diagnoses import DIAGNOSIS_SETS
+from monai_anomalyclip.data.datasets.kolektor import SDD
+from monai_anomalyclip.data.datasets.lesion_masks import LESION_MASK_SETS
+from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, DataSetListing, Entry, LayoutError
+from monai_anomalyclip.data.datasets.own_data import OWN_DATA
+from monai_anomalyclip.data.datasets.product_classes import PRODUCT_CLASS_SETS
+from monai_anomalyclip.data.datasets.tree import folders
+from monai_anomalyclip.data.datasets.visa import VISA
+
+__all__ = [
+    "DATA_SETS",
+    "SPLITS",
+    "DataSet",
+    "DataSetInfo",
+    "DataSetListing",
+    "Entry",
+    "LayoutError",
+    "describe_data_sets",
+    "make_datalist",
+    "write_datalist",
+]
+
+DATA_SETS: dict[str, DataSet] = {
+    data_set.info.name: data_set
+    for data_set in (
+        *PRODUCT_CLASS_SETS,
+        VISA,
+        SDD,
+        DAGM,
+        *LESION_MASK_SETS,
+        *DIAGNOSIS_SETS,
+        COLON_MIX,
+        OWN_DATA,
+    )
+}
+"""Every data set that can be listed, by its name on the command line. Add an entry to support another."""
+
+SPLITS = ("training", "validation", "testing", "original")
+"""As which section the images of the paper's protocol are listed; "original" keeps the published parts."""
+
+_LOOK_INTO = 20
+
+
+def make_datalist(name: str, root: str | os.PathLike[str], *, split: str | None = None) -> DataSetListing:
+    """List the images of a data set with their masks, labels and classes.
+
+    The paper tunes and evaluates on the same part of a data set, its test part (never both on the same data set), or
+    on everything where there are no parts. ``split`` says as which section of the datalist these images go.
+
+    Args:
+        name: one of :data:`DATA_SETS`, in any case.
+        root: folder that the data set was unpacked into; for "folder" also a CSV file.
+        split: "training" to tune on these images, "testing" to evaluate on them, "validation", or "original" for the
+            published training and test parts; default is "training" for the auxiliary mix and "testing" for others.
+
+    Raises:
+        FileNotFoundError: the folder is missing.
+        LayoutError: it is not laid out as published, or holds no images; the message says what was expected.
+        ValueError: the name or the split is not known, or files do not fit together.
+    """
+    data_set = DATA_SETS.get(name.casefold())
+    if data_set is None:
+        raise ValueError(f"There is no data set '{name}': choose one of {', '.join(DATA_SETS)}.")
+    info = data_set.info
+    split = info.default_split if split is None else split
+    if split not in SPLITS:
+        raise ValueError(f"There is no split '{split}': choose one of {', '.join(SPLITS)}.")
+    root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"There is no folder '{root}': give the one that {info.title} was unpacked into.")
+    if root.is_file() and data_set is not OWN_DATA:
+        raise LayoutError(f"'{root}' is a file: give the folder that {info.title} was unpacked into.")
+    try:
+        found = data_set.read(root)
+    except LayoutError as error:
+        raise LayoutError(
+            f"'{root}' is not laid out as {info.title}: expected {error}{_hint(data_set, root)}"
+        ) from error
+    if split == "original":
+        sections = {"training": tuple(found.training), "testing": tuple(found.testing)}
+        sections = {section: entries for section, entries in sections.items() if entries}
+    else:
+        sections = {split: tuple(found.testing)} if found.testing else {}
+    if not sections:
+        raise LayoutError(f"There are no images of {info.title} in '{root}'.")
+    return DataSetListing(info, split, sections, tuple(found.notes))
+
+
+def describe_data_sets() -> str:
+    """One line per data set with its name, title and domain, for the terminal."""
+    width = max(map(len, DATA_SETS))
+    return "\n".join(
+        f"  {name:<{width}}  {data_set.info.title}: {data_set.info.domain}" for name, data_set in DATA_SETS.items()
+    )
+
+
+def _hint(data_set: DataSet, root: Path) -> str:
+    """What is there instead, and whether a folder within has the layout."""
+    inside = folders(root) if root.is_dir() else []
+    for folder in inside[:_LOOK_INTO]:
+        try:
+            data_set.read(folder)
+        except (OSError, ValueError):
+            continue
+        return f"; its folder '{folder.name}' is laid out like that: give that one if it is the data set."
+    shown = ", ".join(folder.name for folder in inside[:_LOOK_INTO])
+    return f"; it holds {f'the folders {shown}' if shown else 'no folders'}."

@@ -1,0 +1,72 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A table (CSV) that says which images there are, with their masks, labels and classes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from monai_anomalyclip.data.datasets.listing import Entry, Found
+from monai_anomalyclip.data.masks import read_mask
+
+__all__ = ["read_own_table"]
+
+_COLUMNS = ("image", "label", "image_label", "class")
+
+
+def read_own_table(table: Path) -> Found:
+    """Read a CSV file with the columns ``image``, ``label`` (mask), ``image_label`` and ``class``.
+
+    All but ``image`` may be absent or empty, but one of ``label`` and ``image_label`` (0 normal, 1 anomalous) must be
+    given; where only the mask is, the image is anomalous when the mask is not empty. Paths are relative to the
+    table's folder. Columns are separated by commas, or by semicolons where the first line has no comma.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a column, a line or a mask is wrong.
+    """
+    try:
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table.name} is no table: it must be a CSV file in UTF-8.") from error
+    header = lines[0] if lines else ""
+    rows = csv.DictReader(lines, delimiter=";" if ";" in header and "," not in header else ",")
+    if "image" not in (rows.fieldnames or ()):
+        raise ValueError(f"{table.name} has no column 'image' in its first line (columns: {', '.join(_COLUMNS)}).")
+    found = Found()
+    seen: dict[Path, int] = {}
+    for row in rows:
+        where = f"{table.name}, line {rows.line_num}"
+        entry = _entry(table, {column: (row.get(column) or "").strip() for column in _COLUMNS}, where)
+        if entry.image in seen:
+            raise ValueError(f"{where}: {entry.image.name} is already in line {seen[entry.image]}.")
+        seen[entry.image] = rows.line_num
+        found.testing.append(entry)
+    if not found.testing:
+        raise ValueError(f"{table.name} names no image.")
+    return found
+
+
+def _entry(table: Path, row: dict[str, str], where: str) -> Entry:
+    if not row["image"]:
+        raise ValueError(f"{where}: there is no image.")
+    image = table.parent / row["image"]
+    mask = table.parent / row["label"] if row["label"] else None
+    for path in (image, mask):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"{where}: there is no file '{path.name}'.")
+    if row["image_label"] not in ("", "0", "1"):
+        raise ValueError(f"{where}: image_label is {row['image_label']!r}, not 0 or 1.")
+    if not row["image_label"] and mask is None:
+        raise ValueError(f"{where}: give image_label, label (mask) or both.")
+    label = int(row["image_label"]) if row["image_label"] or mask is None else int(read_mask(mask).any())
+    return Entry(image, label, row["class"] or table.resolve().parent.name, mask)

@@ -1,0 +1,119 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Find the mask of each image by its name."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from monai_anomalyclip.data.datasets.listing import Entry
+from monai_anomalyclip.data.datasets.tree import named, stem
+
+__all__ = ["anomalous_entries", "pair_masks"]
+
+_ENDING = re.compile(r"[ ._-]+(mask|segmentation|seg|label|lesion|gt|ground_?truth)$")
+_Key = Callable[[Path], str]
+
+
+def pair_masks(images: Sequence[Path], masks: Sequence[Path], where: str) -> tuple[dict[Path, Path], list[Path]]:
+    """Find the mask of each image by its name, never by its place in the list.
+
+    The same file name counts first, then the same name without suffix, then the same without regard to case, then a
+    mask's name without an ending such as ``_mask``, ``_segmentation`` or ``_label``.
+
+    Args:
+        images: pictures of one folder.
+        masks: masks of one folder.
+        where: the folder in words, for the error.
+
+    Returns:
+        the mask of each image that has one, and the masks that are left over.
+
+    Raises:
+        ValueError: an image has several masks or several images one, or no image at all has a mask though there
+            are some.
+    """
+    found: dict[Path, Path] = {}
+    for of_image, of_mask in _KEYS:
+        by_key: dict[str, list[Path]] = defaultdict(list)
+        for mask in masks:
+            by_key[of_mask(mask)].append(mask)
+        for image in images:
+            candidates = by_key.get(of_image(image), []) if image not in found else []
+            if len(candidates) > 1:
+                raise ValueError(f"In {where}, {image.name} may have any of the masks {named(candidates)}: keep one.")
+            if candidates:
+                found[image] = candidates[0]
+    if images and masks and not found:
+        raise ValueError(
+            f"In {where}, no image has a mask of its name (images: {named(images, 2)}; masks: {named(masks, 2)}): name "
+            "each mask as its image, with or without an ending such as _mask."
+        )
+    owner: dict[Path, Path] = {}
+    for image, mask in found.items():
+        if mask in owner:
+            raise ValueError(f"In {where}, {owner[mask].name} and {image.name} would share the mask {mask.name}.")
+        owner[mask] = image
+    return found, [mask for mask in masks if mask not in owner]
+
+
+def anomalous_entries(
+    images: Sequence[Path], masks: Sequence[Path], class_name: str, where: str, normal: Sequence[Path] = ()
+) -> tuple[list[Entry], list[str]]:
+    """List anomalous images with their masks, and say what is left over.
+
+    Args:
+        images: pictures of one folder, all anomalous.
+        masks: their masks, as far as there are any.
+        class_name: class of the entries.
+        where: the folder in words, for notes and errors.
+        normal: normal images, which may have masks (empty ones) among these.
+
+    Returns:
+        one entry per image, and sentences about images without a mask and masks without an image.
+
+    Raises:
+        ValueError: as for :func:`pair_masks`.
+    """
+    paired, left_over = pair_masks(images, masks, where)
+    expected = {_folded(image) for image in normal}
+    left_over = [mask for mask in left_over if not {_folded(mask), _without_ending(mask)} & expected]
+    without = [image for image in images if image not in paired]
+    notes = []
+    if without:
+        notes.append(f"{where}: {len(without)} of {len(images)} anomalous images have no mask ({named(without)}).")
+    if left_over:
+        notes.append(f"{where}: {len(left_over)} masks belong to no image ({named(left_over)}).")
+    return [Entry(image, 1, class_name, paired.get(image)) for image in images], notes
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def _folded(path: Path) -> str:
+    return stem(path).casefold()
+
+
+def _without_ending(path: Path) -> str:
+    return _ENDING.sub("", _folded(path))
+
+
+# How the name of an image and that of its mask are compared, the strictest way first.
+_KEYS: tuple[tuple[_Key, _Key], ...] = (
+    (_name, _name),
+    (stem, stem),
+    (_folded, _folded),
+    (_folded, _without_ending),
+)

@@ -1,0 +1,112 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Values of one frame, from its functional groups or from its file's header, checked to be what they should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from monai_anomalyclip.data.dicom.series import FrameReference, text_of
+
+__all__ = ["find_value", "plane", "text_of", "vector"]
+
+_ORTHONORMAL = 1e-2
+_FARTHEST_MM = 1e6
+
+
+def find_value(frame: FrameReference, sequence: str | None, keyword: str) -> Any:
+    """Value of an attribute of a frame, or None where it is missing or empty.
+
+    Looked for in the frame's own functional groups, then in the shared ones (PS3.3 C.7.6.16), then in the header.
+
+    Args:
+        frame: the frame.
+        sequence: keyword of the functional group; None for attributes that have none.
+        keyword: keyword of the attribute.
+
+    Raises:
+        ValueError: the value is malformed.
+    """
+    header = frame.instance.header
+    try:
+        if sequence is not None:
+            for groups, index in (
+                (header.get("PerFrameFunctionalGroupsSequence"), frame.index),
+                (header.get("SharedFunctionalGroupsSequence"), 0),
+            ):
+                if groups and index < len(groups):
+                    value = _given(_first_item(groups[index], sequence), keyword)
+                    if value is not None:
+                        return value
+        return _given(header, keyword)
+    except Exception as error:  # pydicom decodes on access, and malformed values raise nearly anything
+        raise ValueError(f"{keyword} is malformed.") from error
+
+
+def vector(value: Any, length: int) -> npt.NDArray[np.float64] | None:
+    """(length,) finite numbers of an attribute's value, or None if there is no value.
+
+    Raises:
+        ValueError: other than so many finite numbers.
+    """
+    if value is None:
+        return None
+    try:
+        numbers = np.array(
+            [float(part) for part in (value if np.iterable(value) and not isinstance(value, str) else [value])]
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError("The value is no number.") from error
+    if numbers.shape != (length,) or not np.isfinite(numbers).all():
+        raise ValueError(f"The value must be {length} finite numbers.")
+    return numbers
+
+
+def plane(frame: FrameReference) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Orientation (6,) and position (3,) in mm of a frame, or None if it has none.
+
+    The direction cosines are made exactly orthonormal. The position of a multi-frame file without functional groups
+    is that of no frame in particular and not used.
+
+    Raises:
+        ValueError: one of the two is missing or malformed, the direction cosines are not orthonormal within 0.01, or
+            the position is more than a kilometre away.
+    """
+    if frame.instance.n_frames > 1 and "PerFrameFunctionalGroupsSequence" not in frame.instance.header:
+        return None
+    position = vector(find_value(frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    orientation = vector(find_value(frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    if position is None and orientation is None:
+        return None
+    if position is None or orientation is None:
+        raise ValueError("Position and orientation must be given together.")
+    axes = orientation.reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() > _ORTHONORMAL:
+        raise ValueError("The direction cosines are not orthonormal.")
+    if np.abs(position).max() > _FARTHEST_MM:
+        raise ValueError("The position is out of reach.")
+    across = axes[0] / np.linalg.norm(axes[0])
+    down = axes[1] - (axes[1] @ across) * across
+    return np.concatenate([across, down / np.linalg.norm(down)]), position
+
+
+def _given(dataset: Dataset | None, keyword: str) -> Any:
+    value = None if dataset is None else dataset.get(keyword)
+    return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
+
+
+def _first_item(dataset: Dataset, sequence: str) -> Dataset | None:
+    items = dataset.get(sequence)
+    return items[0] if items else None

@@ -1,0 +1,89 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Streams that end before a file takes all memory or time, whatever sizes it claims."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import BinaryIO
+
+__all__ = ["Allowance", "BoundedStream", "TooMuchError", "inflate_beginning"]
+
+_PIECE = 2**20
+
+
+class TooMuchError(Exception):
+    """More was asked for than is allowed."""
+
+
+class Allowance:
+    """What may still be read for one file: bytes, and calls, of which every DICOM element takes at least one."""
+
+    def __init__(self, size: int, calls: int) -> None:
+        self.size = size
+        self.calls = calls
+
+    @property
+    def used_up(self) -> bool:
+        """Whether more was asked for than is allowed."""
+        return self.size < 0 or self.calls < 0
+
+
+class BoundedStream:
+    """A binary stream that raises once its allowance is used up; several streams can share one."""
+
+    def __init__(self, stream: BinaryIO, allowance: Allowance) -> None:
+        self._stream = stream
+        self._allowance = allowance
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes, or fewer at the end.
+
+        Raises:
+            TooMuchError: the allowance does not cover it, or everything is asked for.
+        """
+        self._allowance.size -= size
+        self._allowance.calls -= 1
+        if size < 0 or self._allowance.used_up:
+            raise TooMuchError
+        return self._stream.read(size)
+
+
+def inflate_beginning(stream: BinaryIO, kept_bytes: int, max_bytes: int) -> io.BytesIO:
+    """The beginning of what a raw deflate stream (PS3.5 A.5) inflates to; a stream that is cut off gives what it can.
+
+    Args:
+        stream: at the start of the deflated data.
+        kept_bytes: how much is kept, give or take a mebibyte; the rest is inflated for its size only.
+        max_bytes: how much it may be.
+
+    Raises:
+        TooMuchError: it inflates to more than `max_bytes`.
+        zlib.error: the data are damaged.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    kept = io.BytesIO()
+    total = 0
+    while not inflater.eof:
+        deflated = inflater.unconsumed_tail or stream.read(_PIECE)
+        if not deflated:
+            break
+        piece = inflater.decompress(deflated, _PIECE)
+        total += len(piece)
+        if total > max_bytes:
+            raise TooMuchError
+        if kept.tell() < kept_bytes:
+            kept.write(piece)
+    kept.seek(0)
+    return kept

@@ -1,0 +1,128 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a compressed frame would decode to, read from its first bytes, so that bombs are refused before decoding."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import NamedTuple
+
+__all__ = ["Codestream", "check_rle", "parse_jpeg", "parse_jpeg2000"]
+
+_SOC_SIZ = b"\xff\x4f\xff\x51"
+_NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0-7, SOI: markers without a segment
+_NO_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC: between the numbers of the start-of-frame markers
+_JPEG_LS_FRAME = 0xF7
+_MAX_TILES = 4096  # OpenJPEG allocates kilobytes for each tile before it has seen any
+
+
+class Codestream(NamedTuple):
+    """Size of a compressed frame.
+
+    Args:
+        rows: height in pixels.
+        columns: width in pixels.
+        samples: number of components.
+        bits: precision of a sample.
+        adobe_transform: colour transform by the Adobe marker of a JPEG (1: the components are YCbCr), None without it.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    bits: int
+    adobe_transform: int | None = None
+
+
+def parse_jpeg(data: bytes) -> Codestream:
+    """Read the frame header of a JPEG (ITU-T T.81) or JPEG-LS (ITU-T T.87) codestream.
+
+    Raises:
+        ValueError: there is none before the first scan, or more than one.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("it does not begin as a JPEG")
+    frame: tuple[int, ...] | None = None
+    adobe = None
+    position = 2
+    while True:
+        if position + 4 > len(data) or data[position] != 0xFF:
+            raise ValueError("its JPEG header is damaged")
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        position += 2
+        if marker in _NO_LENGTH:
+            continue
+        if marker in (0xD9, 0xDA):  # end of image, start of scan
+            break
+        (length,) = struct.unpack_from(">H", data, position)
+        body = data[position + 2 : position + length]
+        if (0xC0 <= marker <= 0xCF and marker not in _NO_FRAME) or marker == _JPEG_LS_FRAME:
+            if frame or len(body) < 6:
+                raise ValueError("its JPEG header is damaged")
+            frame = struct.unpack_from(">BHHB", body)
+        elif marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
+            adobe = body[11]
+        position += max(length, 2)
+    if frame is None:
+        raise ValueError("it has no JPEG frame header")
+    bits, rows, columns, samples = frame
+    return Codestream(rows, columns, samples, bits, adobe)
+
+
+def parse_jpeg2000(data: bytes) -> Codestream:
+    """Read the image and tile size (SIZ) of a JPEG 2000 or HTJ2K codestream (ITU-T T.800 A.5.1), bare or in a JP2 file.
+
+    Raises:
+        ValueError: there is none, a JP2 header contradicts it, or it is cut into more than 4096 tiles.
+    """
+    # DICOM wants the bare codestream; some writers left the boxes of a JP2 file around it.
+    start = data.find(_SOC_SIZ, 0, 2**16) if data[4:8] == b"jP  " else 0
+    if start < 0 or data[start : start + 4] != _SOC_SIZ or len(data) < start + 43:
+        raise ValueError("it has no JPEG 2000 header")
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top, samples, bits = struct.unpack_from(
+        ">8IHB", data, start + 8
+    )
+    size = Codestream(height - top, width - left, samples, (bits & 0x7F) + 1)
+    box = data.find(b"ihdr", 0, start)
+    if box >= 0 and struct.unpack_from(">2I", data, box + 4) != (size.rows, size.columns):
+        raise ValueError("its JPEG 2000 headers contradict each other")
+    if not (tile_width and tile_height):
+        raise ValueError("its JPEG 2000 header is damaged")
+    if -(-(width - tile_left) // tile_width) * -(-(height - tile_top) // tile_height) > _MAX_TILES:
+        raise ValueError(f"it is cut into more than {_MAX_TILES} tiles")
+    return size
+
+
+def check_rle(data: bytes, segments: int, pixels: int) -> None:
+    """Refuse an RLE frame (DICOM PS3.5 Annex G) whose segments would decode to far more than one byte per pixel.
+
+    Raises:
+        ValueError: the header is damaged, has another number of segments, or a segment decodes to more than twice
+            the pixels.
+    """
+    if len(data) < 64:
+        raise ValueError("its RLE header is cut off")
+    count, *offsets = struct.unpack_from("<16I", data)
+    bounds = [*offsets[:count], len(data)]
+    if count != segments or bounds != sorted(bounds):
+        raise ValueError("its RLE header is damaged")
+    for start, end in pairwise(bounds):
+        decoded, position = 0, start
+        while position < end:
+            control = data[position]
+            decoded += control + 1 if control < 128 else 257 - control if control > 128 else 0
+            position += control + 2 if control < 128 else 2 if control > 128 else 1
+            if decoded > 2 * pixels + 128:
+                raise ValueError("an RLE segment decodes to more than the frame holds")

@@ -1,0 +1,148 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Judge from positions alone whether slices make a volume, and what keeps them from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_anomalyclip.data.dicom.series import StackGeometry
+
+__all__ = ["distance_along", "judge_geometry", "locations"]
+
+_SAME_PLACE_MM = 0.005
+_TILT_DEGREES = 0.1
+_TILT_MM = 0.1
+
+_Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+
+def distance_along(orientation: npt.ArrayLike, positions: npt.ArrayLike) -> _Floats:
+    """(n,) mm of (n, 3) positions along the normal of the (6,) direction cosines, which is rows x columns."""
+    cosines = np.asarray(orientation, dtype=np.float64)
+    return np.asarray(positions, dtype=np.float64) @ np.cross(cosines[:3], cosines[3:])
+
+
+def locations(distances: npt.ArrayLike) -> _Ints:
+    """(n,) number of the place of each slice along the normal, from 0; closer than 0.005 mm is the same place."""
+    along = np.asarray(distances, dtype=np.float64)
+    order = np.argsort(along, kind="stable")
+    numbers = np.empty(len(along), dtype=np.int64)
+    numbers[order] = np.concatenate([[0], np.cumsum(np.diff(along[order]) > _SAME_PLACE_MM)])
+    return numbers
+
+
+def judge_geometry(
+    orientation: npt.ArrayLike,
+    positions: npt.ArrayLike,
+    pixel_spacing: Sequence[float] | None = None,
+    *,
+    spacing_source: str | None = None,
+    slice_thickness: float | None = None,
+) -> tuple[_Ints, StackGeometry]:
+    """Order slices along their normal and find the flaws of the stack.
+
+    Scanners round positions, so the slices may lie off a regular grid by 1 % of the spacing or 0.1 mm, whichever is
+    more, but by no more than 10 % of the spacing. The spacing is that of the best fitting grid. Then:
+
+    - "gaps": the slices lie on a grid of the smallest distance, and fewer slots of it are empty than filled;
+    - "irregular spacing": they lie on no grid, or jump sideways;
+    - "gantry tilt": they move sideways steadily, by more than 0.1 degrees and 0.1 mm over the stack;
+    - "duplicate positions": several slices lie in one place; the other flaws are then those of the places.
+
+    Args:
+        orientation: (6,) orthonormal direction cosines.
+        positions: (n, 3) mm, Image Position (Patient), n at least 1.
+        pixel_spacing: mm between (rows, columns), passed on.
+        spacing_source: passed on.
+        slice_thickness: mm, stands in for the slice spacing if all slices lie in one place.
+
+    Returns:
+        (n,) indices that put the slices in order (slices in one place keep theirs), and the geometry.
+    """
+    cosines = np.asarray(orientation, dtype=np.float64)
+    points = np.asarray(positions, dtype=np.float64)
+    along = distance_along(cosines, points)
+    numbers = locations(along)
+    order = np.argsort(numbers, kind="stable").astype(np.int64)
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    places, along = points[order][starts], along[order][starts]
+
+    flaws = []
+    missing, tilt, spacing = 0, 0.0, slice_thickness
+    if len(places) > 1:
+        slots = _slots(along)
+        spacing = float(np.median(np.diff(along))) if slots is None else _line(slots, along)[0]
+        sideways = places - np.outer(along, np.cross(cosines[:3], cosines[3:]))
+        lean, residual = _lean(along, sideways)
+        if slots is not None and residual <= _tolerance(spacing):
+            missing = int(slots[-1]) + 1 - len(places)
+        else:
+            flaws.append("irregular spacing")
+        if missing:
+            flaws.insert(0, "gaps")
+        if residual <= _tolerance(spacing):
+            tilt = math.degrees(math.atan(lean))
+            if tilt > _TILT_DEGREES and lean * (along[-1] - along[0]) > _TILT_MM:
+                flaws.append("gantry tilt")
+    if len(places) < len(points):
+        flaws.append("duplicate positions")
+    geometry = StackGeometry(
+        flaws=tuple(flaws),
+        orientation=cosines,
+        positions=points[order],
+        pixel_spacing=None if pixel_spacing is None else (float(pixel_spacing[0]), float(pixel_spacing[1])),
+        spacing_source=spacing_source,
+        slice_spacing=spacing,
+        missing_slices=missing,
+        tilt_degrees=tilt,
+    )
+    return order, geometry
+
+
+def _tolerance(spacing: float) -> float:
+    return min(max(0.01 * spacing, 0.1), 0.1 * spacing)
+
+
+def _line(x: npt.ArrayLike, y: _Floats) -> tuple[float, float]:
+    """Slope of the least-squares line, and the largest residual."""
+    abscissa = np.asarray(x, dtype=np.float64)
+    centred = abscissa - abscissa.mean()
+    slope = float(centred @ y / (centred @ centred))
+    return slope, float(np.abs(y - y.mean() - slope * centred).max())
+
+
+def _slots(along: _Floats) -> _Ints | None:
+    """Slot of each place on a regular grid, or None if there is no such grid."""
+    count = len(along)
+    steps = np.diff(along)
+    multiples = np.concatenate([[0], np.cumsum(np.rint(steps / steps.min()))])
+    candidates = [np.arange(count)]
+    if multiples[-1] + 1 < 2 * count:
+        candidates.append(multiples.astype(np.int64))
+    for slots in candidates:
+        spacing, residual = _line(slots, along)
+        if residual <= _tolerance(spacing):
+            return slots
+    return None
+
+
+def _lean(along: _Floats, sideways: _Floats) -> tuple[float, float]:
+    """Sideways mm for each mm along the normal, and the largest distance from that line in mm."""
+    centred = along - along.mean()
+    across = sideways - sideways.mean(axis=0)
+    slope = centred @ across / (centred @ centred)
+    return float(np.linalg.norm(slope)), float(np.linalg.norm(across - np.outer(centred, slope), axis=1).max())

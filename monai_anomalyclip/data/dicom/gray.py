@@ -1,0 +1,158 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Real values of gray DICOM frames to [0, 1]: which limits, and the inversion of MONOCHROME1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_anomalyclip.data.dicom.attributes import text_of
+from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, is_hounsfield, is_inverted, rescale
+from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.transforms.intensity_presets import (
+    RADIOGRAPHS,
+    IntensityChoice,
+    choose_preset,
+    percentile_limits,
+    scale_,
+    window_limits,
+)
+
+__all__ = ["choose_for_series", "negate_", "scale_gray_"]
+
+# Ultrasound, endoscopy, photography: gray of 8 bits is made for the eye.
+_FOR_THE_EYE = ("US", "IVUS", "ES", "EPS", "GM", "XC", "OP", "DMS", "SM")
+_DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
+
+
+def choose_for_series(series: DicomSeries, requested: str) -> IntensityChoice:
+    """Apply the rules of :func:`~monai_anomalyclip.transforms.intensity_presets.choose_preset` to a gray series.
+
+    Gray of 8 bits that is not rescaled counts as a picture in cines, ultrasound, endoscopy and photography.
+
+    Raises:
+        UnreadableInputError: ``"dicom"`` is requested and a frame has no usable window, or a damaged VOI LUT.
+    """
+    header, first = series.header, series.frames[0]
+    asks_for_voi = requested == "dicom" or (requested == "auto" and series.modality in RADIOGRAPHS)
+    try:
+        return choose_preset(
+            series.modality,
+            text_of(header, "BodyPartExamined"),
+            [text_of(header, keyword) for keyword in _DESCRIPTIONS],
+            requested,
+            has_voi=asks_for_voi and None not in _vois(series.frames),
+            picture=requested == "auto" and _is_picture(series),
+            hounsfield=is_hounsfield(first),
+        )
+    except ValueError as error:
+        if requested != "dicom":
+            raise
+        raise UnreadableInputError(str(error)) from None
+
+
+def scale_gray_(
+    pixels: npt.NDArray[np.float32],
+    frames: Sequence[FrameReference],
+    choice: IntensityChoice,
+    sample: npt.NDArray[np.float32] | None = None,
+) -> IntensityChoice:
+    """Scale real values in place to [0, 1], NaN to 0.
+
+    The window or the percentiles come first, then the inversion of frames whose small values are bright. The foreground
+    of such a frame is what lies below its largest value, so that it gives what its MONOCHROME2 twin gives.
+
+    Args:
+        pixels: (frames, rows, columns, 1) real values, NaN where padded; contiguous.
+        frames: what they are.
+        choice: what to do.
+        sample: real values to take the percentiles from, inverted frames negated; None for `pixels` themselves.
+
+    Returns:
+        The choice with its limits.
+    """
+    inverted = [is_inverted(frame.instance.header) for frame in frames]
+    values = torch.from_numpy(pixels)
+    limits: tuple[float, float] | None
+    warnings: tuple[str, ...] = ()
+    if choice.preset == "percentile":
+        negate_(pixels, frames)
+        try:
+            limits = percentile_limits(values if sample is None else torch.from_numpy(sample))
+        except ValueError:  # nothing but padding
+            limits = (0.0, 0.0)
+        if limits[0] == limits[1]:
+            warnings = ("The image is constant; it is scaled to zeros.",)
+            values.zero_()
+        else:
+            scale_(values, *limits)
+        limits = (-limits[0], -limits[1]) if inverted[0] else limits
+    else:
+        limits = _scale_by_window_(pixels, frames, choice)
+        if np.nanmin(pixels, initial=1) == np.nanmax(pixels, initial=0):
+            warnings = ("All values lie on one side of the window, or the image is constant.",)
+        for plane, invert in zip(pixels, inverted, strict=True):
+            if invert:
+                np.subtract(1, plane, out=plane)
+        limits = limits[::-1] if limits and inverted[0] else limits
+    values.nan_to_num_(nan=0.0)
+    low, high = limits if limits and len(set(inverted)) == 1 else (None, None)
+    return choice.with_limits(low, high, *warnings)
+
+
+def negate_(pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference]) -> npt.NDArray[np.float32]:
+    """Negate, in place, the frames whose small values are bright."""
+    for plane, frame in zip(pixels, frames, strict=True):
+        if is_inverted(frame.instance.header):
+            np.negative(plane, out=plane)
+    return pixels
+
+
+def _scale_by_window_(
+    pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference], choice: IntensityChoice
+) -> tuple[float, float] | None:
+    if choice.preset == "dicom":
+        vois = [voi for voi in _vois(frames) if voi is not None]
+        for plane, voi in zip(pixels, vois, strict=True):
+            voi.apply_(plane)
+        found = {voi.limits for voi in vois}
+        return found.pop() if len(found) == 1 else None
+    if choice.width is not None and choice.level is not None:
+        limits = window_limits(choice.width, choice.level)
+    else:  # a picture
+        limits = (0.0, 255.0)
+    scale_(torch.from_numpy(pixels), *limits)
+    return limits
+
+
+def _vois(frames: Sequence[FrameReference]) -> list[VOI | None]:
+    """The VOI of each frame, looked up once per file where it is the same for all its frames."""
+    known: dict[tuple[int, int], VOI | None] = {}
+    vois = []
+    for frame in frames:
+        own = "PerFrameFunctionalGroupsSequence" in frame.instance.header
+        key = (id(frame.instance), frame.index if own else 0)
+        if key not in known:
+            known[key] = find_voi(frame)
+        vois.append(known[key])
+    return vois
+
+
+def _is_picture(series: DicomSeries) -> bool:
+    first = series.frames[0]
+    eight_bits = series.header.get("BitsStored") == 8 and rescale(first) == (1.0, 0.0)
+    plain = eight_bits and not series.header.get("ModalityLUTSequence")
+    return plain and (series.kind == "cine" or series.modality in _FOR_THE_EYE)

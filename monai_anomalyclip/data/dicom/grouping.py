@@ -1,0 +1,219 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Group images into the stacks that are scored together, by what the headers say and never by names or numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_anomalyclip.data.dicom.attributes import find_value, plane, text_of, vector
+from monai_anomalyclip.data.dicom.exclusion import exclusion_reason
+from monai_anomalyclip.data.dicom.geometry import distance_along, judge_geometry, locations
+from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, SkippedFile
+from monai_anomalyclip.data.dicom.spacing import find_pixel_spacing
+from monai_anomalyclip.data.dicom.splitting import split_until_unique
+from monai_anomalyclip.data.dicom.stack import Stack, instance_key, number_and_name
+from monai_anomalyclip.data.dicom.traits import time_order
+
+__all__ = ["group_instances"]
+
+_SAME_ORIENTATION = 1e-3
+_Floats = npt.NDArray[np.float64]
+
+
+def group_instances(instances: Iterable[Instance]) -> tuple[list[DicomSeries], list[SkippedFile]]:
+    """Group images into stacks.
+
+    By study and series UID, SOP class, the reason for exclusion, size, samples, pixel spacing, stack ID, and
+    orientation (direction cosines within 0.001); then, where several frames lie in one place, by echo, b-value, image
+    type, time and so on (see :func:`~monai_anomalyclip.data.dicom.splitting.split_until_unique`). Frames of several
+    files, single-frame or multi-frame, go into one stack.
+
+    - Frames with a position and an orientation make a "volume", even a single one.
+    - Other single-frame files are a "frame" each, other multi-frame files a "cine" each.
+
+    Args:
+        instances: in any order; the result does not depend on it.
+
+    Returns:
+        The stacks, sorted by study, series and what tells them apart; and the files whose headers cannot be used
+        ("damaged header").
+    """
+    by_series: dict[tuple[str, str], list[Instance]] = defaultdict(list)
+    skipped: list[SkippedFile] = []
+    stacks: dict[tuple[str, str], list[Stack]] = {}
+    with quiet_pydicom():
+        for instance in instances:
+            header = instance.header
+            by_series[text_of(header, "StudyInstanceUID"), text_of(header, "SeriesInstanceUID")].append(instance)
+        for key in sorted(by_series):
+            stacks[key] = _stacks(sorted(by_series[key], key=instance_key), skipped)
+        return [series for key in stacks for series in number_and_name(stacks[key])], skipped
+
+
+def _stacks(instances: Sequence[Instance], skipped: list[SkippedFile]) -> list[Stack]:
+    """The stacks of one series."""
+    crude: dict[Hashable, Stack] = {}
+    pictures: list[Stack] = []
+    for instance in instances:
+        try:
+            found = _frames_of(instance)
+        except Exception:  # whatever a malformed value makes pydicom raise
+            skipped.append(SkippedFile(instance.path, "damaged header", "A value of the header cannot be decoded."))
+            continue
+        for stack in found:
+            if not stack.planes:
+                pictures.append(stack)
+                continue
+            known = crude.setdefault(tuple(stack.traits.items()), stack)
+            if known is not stack:
+                known.frames += stack.frames
+                known.planes += stack.planes
+                known.notes += stack.notes
+    pictures.sort(key=_picture_key)
+    for number, stack in enumerate(pictures, 1):
+        stack.traits["image"] = number
+    return pictures + [part for stack in crude.values() for parallel in _parallel(stack) for part in _unique(parallel)]
+
+
+def _picture_key(stack: Stack) -> tuple[float, tuple[str, str]]:
+    instance = stack.frames[0].instance
+    try:
+        number = float(instance.header.get("InstanceNumber"))
+    except Exception:  # absent or malformed
+        number = np.inf
+    return number, instance_key(instance)
+
+
+def _frames_of(instance: Instance) -> list[Stack]:
+    """The frames of a file by all traits that can be told from a frame alone."""
+    header = instance.header
+    excluded = exclusion_reason(header)
+    frames = [FrameReference(instance, index) for index in range(instance.n_frames)]
+    notes = []
+    planes: list[tuple[_Floats, _Floats]] = []
+    if excluded != "mosaic":
+        try:
+            found = [plane(frame) for frame in frames]
+            planes = [place for place in found if place is not None]
+            if 0 < len(planes) < len(frames):
+                notes.append("Some frames have no position, so none was used.")
+        except ValueError:
+            notes.append("Position or orientation is missing or malformed and not used.")
+            planes = []
+    if len(planes) < len(frames):
+        planes = []
+    traits: dict[str, Hashable] = {
+        "object": text_of(header, "SOPClassUID"),
+        "exclusion": excluded,
+        "size": (int(header.Rows), int(header.Columns)),
+        "samples": int(header.get("SamplesPerPixel") or 1),
+        "colour": _is_colour(instance),
+    }
+    if not planes:
+        spacing = find_pixel_spacing(frames[0])
+        notes += [spacing.note] if spacing.note else []
+        return [Stack(frames, traits, spacing, excluded, notes)]
+    stacks: dict[Hashable, Stack] = {}
+    for frame, place in zip(frames, planes, strict=True):
+        spacing = find_pixel_spacing(frame)
+        rounded = None if spacing.spacing is None else tuple(float(f"{value:.4g}") for value in spacing.spacing)
+        own = {**traits, "pixel spacing": rounded, "stack": _stack_id(frame)}
+        stack = stacks.setdefault(tuple(own.items()), Stack([], own, spacing, excluded, list(notes)))
+        stack.frames.append(frame)
+        stack.planes.append(place)
+        stack.notes += [spacing.note] if spacing.note else []
+    return list(stacks.values())
+
+
+def _is_colour(instance: Instance) -> bool:
+    photometric = text_of(instance.header, "PhotometricInterpretation").upper()
+    return bool(photometric) and not photometric.startswith("MONOCHROME")
+
+
+def _stack_id(frame: FrameReference) -> str:
+    try:
+        return str(find_value(frame, "FrameContentSequence", "StackID") or "")
+    except ValueError:
+        return ""
+
+
+def _parallel(stack: Stack) -> list[Stack]:
+    """Cut a stack by orientation. Sorting first makes the cut independent of the order of the frames."""
+    orientations = np.array([orientation for orientation, _ in stack.planes])
+    distinct, numbers = np.unique(np.round(orientations, 4), axis=0, return_inverse=True)
+    representatives = np.empty_like(distinct)
+    labels = np.empty(len(distinct), dtype=np.int64)
+    count = 0
+    for index, orientation in enumerate(distinct):
+        near = np.flatnonzero(np.abs(representatives[:count] - orientation).max(axis=1, initial=0) <= _SAME_ORIENTATION)
+        labels[index] = near[0] if len(near) else count
+        if not len(near):
+            representatives[count] = orientation
+            count += 1
+    members: dict[int, list[int]] = defaultdict(list)
+    for frame, label in enumerate(labels[numbers.ravel()].tolist()):
+        members[label].append(frame)
+    return [
+        replace(
+            stack,
+            frames=[stack.frames[index] for index in indices],
+            planes=[stack.planes[index] for index in indices],
+            traits={**stack.traits, "orientation": tuple(representatives[label].tolist())},
+            notes=list(stack.notes),
+        )
+        for label, indices in members.items()
+    ]
+
+
+def _unique(stack: Stack) -> list[Stack]:
+    """Cut a stack of parallel frames until its places are unique, put the frames in order and judge the geometry."""
+    orientation = min(stack.planes, key=lambda place: tuple(place[0]))[0]
+    positions = np.array([position for _, position in stack.planes])
+    places = locations(distance_along(orientation, positions))
+    in_plane = positions @ orientation.reshape(2, 3).T
+    result = []
+    for indices, values in split_until_unique(stack.frames, places, in_plane):
+        frames = [stack.frames[index] for index in indices]
+        notes = list(stack.notes)
+        if len(set(places[indices])) < len(frames):
+            in_time = time_order(frames)
+            indices, frames = indices[in_time], [frames[index] for index in in_time]
+            if len(set(places[indices])) == 1:
+                notes.append("All frames lie in one place; they are in the order of time.")
+        order, geometry = judge_geometry(
+            orientation,
+            positions[indices],
+            stack.spacing.spacing,
+            spacing_source=stack.spacing.source,
+            slice_thickness=_thickness(frames[0]),
+        )
+        traits = {**stack.traits, **values}
+        frames = [frames[index] for index in order]
+        result.append(replace(stack, frames=frames, traits=traits, notes=notes, geometry=geometry))
+    return result
+
+
+def _thickness(frame: FrameReference) -> float | None:
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        try:
+            value = vector(find_value(frame, "PixelMeasuresSequence", keyword), 1)
+        except ValueError:
+            continue
+        if value is not None and abs(value[0]) > 0:
+            return abs(float(value[0]))
+    return None

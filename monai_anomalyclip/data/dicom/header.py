@@ -1,0 +1,246 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Read the header of one file that nobody vouches for: bounded in time and memory, and without an exception."""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_partial, read_sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    MPEGTransferSyntaxes,
+)
+from pydicom.values import converters
+
+from monai_anomalyclip.data.dicom.bounded import Allowance, BoundedStream, TooMuchError, inflate_beginning
+from monai_anomalyclip.data.dicom.exclusion import object_kind
+from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding
+from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
+
+__all__ = ["MAX_FRAMES", "MAX_INFLATED_BYTES", "MAX_PIXEL_BYTES", "read_header"]
+
+MAX_PIXEL_BYTES = 4 * 2**30
+"""Images that decode to more bytes are skipped, except videos, which are decoded frame by frame."""
+
+MAX_FRAMES = 200_000
+"""Objects of more frames are skipped."""
+
+MAX_INFLATED_BYTES = 256 * 2**20
+"""Deflated data sets that inflate to more bytes are skipped."""
+
+_MAX_HEADER_BYTES = 128 * 2**20
+_MAX_READS = 1_000_000
+_MAX_ELEMENT_BYTES = 64 * 2**10
+_MAX_DEPTH = 32
+
+_PIXEL_GROUP = 0x7FE00001
+_PIXEL_DATA = (0x7FE00001, 0x7FE00002, 0x7FE00010)  # with the extended offset table, which stands before the pixels
+_ICON = 0x00880200
+_LOOKUP_TABLES = {*range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224)}
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # the last one in big endian
+_UID = re.compile(r"[0-9.]{1,64}")
+_VIDEO = {str(uid) for uid in MPEGTransferSyntaxes}
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+
+
+def read_header(path: Path) -> Instance | SkippedFile:
+    """Read all elements of a file before its pixel data, or say why it is skipped.
+
+    Elements of more than 64 KiB are dropped, except sequences and palettes; so are icons and sequences that cannot be
+    decoded. All other sequences are decoded. Files without preamble or file meta are read if they begin like DICOM and
+    have a SOP class.
+
+    Codes of skipped files: "unreadable", "not DICOM", "DICOMDIR", "damaged header", "header too large",
+    "deflated too large", "too large", "no image", and the kinds of
+    :func:`~monai_anomalyclip.data.dicom.exclusion.object_kind`.
+    """
+    with quiet_pydicom():
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+                return SkippedFile(path, "unreadable", "It is not a regular file.")
+            with path.open("rb") as stream:
+                return _read(path, stream)
+        except _RefusedError as refusal:
+            return SkippedFile(path, refusal.code, refusal.detail)
+        except OSError:
+            return SkippedFile(path, "unreadable", "The file cannot be read.")
+
+
+def _read(path: Path, stream: BinaryIO) -> Instance:
+    start = stream.read(132)
+    has_prefix = start[128:] == b"DICM"
+    if not has_prefix and start[:2] not in _FIRST_GROUPS:
+        raise _RefusedError("not DICOM", "The file does not begin like a DICOM file.")
+    try:
+        header, syntax, has_pixels = _parse(stream, 132 if has_prefix else 0)
+        kind = object_kind(header)
+        if not _UID.fullmatch(str(header.get("SOPClassUID") or "")):
+            raise ValueError("no SOP class")
+    except _RefusedError:
+        raise
+    except Exception as error:  # damaged files make pydicom raise nearly anything, RecursionError included
+        if not has_prefix:
+            raise _RefusedError("not DICOM", "The file does not begin like a DICOM file.") from error
+        if isinstance(error, TooMuchError):
+            detail = f"The header has more than {_MAX_HEADER_BYTES:,} bytes, or claims so, or too many elements."
+            raise _RefusedError("header too large", detail) from error
+        raise _RefusedError("damaged header", "The header cannot be decoded, or names no SOP class.") from error
+    if kind:
+        raise _RefusedError(kind, "The object is no image that could be scored.")
+    _check_image(header, syntax, has_pixels)
+    return Instance(path, header, syntax)
+
+
+def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, bool]:
+    """The header, the transfer syntax, and whether pixel data follow."""
+    allowance = Allowance(_MAX_HEADER_BYTES, _MAX_READS)
+    stream.seek(start)
+    body = BoundedStream(stream, allowance)
+    meta = read_dataset(body, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise _RefusedError("DICOMDIR", "The file lists other files; those are read themselves.")
+    syntax = str(meta.get("TransferSyntaxUID") or "")
+    end: list[tuple[int, int]] = []
+
+    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        number = int(tag)  # BaseTag compares slowly
+        if number >= _PIXEL_GROUP:
+            end.append((number, length))
+        return number >= _PIXEL_GROUP
+
+    if syntax == DeflatedExplicitVRLittleEndian:
+        try:
+            inflated = inflate_beginning(stream, _MAX_HEADER_BYTES, MAX_INFLATED_BYTES)
+        except TooMuchError as error:
+            detail = f"The data set inflates to more than the allowed {MAX_INFLATED_BYTES:,} bytes."
+            raise _RefusedError("deflated too large", detail) from error
+        body = BoundedStream(inflated, allowance)
+        header = read_dataset(body, False, True, stop_when=at_pixels, defer_size=_MAX_ELEMENT_BYTES)
+        header.file_meta = meta
+    else:
+        body.seek(0)
+        header = read_partial(body, at_pixels, defer_size=_MAX_ELEMENT_BYTES, force=True)
+        header.buffer = header.filename = None
+    _fetch_or_drop(header, body)
+    _decode_sequences(header, allowance)
+
+    if not syntax:
+        implicit, little = original_encoding(header)
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        if end and end[-1][1] == 0xFFFFFFFF:
+            raise _RefusedError("damaged header", "The pixels are compressed, but the file does not say how.")
+    return header, str(syntax), bool(end) and end[-1][0] in _PIXEL_DATA
+
+
+def _fetch_or_drop(header: Dataset, stream: BoundedStream) -> None:
+    """Read the long sequences and palettes that pydicom put off, and drop the other long elements."""
+    for tag, element in list(header.items()):
+        if tag == _ICON:
+            del header[tag]
+        elif isinstance(element, RawDataElement) and element.value is None and element.length > 0:
+            if tag in _LOOKUP_TABLES or _is_sequence(element):
+                stream.seek(element.value_tell)
+                header[tag] = element._replace(value=stream.read(element.length))
+            else:
+                del header[tag]
+
+
+def _decode_sequences(header: Dataset, allowance: Allowance) -> None:
+    """Decode all sequences, which pydicom would do at their first use and without bounds.
+
+    Elements of a VR that does not exist are dropped.
+    """
+    pending = [(header, 0)]
+    while pending:
+        dataset, depth = pending.pop()
+        if depth > _MAX_DEPTH:
+            raise _RefusedError("damaged header", f"Sequences are nested more than {_MAX_DEPTH} deep.")
+        for tag, element in list(dataset.items()):
+            if isinstance(element, RawDataElement) and element.VR is not None and element.VR not in converters:
+                del dataset[tag]  # no VR that there is: pydicom raises whenever the value is asked for
+                continue
+            if not _is_sequence(element):
+                continue
+            if isinstance(element, RawDataElement):
+                try:
+                    _decode_sequence(dataset, element, allowance)
+                except Exception as error:  # see _read
+                    if allowance.used_up:  # which pydicom may have turned into another error
+                        raise TooMuchError from error
+                    del dataset[tag]
+                    continue
+            pending.extend((item, depth + 1) for item in dataset[tag].value)
+
+
+def _decode_sequence(dataset: Dataset, element: RawDataElement, allowance: Allowance) -> None:
+    """As pydicom does; sequences of unknown VR are implicit little endian (PS3.5 6.2.2)."""
+    unknown = element.VR == "UN"
+    value = element.value or b""
+    items = read_sequence(
+        BoundedStream(io.BytesIO(value), allowance),
+        unknown or element.is_implicit_VR,
+        unknown or element.is_little_endian,
+        len(value),
+        original_character_set(dataset),
+    )
+    dataset[element.tag] = DataElement(element.tag, "SQ", items)
+
+
+def _is_sequence(element: RawDataElement | DataElement) -> bool:
+    vr = element.VR
+    if vr in (None, "UN") and not element.tag.is_private:
+        try:
+            vr = dictionary_VR(element.tag)
+        except KeyError:
+            return False
+    return bool(vr == "SQ")
+
+
+def _check_image(header: Dataset, syntax: str, has_pixels: bool) -> None:
+    if not has_pixels or "Rows" not in header:
+        raise _RefusedError("no image", "The object has no pixels.")
+    try:
+        rows, columns = int(header.Rows), int(header.Columns)
+        samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
+        frames = int(header.get("NumberOfFrames") or 1)
+    except Exception as error:  # see _read
+        raise _RefusedError("damaged header", "The description of the pixels is missing or malformed.") from error
+    if min(rows, columns, samples, bits, frames) < 1:
+        raise _RefusedError("damaged header", "Rows, columns, samples, bits and frames must be at least 1.")
+    size = rows * columns * samples * (bits / 8)
+    if syntax not in _VIDEO:
+        size *= frames
+    if size > MAX_PIXEL_BYTES or frames > MAX_FRAMES:
+        raise _RefusedError(
+            "too large",
+            f"{frames:,} frames of {rows} x {columns} pixels are more than the allowed {MAX_PIXEL_BYTES:,} bytes or "
+            f"{MAX_FRAMES:,} frames.",
+        )

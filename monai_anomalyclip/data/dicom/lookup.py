@@ -1,0 +1,211 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From stored values to real ones and on to gray or colour: rescale, padding, windows, tables and colour spaces."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydicom.dataset import Dataset
+
+from monai_anomalyclip.data.dicom.attributes import find_value
+from monai_anomalyclip.data.dicom.lookup_table import LookupTable, palette_tables
+from monai_anomalyclip.data.dicom.pixels import DecodedFrame
+from monai_anomalyclip.data.dicom.pydicom_api import convert_color_space, original_encoding
+from monai_anomalyclip.data.dicom.series import FrameReference
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.transforms.intensity_presets import scale_, window_limits
+
+__all__ = ["VOI", "find_voi", "is_hounsfield", "is_inverted", "real_values", "rescale", "to_rgb"]
+
+_REAL = "PixelValueTransformationSequence"
+_VOI = "FrameVOILUTSequence"
+
+
+def real_values(stored: npt.NDArray[Any], frame: FrameReference) -> npt.NDArray[np.float32]:
+    """Stored values of a gray frame to real ones: Modality LUT or rescale (DICOM PS3.3 C.11.1), padding as NaN.
+
+    Args:
+        stored: (rows, columns).
+        frame: where they come from.
+
+    Returns:
+        (rows, columns) float32; NaN where a value is padding (C.7.5.1.1.2) or not finite.
+
+    Raises:
+        UnreadableInputError: the Modality LUT is damaged.
+    """
+    padding = _padding(stored, frame)
+    tables = find_value(frame, None, "ModalityLUTSequence")
+    if tables:
+        real = LookupTable.from_item(tables[0], _is_signed(frame), _is_little(frame))(stored).astype(np.float32)
+    else:
+        slope, intercept = rescale(frame)
+        real = stored.astype(np.float32)
+        if slope != 1:
+            real *= np.float32(slope)
+        if intercept:
+            real += np.float32(intercept)
+    if padding is not None:
+        real[padding] = np.nan
+    if stored.dtype.kind == "f":
+        real[~np.isfinite(real)] = np.nan
+    return real
+
+
+def rescale(frame: FrameReference) -> tuple[float, float]:
+    """Slope and intercept of a frame; a slope that is absent, 0 or not finite is 1, such an intercept 0."""
+    slope, intercept = (_numbers(frame, _REAL, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    return (slope[0] if slope and slope[0] else 1.0), (intercept[0] if intercept and intercept[0] else 0.0)
+
+
+def is_hounsfield(frame: FrameReference) -> bool:
+    """Whether the real values of a CT can be Hounsfield units: they are rescaled, and to no other unit."""
+    tables = find_value(frame, None, "ModalityLUTSequence")
+    if tables:
+        unit = tables[0].get("ModalityLUTType")
+    elif _numbers(frame, _REAL, "RescaleIntercept"):
+        unit = find_value(frame, _REAL, "RescaleType")
+    else:
+        return False
+    return str(unit or "HU").strip().upper() in ("HU", "US")  # US: unspecified
+
+
+def is_inverted(header: Dataset) -> bool:
+    """Whether small values are bright: MONOCHROME1, or Presentation LUT Shape INVERSE, which say the same thing."""
+    photometric, shape = header.get("PhotometricInterpretation"), header.get("PresentationLUTShape")
+    return str(photometric).strip().upper() == "MONOCHROME1" or str(shape).strip().upper() == "INVERSE"
+
+
+@dataclass(frozen=True)
+class VOI:
+    """The window or table of a file that turns real values into gray (DICOM PS3.3 C.11.2).
+
+    Args:
+        width: width of the window, 0 if there is a table.
+        level: its centre.
+        function: ``"LINEAR"``, ``"LINEAR_EXACT"`` or ``"SIGMOID"``.
+        table: VOI LUT instead of a window, or None.
+    """
+
+    width: float = 0.0
+    level: float = 0.0
+    function: str = "LINEAR"
+    table: LookupTable | None = None
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The values that become 0 and 1; None for a sigmoid or a table, which have no such values."""
+        if self.table is not None or self.function == "SIGMOID":
+            return None
+        if self.function == "LINEAR_EXACT":
+            return self.level - self.width / 2, self.level + self.width / 2
+        return window_limits(self.width, self.level)
+
+    def apply_(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Map real values to [0, 1] in place; NaN stay NaN."""
+        if self.table is not None:
+            known = ~np.isnan(values)
+            values[known] = self.table.scaled(np.rint(values[known]))
+        elif self.limits is None:
+            with np.errstate(over="ignore"):
+                values[...] = 1 / (1 + np.exp(-4 * (values - np.float32(self.level)) / np.float32(self.width)))
+        else:
+            scale_(torch.from_numpy(values), *self.limits)
+        return values
+
+
+def find_voi(frame: FrameReference) -> VOI | None:
+    """The VOI of a frame: the first VOI LUT, else the first window of finite centre and possible width, else None.
+
+    Raises:
+        UnreadableInputError: the VOI LUT is damaged.
+    """
+    tables = find_value(frame, _VOI, "VOILUTSequence")
+    if tables:
+        signed = _is_signed(frame) or rescale(frame)[1] < 0
+        return VOI(table=LookupTable.from_item(tables[0], signed, _is_little(frame)))
+    function = str(find_value(frame, _VOI, "VOILUTFunction") or "LINEAR").strip().upper()
+    function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
+    centres, widths = (_numbers(frame, _VOI, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    for centre, width in zip(centres, widths, strict=False):
+        if centre is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR")):
+            return VOI(width, centre, function)
+    return None
+
+
+def to_rgb(decoded: DecodedFrame, frame: FrameReference) -> npt.NDArray[np.uint8]:
+    """A decoded frame of RGB, YBR_FULL, YBR_FULL_422 or PALETTE COLOR as (rows, columns, 3) uint8 RGB.
+
+    Samples of more than 8 bits lose their lower bits.
+
+    Raises:
+        UnreadableInputError: the frame has one sample and no palette, a damaged palette, or another colour space.
+    """
+    values = decoded.values
+    header = frame.instance.header
+    if decoded.photometric == "PALETTE COLOR" and values.ndim == 2:
+        tables = palette_tables(header, _is_signed(frame), _is_little(frame))
+        return np.stack([table.as_bytes()[table.position(values)] for table in tables], axis=-1)
+    if values.ndim != 3 or decoded.photometric not in ("RGB", "YBR_FULL", "YBR_FULL_422"):
+        raise UnreadableInputError(
+            "only RGB, YBR_FULL, YBR_FULL_422 and PALETTE COLOR are supported as colours; convert the file first."
+        )
+    if values.dtype != np.uint8:
+        depth = int(header.get("BitsStored") or 8 * values.dtype.itemsize)
+        values = (values >> max(depth - 8, 0)).astype(np.uint8)
+    rgb: npt.NDArray[np.uint8] = convert_color_space(values, decoded.photometric, "RGB")
+    return rgb
+
+
+def _padding(stored: npt.NDArray[Any], frame: FrameReference) -> npt.NDArray[np.bool_] | None:
+    """Where a frame is padded; None if it is not."""
+    kind = "Float" if stored.dtype.kind == "f" else ""
+    value, limit = (_numbers(frame, None, f"{kind}PixelPadding{end}") for end in ("Value", "RangeLimit"))
+    if not value or value[0] is None:
+        return None
+    bounds = np.array([value[0], limit[0] if limit and limit[0] is not None else value[0]])
+    if not kind:
+        # The attributes may be written unsigned for signed pixels, or the other way round: the bits count.
+        bounds = bounds.astype(np.int64).astype(stored.dtype)
+    padded: npt.NDArray[np.bool_] = (stored >= bounds.min()) & (stored <= bounds.max())
+    return padded
+
+
+def _numbers(frame: FrameReference, sequence: str | None, keyword: str) -> list[float | None]:
+    """The numbers of an attribute, None in place of what is no finite number; empty if there are none."""
+    try:
+        value = find_value(frame, sequence, keyword)
+    except ValueError:
+        return []
+    return [_finite(part) for part in ([] if value is None else np.atleast_1d(np.asarray(value, dtype=object)))]
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_signed(frame: FrameReference) -> bool:
+    return bool(frame.instance.header.get("PixelRepresentation"))
+
+
+def _is_little(frame: FrameReference) -> bool:
+    """Byte order of the bytes in a header; little if it was not read from a file."""
+    return bool(original_encoding(frame.instance.header)[1] is not False)

@@ -1,0 +1,107 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Find the DICOM images among files and folders, reading headers only."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from monai_anomalyclip.data.dicom.attributes import text_of
+from monai_anomalyclip.data.dicom.header import read_header
+from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
+
+__all__ = ["Scan", "scan_files"]
+
+_SAME_IMAGE = ("SOPInstanceUID", "InstanceNumber", "AcquisitionNumber", "ImagePositionPatient", "NumberOfFrames")
+
+
+class Scan(NamedTuple):
+    """Images and skipped files, each sorted by path."""
+
+    instances: list[Instance]
+    skipped: list[SkippedFile]
+
+
+def scan_files(paths: Iterable[Path], *, progress: bool = False) -> Scan:
+    """Read the headers of all DICOM images among the paths.
+
+    Nothing is raised for a file, whatever it holds, and no file takes long or much memory; neither pydicom's warnings
+    nor paths reach the log.
+
+    Args:
+        paths: files, and folders which stand for all files in them at any depth; links to folders are not followed.
+        progress: show a progress bar.
+
+    Returns:
+        The images, and every other file with the reason: the codes of
+        :func:`~monai_anomalyclip.data.dicom.header.read_header`, "duplicate file" (an identical copy) or
+        "duplicate UID" (the same image, but other bytes, such as another compression). Of copies, the one whose path
+        sorts first is kept. Files that share a SOP Instance UID but differ in position or number are all kept.
+    """
+    instances: list[Instance] = []
+    skipped: list[SkippedFile] = []
+    for path in tqdm(sorted(_files(paths, skipped)), desc="headers", unit="file", disable=not progress):
+        outcome = read_header(path)
+        if isinstance(outcome, Instance):
+            instances.append(outcome)
+        else:
+            skipped.append(outcome)
+
+    first: dict[tuple[str, ...], Instance] = {}
+    kept: list[Instance] = []
+    with quiet_pydicom():
+        for instance in instances:
+            known = first.setdefault(_identity(instance), instance)
+            if known is instance:
+                kept.append(instance)
+            else:
+                skipped.append(_copy_of(known, instance))
+    return Scan(kept, sorted(skipped, key=lambda file: file.path))
+
+
+def _files(paths: Iterable[Path], skipped: list[SkippedFile]) -> set[Path]:
+    def refuse(error: OSError) -> None:
+        skipped.append(SkippedFile(Path(error.filename), "unreadable", "The folder cannot be opened."))
+
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        if path.is_dir():
+            for folder, _, names in os.walk(path, onerror=refuse):
+                found.update(Path(folder, name) for name in names)
+        else:
+            found.add(path)
+    return found
+
+
+def _identity(instance: Instance) -> tuple[str, ...]:
+    """What two files have in common that hold the same image; the path, which is nobody else's, without a UID."""
+    header = instance.header
+    if not text_of(header, "SOPInstanceUID"):
+        return (str(instance.path),)
+    return tuple(text_of(header, keyword) for keyword in _SAME_IMAGE)
+
+
+def _copy_of(known: Instance, instance: Instance) -> SkippedFile:
+    try:
+        identical = filecmp.cmp(known.path, instance.path, shallow=False)
+    except OSError:
+        identical = False
+    if identical:
+        return SkippedFile(instance.path, "duplicate file", "Another file is an identical copy.")
+    detail = "Another file has the same SOP Instance UID and position, but not the same bytes; that one is used."
+    return SkippedFile(instance.path, "duplicate UID", detail)

@@ -1,0 +1,241 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a DICOM series is to the rest of the package: ordered frames of one size, and where they lie in space."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+
+__all__ = ["DicomSeries", "FrameReference", "Instance", "SkippedFile", "StackGeometry", "text_of"]
+
+# Defined terms of images (PS3.3 C.7.3.1.1.1); any other text could be a name.
+_MODALITIES = frozenset(
+    [
+        "BI",
+        "BMD",
+        "CR",
+        "CT",
+        "DG",
+        "DMS",
+        "DX",
+        "ES",
+        "EPS",
+        "GM",
+        "IO",
+        "IVOCT",
+        "IVUS",
+        "LS",
+        "MG",
+        "MR",
+        "NM",
+        "OAM",
+        "OCT",
+        "OP",
+        "OPM",
+        "OPT",
+        "OPTENF",
+        "OT",
+        "PA",
+        "PT",
+        "PX",
+        "RF",
+        "RG",
+        "RTIMAGE",
+        "SM",
+        "TG",
+        "US",
+        "VA",
+        "XA",
+        "XC",
+    ]
+)
+
+Kind = Literal["volume", "frame", "cine"]
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that is not processed.
+
+    Args:
+        path: the file; never to be logged.
+        code: reason in a word or two, fit for counting, such as ``"not DICOM"``.
+        detail: one sentence for the user, without any text of the file.
+    """
+
+    path: Path
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM file.
+
+    Args:
+        path: the file.
+        header: all elements before the pixel data; without bulk data.
+        transfer_syntax: UID of the transfer syntax.
+    """
+
+    path: Path
+    header: Dataset = field(repr=False)
+    transfer_syntax: str
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames, 1 for single-frame objects."""
+        return int(self.header.get("NumberOfFrames") or 1)
+
+
+@dataclass(frozen=True)
+class FrameReference:
+    """One frame of one file; `index` counts from 0."""
+
+    instance: Instance
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class StackGeometry:
+    """Where the frames of a stack lie, and whether they make a volume.
+
+    Args:
+        flaws: what keeps the stack from being a regular one; empty for a regular stack, a single slice, or frames
+            without a position. Of ``"gaps"`` (missing slices on a regular grid), ``"irregular spacing"``,
+            ``"gantry tilt"``, ``"duplicate positions"``.
+        orientation: (6,) direction cosines of rows and columns (Image Orientation (Patient)), or None.
+        positions: (n, 3) mm in LPS, Image Position (Patient) of each frame in stack order, or None.
+        pixel_spacing: distance in mm between (rows, columns), or None when unknown: never invented.
+        spacing_source: which attribute the pixel spacing comes from, with a remark when it is not calibrated.
+        slice_spacing: nominal distance in mm between neighbouring slices along the normal, or None.
+        missing_slices: how many slots of a regular grid are empty.
+        tilt_degrees: angle between the slice normal and the direction in which the positions move.
+    """
+
+    flaws: tuple[str, ...] = ()
+    orientation: npt.NDArray[np.float64] | None = None
+    positions: npt.NDArray[np.float64] | None = None
+    pixel_spacing: tuple[float, float] | None = None
+    spacing_source: str | None = None
+    slice_spacing: float | None = None
+    missing_slices: int = 0
+    tilt_degrees: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """``"regular"``, ``"single slice"``, ``"no position"``, or the flaws joined by `` + ``."""
+        if self.flaws:
+            return " + ".join(self.flaws)
+        if self.positions is None:
+            return "no position"
+        return "regular" if len(self.positions) > 1 else "single slice"
+
+    def affine(self, sheared: bool = False) -> npt.NDArray[np.float64] | None:
+        """(4, 4) matrix from (column, row, slice) indices to mm in RAS; None where no affine can be true.
+
+        A single slice gets its thickness' direction from the normal and `slice_spacing`, or 1 mm if that is unknown.
+
+        Args:
+            sheared: give the true, sheared matrix of a stack whose only flaw is a gantry tilt.
+        """
+        allowed = (set(), {"gantry tilt"}) if sheared else (set(),)
+        if self.orientation is None or self.positions is None or self.pixel_spacing is None:
+            return None
+        if set(self.flaws) not in allowed:
+            return None
+        across, down = self.orientation[:3], self.orientation[3:]
+        if len(self.positions) > 1:
+            step = (self.positions[-1] - self.positions[0]) / (len(self.positions) - 1)
+        else:
+            step = np.cross(across, down) * (self.slice_spacing or 1.0)
+        matrix = np.eye(4)
+        matrix[:3, 0] = across * self.pixel_spacing[1]
+        matrix[:3, 1] = down * self.pixel_spacing[0]
+        matrix[:3, 2] = step
+        matrix[:3, 3] = self.positions[0]
+        return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix)
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """Frames of one series that are scored together.
+
+    Args:
+        kind: ``"volume"``: gray frames with positions; ``"frame"``: one picture; ``"cine"``: frames in time.
+        frames: in stack order: along the slice normal, or in time.
+        geometry: see :class:`StackGeometry`.
+        colour: whether the frames are RGB once decoded (RGB, YBR, palette).
+        part: number of this stack among those that its series was cut into, from 0.
+        split: why the series was cut and which part this is ("echo time 20", "orientation 2"), or None.
+        excluded: why the series is not processed unless it is asked for ("localizer", "segmentation", ...), or None.
+        notes: sentences about the series that a reader of the results should know; without any text of the files.
+    """
+
+    kind: Kind
+    frames: tuple[FrameReference, ...]
+    geometry: StackGeometry
+    colour: bool = False
+    part: int = 0
+    split: str | None = None
+    excluded: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def header(self) -> Dataset:
+        """Header of the first frame's file."""
+        return self.frames[0].instance.header
+
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID."""
+        return text_of(self.header, "SeriesInstanceUID")
+
+    @property
+    def modality(self) -> str:
+        """Modality in capitals, ``"OT"`` when it is not given or no defined term."""
+        modality = text_of(self.header, "Modality").upper()
+        return modality if modality in _MODALITIES else "OT"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(rows, columns) of a frame."""
+        return int(self.header.Rows), int(self.header.Columns)
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The files, each once, in the order of their first frame."""
+        return tuple({id(frame.instance): frame.instance for frame in self.frames}.values())
+
+    @property
+    def key(self) -> str:
+        """Eight hexadecimal digits of the hash of what identifies this stack: series UID and first instance."""
+        identity = f"{self.series_uid}\n{text_of(self.header, 'SOPInstanceUID')}\n{self.frames[0].index}\n{self.part}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+
+
+def text_of(header: Dataset, keyword: str) -> str:
+    """Value of an attribute as text, ``""`` where it is missing or cannot be decoded."""
+    try:
+        with quiet_pydicom():  # whose warnings quote the value
+            value = header.get(keyword)
+    except Exception:  # damaged elements make pydicom raise nearly anything
+        return ""
+    return "" if value is None else str(value).strip()

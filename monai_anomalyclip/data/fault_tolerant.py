@@ -1,0 +1,92 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A data set in which one bad input does not end the run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.data.dataset import Dataset
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.sources import InputPart
+
+__all__ = ["FaultTolerantDataset", "failure_reason"]
+
+_MAX_REASON = 300
+_SHORT_NAME = 4
+_ABSOLUTE_FOLDER = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+")
+
+
+class FaultTolerantDataset(Dataset):
+    """A data set that hands on what went wrong with an item instead of raising.
+
+    An item whose transforms fail becomes ``{"name": name, "part": number, "error": reason}``; all others are what
+    :class:`monai.data.Dataset` gives.
+
+    Args:
+        data: items with the keys ``image`` (a path or an :class:`InputPart`) and, optionally, ``name`` and ``part``.
+        transform: transforms of an item.
+    """
+
+    def _transform(self, index: int) -> Any:
+        try:
+            return super()._transform(index)
+        except Exception as error:  # whatever it is, the other items go on
+            item = self.data[index]
+            name = item["name"] if "name" in item else Path(item["image"]).name
+            return {"name": name, "part": item.get("part", 0), "error": failure_reason(error, item)}
+
+
+def failure_reason(error: BaseException, item: Mapping[str, Any]) -> str:
+    """Say in one line why an item failed: the root cause, without file and folder names, which may be a patient's.
+
+    Args:
+        error: what a transform raised; MONAI wraps it into "applying transform ...".
+        item: the item before the transforms. In the message the item's name takes the place of its file's name, and
+            the folders of its paths are removed.
+    """
+    while error.__cause__ is not None and not isinstance(error, UnreadableInputError):
+        error = error.__cause__
+    message = str(error)
+    hidden = set()
+    for value in item.values():
+        for path in _paths(value):
+            for folder in {str(path.parent), repr(str(path.parent))[1:-1]} - {"."}:  # OSError shows the second
+                message = message.replace(f"{folder}{os.sep}", "")
+            # A name that was made from the file's name is one the user wants to see.
+            if isinstance(value, InputPart) and not path.name.startswith(str(item["name"]).rpartition("/")[2]):
+                hidden.add(path.name)
+    message = _ABSOLUTE_FOLDER.sub("", " ".join(message.split()))
+    if hidden:
+        message = _any_of(hidden).sub(lambda found: str(item["name"]), message)
+    if not isinstance(error, UnreadableInputError):
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return message if len(message) <= _MAX_REASON else f"{message[: _MAX_REASON - 3]}..."
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """What finds the names as words of their own, and short ones, such as a DICOM file's "1", within quotes alone."""
+    words = (
+        rf"(?<!\w){re.escape(name)}(?!\w)" if len(name) > _SHORT_NAME else rf"(?<=['\"]){re.escape(name)}(?=['\"])"
+        for name in sorted(names, key=len, reverse=True)
+    )
+    return re.compile("|".join(words))
+
+
+def _paths(value: Any) -> tuple[Path, ...]:
+    if isinstance(value, InputPart):
+        return value.source.paths
+    return (Path(value),) if isinstance(value, str | os.PathLike) else ()

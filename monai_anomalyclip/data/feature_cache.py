@@ -1,0 +1,195 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The frozen encoder runs once per image for the whole tuning: its features are kept in memory or on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from monai.config import KeysCollection
+from monai.data import CacheDataset, Dataset, PersistentDataset
+from monai.transforms import Compose, MapTransform, RandomizableTrait, ToDeviced, Transform
+from monai.utils import convert_to_tensor
+
+from monai_anomalyclip.networks import FrozenCLIPNetwork
+
+__all__ = ["EncodeImageD", "EncodeImageDict", "EncodeImaged", "FeatureKey", "feature_dataset"]
+
+logger = logging.getLogger(__name__)
+
+# Share of the free memory that features may take: of the GPU's, else of the computer's, else they go to disk.
+_MEMORY_SHARE = 0.5
+_BYTES = {"float32": 4, "float16": 2}
+_KEPT = ("global_features", "patch_features", "label")
+
+
+class EncodeImaged(MapTransform):
+    """Replace a CLIP-normalised image by the features of the frozen encoder.
+
+    Reads the image (3, H, W) under its key, removes it, and writes ``global_features`` (D,) and ``patch_features``
+    (layers, N, D), or (layers, A, N, D) for an ensemble, on the CPU.
+
+    Args:
+        keys: key of the image.
+        network: whose encoder is used, on the device it lies on.
+        feature_dtype: "float32" or "float16".
+
+    Raises:
+        ValueError: for another ``feature_dtype``.
+    """
+
+    def __init__(self, keys: KeysCollection, network: FrozenCLIPNetwork, feature_dtype: str = "float32") -> None:
+        super().__init__(keys)
+        if feature_dtype not in _BYTES:
+            raise ValueError(f"feature_dtype='{feature_dtype}' is not one of {', '.join(_BYTES)}.")
+        self.network = network
+        self.dtype: torch.dtype = getattr(torch, feature_dtype)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        output = dict(data)
+        for key in self.key_iterator(output):
+            image = convert_to_tensor(output.pop(key), track_meta=False)
+            with torch.no_grad():
+                global_features, patch_features = self.network.encode_image(
+                    image[None].to(self.network.clip.logit_scale.device)
+                )
+            found = {
+                "global_features": global_features[0],
+                "patch_features": torch.stack([features[0] for features in patch_features]),
+            }
+            output |= {name: features.to("cpu", self._rounded(features.dtype)) for name, features in found.items()}
+        # Plain tensors, as a disk cache returns them: fresh and cached items may meet in one batch.
+        plain: dict[Hashable, Any] = convert_to_tensor(output, track_meta=False, convert_numeric=False)
+        return plain
+
+    def _rounded(self, dtype: torch.dtype) -> torch.dtype:
+        """What features of this type are kept in: float32 means as they are."""
+        return dtype if self.dtype == torch.float32 else self.dtype
+
+
+class _FeatureStore(PersistentDataset):
+    """MONAI's disk cache; a file that a killed run left damaged is made anew."""
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        try:
+            return super()._cachecheck(item_transformed)
+        except (EOFError, OSError, RuntimeError):
+            damaged = Path(self.cache_dir) / f"{self.hash_func(item_transformed).decode()}.pt"
+            if not damaged.is_file():
+                raise  # the item itself cannot be read
+            damaged.unlink()
+            return super()._cachecheck(item_transformed)
+
+
+class FeatureKey:
+    """Cache key of an item: backbone, what of the settings changes the features, and the files' path, size and time.
+
+    Args:
+        network: whose encoder makes the features.
+        feature_dtype: what they are kept in.
+    """
+
+    def __init__(self, network: FrozenCLIPNetwork, feature_dtype: str = "float32") -> None:
+        rounded = [] if feature_dtype == "float32" else [feature_dtype]
+        self.prefix = json.dumps([network.backbone_sha256, network.feature_settings, *rounded], sort_keys=True)
+
+    def __call__(self, item: Mapping[str, Any]) -> bytes:
+        parts: list[Any] = [self.prefix]
+        for key, value in sorted(item.items()):
+            parts.append([key, str(value)])
+            if isinstance(value, str | os.PathLike) and Path(value).is_file():
+                status = Path(value).stat()
+                parts.append([status.st_size, status.st_mtime_ns])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest().encode()
+
+
+def feature_dataset(
+    data: Sequence[Mapping[str, Any]],
+    transform: Sequence[Callable[..., Any]] | Callable[..., Any],
+    network: FrozenCLIPNetwork,
+    *,
+    cache: Literal["auto", "memory", "disk", "off"] = "auto",
+    cache_dir: str | Path | None = None,
+    feature_dtype: str = "float32",
+    progress: bool = True,
+) -> Dataset:
+    """Data set for tuning, with the frozen features computed once.
+
+    With the network on a GPU, features and masks that fit into half of its free memory are kept there.
+
+    Args:
+        data: items for ``transform``.
+        transform: gives each item a CLIP-normalised ``image`` (3, S, S), its mask and labels; nothing random.
+        network: whose encoder makes the features; to be moved to its device before the first item is read.
+        cache: "memory", "disk" (kept between runs), "auto" (memory unless the features take more than half of what is
+            free), or "off": items keep their image and the network encodes it anew in every epoch.
+        cache_dir: folder of the disk cache; remove it when ``transform`` changes, which the cache cannot see.
+        feature_dtype: "float32", or "float16": half the memory, losses that agree to 1e-3.
+        progress: whether a progress bar shows the encoding.
+
+    Returns:
+        MONAI's CacheDataset, PersistentDataset or Dataset.
+
+    Raises:
+        ValueError: for an unknown ``cache`` or ``feature_dtype``, a disk cache without a folder, or a transform that
+            cannot be cached.
+    """
+    if cache not in ("auto", "memory", "disk", "off"):
+        raise ValueError(f"cache='{cache}' is not one of 'auto', 'memory', 'disk', 'off'.")
+    if cache == "off":
+        return Dataset(data, Compose(transform))
+    encode = EncodeImaged("image", network, feature_dtype)
+    needed = len(data) * _bytes_per_item(network, feature_dtype)
+    device = network.clip.logit_scale.device
+    on_gpu = cache in ("auto", "memory") and _fits_on_gpu(device, needed)
+    if on_gpu:
+        cache = "memory"
+        logger.info(f"The features of {len(data)} images take {needed / 2**20:.0f} MiB: kept on {device}.")
+    elif cache == "auto":
+        cache = "memory" if needed <= _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
+        logger.info(f"The features of {len(data)} images take {needed / 2**20:.0f} MiB: kept in {cache}.")
+    # Flattened, because MONAI caches up to the first random transform and takes a nested Compose for one.
+    kept = [ToDeviced(_KEPT, device, allow_missing_keys=True)] if on_gpu else []
+    steps = Compose([Compose(transform), encode, *kept]).flatten()
+    behind = [s for s in steps.transforms if isinstance(s, RandomizableTrait) or not isinstance(s, Transform)]
+    if behind:
+        raise ValueError(
+            f"Features cannot be cached behind {', '.join(type(step).__name__ for step in behind)}, which is random or "
+            "not one of MONAI's Transforms: use cache='off', or wrap a plain function in monai.transforms.Lambda."
+        )
+    if cache == "memory":
+        return CacheDataset(data, steps, num_workers=0, progress=progress, copy_cache=False)
+    if cache_dir is None:
+        raise ValueError(f"The features of {len(data)} images are to be cached on disk: give cache_dir, a folder.")
+    return _FeatureStore(data, steps, cache_dir=cache_dir, hash_func=FeatureKey(network, feature_dtype))
+
+
+def _fits_on_gpu(device: torch.device, needed: int) -> bool:
+    return device.type == "cuda" and needed <= _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _bytes_per_item(network: FrozenCLIPNetwork, feature_dtype: str) -> int:
+    side = network.image_size // network.patch_size
+    kinds = len(network.settings.get("dpam_attention", "qk").split("+"))
+    tokens = len(network.settings["feature_layers"]) * kinds * (1 + side * side)
+    mask = network.image_size**2
+    return _BYTES[feature_dtype] * tokens * int(network.clip.visual.output_dim) + 4 * mask
+
+
+EncodeImageD = EncodeImageDict = EncodeImaged

@@ -1,0 +1,252 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Read pictures (PNG, JPEG, TIFF, BMP, GIF) as upright RGB, whatever way they were stored."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.config.type_definitions import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.tiff_pages import check_complete, check_size, samples_tagged_gray, tiff_pages
+
+__all__ = [
+    "FRAME_SUFFIXES",
+    "LoadFrameD",
+    "LoadFrameDict",
+    "LoadFramed",
+    "count_pages",
+    "load_frame",
+    "open_picture",
+    "read_frame",
+    "stored_size",
+    "to_rgb",
+]
+
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+"""File names that are taken for pictures; what a file really is, its content says."""
+
+MAX_PIXELS = 89_478_485
+"""Pictures of more pixels are refused (Pillow's own bound: 256 MiB of RGB)."""
+
+# At the level DEBUG Pillow logs the text of TIFF and PNG files, such as names of patients.
+logging.getLogger("PIL").setLevel(logging.INFO)
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
+
+
+def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a picture as (H, W, 3) uint8 RGB.
+
+    The EXIF rotation is applied; palettes are looked up; CMYK and YCbCr are converted (without colour profiles). Alpha
+    is dropped when the picture is opaque, otherwise it is composited on black, so that colours hidden under transparent
+    pixels do not appear. Gray of more than 8 bits is scaled by 255, 4095 or 65535, the smallest that holds the
+    maximum: 12-bit exports in a 16-bit file would otherwise come out nearly black. GIF gives its first frame.
+    TIFF with three samples tagged as gray (CVC-ClinicDB) is read as RGB with tifffile.
+
+    Args:
+        path: the file.
+        page: which page of a TIFF, from 0 (see :func:`count_pages`); every other file has page 0 alone.
+        max_pixels: pictures of more pixels are refused before they are decoded.
+
+    Raises:
+        UnreadableInputError: the file is missing, truncated, damaged, too large, without such a page, of floating point
+            or signed values, or no picture.
+    """
+    return to_rgb(open_picture(path, page, max_pixels=max_pixels), Path(path).name)
+
+
+def count_pages(path: str | os.PathLike[str]) -> int:
+    """Number of pages of a TIFF, each of which is a frame of its own; 1 for every other picture, GIF included.
+
+    Raises:
+        UnreadableInputError: the file is missing, its pages cannot be followed, or it has more than 10 000.
+    """
+    with _named_errors(path, MAX_PIXELS), open(path, "rb") as stream:
+        return sum(1 for _ in tiff_pages(stream)) or 1
+
+
+def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:
+    """Rows and columns of a picture as they are stored, from its header alone.
+
+    Args:
+        path: the file.
+        page: which page of a TIFF, from 0.
+
+    Raises:
+        UnreadableInputError: the file is missing, or its header cannot be read.
+    """
+    with _named_errors(path, MAX_PIXELS), Image.open(path, formats=_FORMATS) as picture:
+        picture.seek(page)
+        return picture.height, picture.width
+
+
+def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open and decode a picture and turn it upright, in the mode it was stored in.
+
+    Args:
+        path: the file.
+        page: which page of a TIFF, from 0; None refuses a TIFF of several pages.
+        max_pixels: pictures of more pixels are refused before they are decoded.
+
+    Raises:
+        UnreadableInputError: as for :func:`read_frame`.
+    """
+    with _named_errors(path, max_pixels):
+        with open(path, "rb") as stream:
+            pages = sum(1 for _ in islice(tiff_pages(stream), None if page is None else max(page, 0) + 1))
+        if page is None and pages > 1:
+            raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
+        if page is not None and not 0 <= page < max(pages, 1):
+            raise UnreadableInputError(f"it has no page {page}, counted from 0.")
+        if pages and (picture := samples_tagged_gray(path, page or 0, max_pixels)) is not None:
+            return picture
+        with Image.open(path, formats=_FORMATS) as image:
+            if page:
+                image.seek(page)
+            check_size(image.width, image.height, max_pixels)
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                check_complete(image)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            upright.format = image.format
+            # WhiteIsZero: Pillow inverts 8-bit pictures on its own, 16-bit ones not.
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0 and "I;16" in image.mode:
+                upright = Image.fromarray(np.iinfo(np.uint16).max - np.asarray(upright, dtype=np.uint16))
+            return upright
+
+
+def to_rgb(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    """Convert an upright picture of any mode to (H, W, 3) uint8, by the rules of :func:`read_frame`.
+
+    Args:
+        picture: what :func:`open_picture` returned.
+        name: the file's name, for the error.
+
+    Raises:
+        UnreadableInputError: floating point or signed values, or a mode without a conversion to RGB.
+    """
+    if picture.mode == "F":
+        raise UnreadableInputError(
+            f"Cannot read {name!r}: floating point pixels have no defined white; save it as 8- or 16-bit first."
+        )
+    if picture.mode.startswith("I"):
+        return _from_deep_gray(np.asarray(picture), name)
+    if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        if picture.mode == "La":  # the one mode that Pillow cannot convert in one step
+            picture = picture.convert("LA")
+        rgba = picture.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+        return np.asarray(rgba)[..., :3].copy()
+    try:
+        return np.array(picture.convert("RGB"))
+    except ValueError as error:
+        raise UnreadableInputError(
+            f"Cannot read {name!r}: colours of the kind {picture.mode} are not supported; save it as RGB first."
+        ) from error
+
+
+def load_frame(path: str | os.PathLike[str], page: int = 0) -> MetaTensor:
+    """Read a picture as MetaTensor (3, H, W) uint8 RGB in 0..255, affine the identity, meta ``kind`` = ``"frame"``.
+
+    Args:
+        path: the file.
+        page: which page of a TIFF, from 0.
+
+    Raises:
+        UnreadableInputError: as for :func:`read_frame`.
+    """
+    channels_first = torch.from_numpy(read_frame(path, page)).permute(2, 0, 1).contiguous()
+    meta = {
+        "filename_or_obj": str(path),
+        "kind": "frame",
+        "spatial_shape": np.asarray(channels_first.shape[1:]),
+        "original_affine": np.eye(4),
+    }
+    return MetaTensor(channels_first, affine=torch.eye(4, dtype=torch.float64), meta=meta)
+
+
+class LoadFramed(MapTransform):
+    """Replace the paths of pictures by what :func:`load_frame` reads.
+
+    Args:
+        keys: keys of the paths.
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of the item with the pictures loaded.
+
+        Raises:
+            UnreadableInputError: as for :func:`read_frame`.
+        """
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = load_frame(item[key])
+        return item
+
+
+@contextmanager
+def _named_errors(path: str | os.PathLike[str], max_pixels: int) -> Iterator[None]:
+    """Turn every error within the block into one sentence that names the file, never its folder."""
+    name = Path(path).name
+    if not Path(path).is_file():
+        raise UnreadableInputError(f"Cannot read {name!r}: there is no such file.")
+    try:
+        yield
+    except UnreadableInputError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: {error}") from error
+    except UnidentifiedImageError as error:
+        message = f"Cannot read {name!r}: its content is not a picture of the kinds {', '.join(_FORMATS)}."
+        raise UnreadableInputError(message) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableInputError(
+            f"Cannot read {name!r}: it claims far more than the allowed {max_pixels:,} pixels."
+        ) from error
+    except PermissionError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: you have no permission to read it.") from error
+    except Exception as error:  # a damaged file makes decoders raise nearly anything (struct, zlib, Index, Syntax, ...)
+        reason = str(error).replace(str(path), name) or type(error).__name__
+        raise UnreadableInputError(f"Cannot read {name!r}: the file is truncated or damaged ({reason}).") from error
+
+
+def _from_deep_gray(gray: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    low, high = int(gray.min()), int(gray.max())
+    white = next((white for white in (255, 4095, 65535) if high <= white), None)
+    if low < 0 or white is None:
+        raise UnreadableInputError(
+            f"Cannot read {name!r}: gray values must lie in 0..65535, got {low}..{high}; rescale the picture first."
+        )
+    scaled = gray.astype(np.uint32)
+    scaled *= 2 * 255
+    scaled += white  # rounds; no value lies half-way
+    scaled //= 2 * white
+    return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)
+
+
+LoadFrameD = LoadFrameDict = LoadFramed

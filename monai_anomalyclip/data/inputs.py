@@ -1,0 +1,281 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Find the inputs of a run, name their results, and read each with the reader of its kind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.config.type_definitions import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
+
+from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages
+from monai_anomalyclip.data.naming import anonymous_names, names_of_files
+from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
+from monai_anomalyclip.data.sources import (
+    DicomSource,
+    FrameSource,
+    InputPart,
+    NiftiSource,
+    ReadOptions,
+    Source,
+    VideoSource,
+)
+from monai_anomalyclip.data.video import VIDEO_SUFFIXES
+
+__all__ = ["InputCatalogue", "LoadInputD", "LoadInputDict", "LoadInputd", "load_input"]
+
+_NAMED_SUFFIXES = (*FRAME_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
+_TIFF_SUFFIXES = (".tif", ".tiff")
+PathLike = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+
+class InputCatalogue:
+    """All inputs at one or more paths, in a fixed order, each with the name of its results.
+
+    Folders are scanned with their sub-folders. Pictures, NIfTI volumes and videos are known by their suffix; every
+    other file is looked at as DICOM, whatever its name. Hidden files are passed over; links that lead out of the
+    folder and what is no input are skipped and counted. DICOM series that are no images to score (localizers,
+    secondary captures, reformatted images, segmentations, ...) are left out unless they are asked for by their UID.
+
+    Args:
+        path: a file or a folder, or several.
+        exclude: a folder below a path that is not scanned, such as that of the results.
+        series: Series Instance UIDs; when given, these series alone are the inputs.
+        keep_names: name the results of files after the files. By default names hold nothing of a path, for paths
+            often hold names of patients; DICOM series are never named otherwise.
+        known_names: names that earlier runs gave (see :func:`monai_anomalyclip.data.naming.anonymous_names`).
+        options: how inputs are read.
+        progress: show a progress bar while DICOM headers are read.
+        empty: do not mind that there is nothing to read.
+
+    Attributes:
+        sources: the inputs by name.
+        excluded: DICOM series that are left out, and why (their attribute ``excluded``).
+        skipped: files that are no inputs.
+
+    Raises:
+        UnreadableInputError: a path does not exist, or there is nothing to read.
+        ValueError: the excluded folder is an input itself, or a series is not there.
+    """
+
+    def __init__(
+        self,
+        path: PathLike | Sequence[PathLike],
+        *,
+        exclude: PathLike | None = None,
+        series: str | Sequence[str] = (),
+        keep_names: bool = False,
+        known_names: Sequence[str] = (),
+        options: ReadOptions | Mapping[str, Any] | None = None,
+        progress: bool = False,
+        empty: bool = False,
+    ) -> None:
+        self.options = options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))
+        self.skipped: list[SkippedFile] = []
+        self.excluded: list[DicomSeries] = []
+        roots = [path] if isinstance(path, str | os.PathLike) else list(path)
+        wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
+        files = self._files(roots, Path(exclude).resolve() if exclude else None)
+        named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
+        sources: list[Source] = []
+        relative: list[tuple[Path, str]] = []
+        for root, file in named:
+            for source, name in self._from_file(root, file):
+                sources.append(source)
+                relative.append((name, _suffix(file)))
+        dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, progress)
+        if not sources and not dicom and not empty:
+            raise UnreadableInputError(self._nothing(roots))
+        if keep_names:
+            names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom, known_names)
+        else:
+            names = anonymous_names([*sources, *dicom], known_names)
+        self.sources = dict(zip(names, [*sources, *dicom], strict=True))
+        if self.skipped or self.excluded:
+            logger.info("%d inputs found; left out: %s.", len(self.sources), _counted(self.left_out()))
+
+    def left_out(self) -> dict[str, int]:
+        """How many files are skipped and how many series left out, by reason."""
+        codes = Counter(file.code for file in self.skipped)
+        codes.update(f"{series.excluded} series" for series in self.excluded)
+        return dict(sorted(codes.items()))
+
+    def items(self) -> list[dict[str, Any]]:
+        """One item per input, or per part of a film: ``image`` (:class:`InputPart`), ``name``, ``part``, ``parts``."""
+        items = []
+        for name, source in self.sources.items():
+            parts = source.parts()
+            for number, (start, stop) in enumerate(parts):
+                items.append(
+                    {"image": InputPart(source, start, stop), "name": name, "part": number, "parts": len(parts)}
+                )
+        return items
+
+    def _files(self, roots: Sequence[PathLike], excluded: Path | None) -> list[tuple[Path, Path]]:
+        files: dict[Path, tuple[Path, Path]] = {}
+        for root in map(Path, roots):
+            if not root.exists():
+                raise UnreadableInputError(f"Input {str(root)!r} does not exist: give a file or a folder.")
+            if root.is_file():
+                files.setdefault(root.resolve(), (root.parent, root))
+                continue
+            if excluded == root.resolve():
+                raise ValueError(
+                    f"Results cannot go into the input folder {str(root)!r}: choose another output folder."
+                )
+            for file in _walk(root, excluded, self.skipped):
+                if not file.resolve().is_relative_to(root.resolve()):
+                    self.skipped.append(SkippedFile(file, "link out of the folder"))
+                elif file.exists() and not file.is_file():  # to open a pipe would wait for ever
+                    self.skipped.append(SkippedFile(file, "no regular file"))
+                else:
+                    files.setdefault(file.resolve(), (root, file))
+        return list(files.values())
+
+    def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
+        """The sources of a picture, volume or video, and the relative path that names each."""
+        name = file.relative_to(root)
+        identity = name.as_posix()
+        suffix = _suffix(file)
+        if suffix in NIFTI_SUFFIXES:
+            return [(NiftiSource(file, identity, self.options), name)]
+        if suffix in VIDEO_SUFFIXES:
+            return [(VideoSource(file, identity, self.options), name)]
+        pages = 1
+        if suffix in _TIFF_SUFFIXES:
+            with contextlib.suppress(UnreadableInputError):  # reading it says why
+                pages = count_pages(file)
+        if pages == 1:
+            return [(FrameSource(file, identity), name)]
+        stem = file.name[: len(file.name) - len(suffix)]
+        return [
+            (FrameSource(file, identity, page), name.with_name(f"{stem}_page{page + 1}{suffix}"))
+            for page in range(pages)
+        ]
+
+    def _dicom_sources(self, files: Sequence[Path], wanted: Sequence[str], progress: bool) -> list[Source]:
+        scan = scan_files(files, progress=progress)
+        stacks, not_grouped = group_instances(scan.instances)
+        self.skipped += [*scan.skipped, *not_grouped]
+        if absent := [uid for uid in wanted if uid not in {stack.series_uid for stack in stacks}]:
+            raise ValueError(
+                f"Series {', '.join(absent)} is not among the {len({stack.series_uid for stack in stacks})} series of "
+                "the input: `monai-anomalyclip inspect --show-uids` lists them."
+            )
+        if wanted:
+            return [DicomSource(stack, self.options) for stack in stacks if stack.series_uid in wanted]
+        self.excluded = [stack for stack in stacks if stack.excluded]
+        return [DicomSource(stack, self.options) for stack in stacks if not stack.excluded]
+
+    def _nothing(self, roots: Sequence[PathLike]) -> str:
+        shown = ", ".join(repr(str(root)) for root in roots)
+        if len(self.skipped) == 1 and not self.excluded and self.skipped[0].detail:
+            return f"Nothing to read in {shown}: {self.skipped[0].detail}"
+        left_out = _counted(self.left_out()) or "nothing"
+        hint = "; name a series with --series UID to process it all the same" if self.excluded else ""
+        return (
+            f"Nothing to read in {shown}: no DICOM image, NIfTI volume, picture or video (left out: {left_out}{hint})."
+        )
+
+
+def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, Any] | None = None) -> MetaTensor:
+    """Read one input: (3, H, W) uint8 for a picture, (1, X, Y, Z) float32 for a volume; see the readers for more.
+
+    The metadata holds ``kind`` ("frame", "volume" or "cine") and ``read_s``, the seconds that reading took.
+
+    Args:
+        value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series.
+        options: how a path is read; an item knows for itself.
+
+    Raises:
+        UnreadableInputError: it cannot be read, or it is more than one input; the message says why.
+    """
+    part = value if isinstance(value, InputPart) else _only_part(value, options)
+    begun = time.perf_counter()
+    image = part.load()
+    image.meta["read_s"] = time.perf_counter() - begun
+    return image
+
+
+def _only_part(path: PathLike, options: ReadOptions | Mapping[str, Any] | None) -> InputPart:
+    source, *others = InputCatalogue(path, options=options).sources.values()
+    if others:
+        raise UnreadableInputError(
+            f"{Path(path).name!r} holds {1 + len(others)} inputs: give the file or the folder of one series."
+        )
+    return InputPart(source)
+
+
+class LoadInputd(MapTransform):
+    """Replace inputs or paths by what :func:`load_input` reads.
+
+    Args:
+        keys: keys of the inputs.
+        options: how paths are read.
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        options: ReadOptions | Mapping[str, Any] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.options = options
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of the item with its inputs loaded.
+
+        Raises:
+            UnreadableInputError: a file cannot be read.
+        """
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = load_input(item[key], self.options)
+        return item
+
+
+def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Iterator[Path]:
+    """Visible files below a folder, sorted; folders reached by a link are not entered."""
+
+    def refuse(error: OSError) -> None:
+        skipped.append(SkippedFile(Path(error.filename), "unreadable", "The folder cannot be opened."))
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if name[0] != "." and (Path(folder, name)).resolve() != exclude)
+        yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+
+
+def _suffix(path: Path) -> str:
+    """The suffix that says what a file is, in lower case; "" for what may be DICOM."""
+    name = path.name.lower()
+    return max((suffix for suffix in _NAMED_SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {code}" for code, count in counts.items())
+
+
+LoadInputD = LoadInputDict = LoadInputd

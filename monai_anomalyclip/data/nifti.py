@@ -1,0 +1,268 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Read NIfTI volumes: sizes before data, scaling applied, doubtful geometry refused or named."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.gzip_bound import BoundedFile
+from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, choose_affine
+
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "NiftiVolume",
+    "describe_volume",
+    "is_nifti",
+    "load_volume",
+    "read_volume",
+]
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+MAX_VOXELS = 2**29
+"""Volumes of more voxels are refused before anything is inflated (2 GiB as float32)."""
+
+_MAX_HEADER = 2**26  # bytes before the data; extensions of a volume are far smaller
+_MAX_INFLATED = 2**36  # bytes up to the end of the chosen time point; those before it are inflated, but not kept
+_BLOCK = 2**22  # voxels that are converted at a time
+
+
+class NiftiVolume(NamedTuple):
+    """What :func:`read_volume` returns.
+
+    Attributes:
+        data: (X, Y, Z) float32, in the file's voxel order, slope and intercept applied.
+        affine: (4, 4) float64, voxel index to mm in RAS.
+        notes: one sentence for each thing in the file that a reader of the result should know.
+    """
+
+    data: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def is_nifti(path: str | os.PathLike[str]) -> bool:
+    """Whether the file name is that of a NIfTI volume."""
+    return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def read_volume(
+    path: str | os.PathLike[str],
+    *,
+    form: str = "refuse",
+    time_point: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+) -> NiftiVolume:
+    """Read a 3-D volume from NIfTI-1 or NIfTI-2 (either byte order, .nii or .nii.gz).
+
+    Trailing axes of length 1 are dropped; a 2-D image is a volume of one slice. The affine is the sform if its code is
+    set, else the qform, else nibabel's fallback from the voxel sizes. No more is read than the header describes, and
+    what is held is the float32 result and a block of 4 million voxels. Notes name: two forms that disagree, the
+    absence of both, and voxels that are not finite (left as they are here; later steps take them as background).
+
+    Args:
+        path: the file.
+        form: what to do when sform and qform put a corner of the volume at places that differ by more than rounding
+            explains, or when the sform's voxel sizes are not those of the header: ``"refuse"`` the file, or use
+            ``"sform"`` or ``"qform"``, which must then be set.
+        time_point: which volume of a 4-D file, from 0; None refuses 4-D files.
+        max_voxels: volumes of more voxels are refused.
+
+    Raises:
+        UnreadableInputError: the file is missing, truncated, damaged, too large, complex, RGB, 4-D without a time
+            point, of more dimensions, without a usable affine, inflates to more than its header says, or holds no
+            finite voxel.
+        ValueError: there is no such `form`.
+    """
+    if form not in NIFTI_FORMS:
+        raise ValueError(f"The NIfTI form must be one of {', '.join(NIFTI_FORMS)}, got {form!r}.")
+    name = Path(path).name
+    with _opened(path) as stream:
+        header = _read_header(stream)
+        shape, index, count = _choose(header, time_point, max_voxels)
+        affine, notes = choose_affine(header, shape, form)
+        data, bad = _read_voxels(stream, header, shape, index)
+        if index == count - 1:
+            stream.check_end()
+    if bad == data.size:
+        raise UnreadableInputError(f"Cannot read {name!r}: none of its {data.size} voxels is a finite number.")
+    if bad:
+        notes.append(f"{bad} of {data.size} voxels are NaN or infinite and taken as background.")
+    return NiftiVolume(data, affine, tuple(notes))
+
+
+def describe_volume(
+    path: str | os.PathLike[str], *, form: str = "refuse", time_point: int | None = None, max_voxels: int = MAX_VOXELS
+) -> tuple[tuple[int, int, int], npt.NDArray[np.float64], tuple[str, ...]]:
+    """What :func:`read_volume` would find in the header: shape (X, Y, Z), affine and notes. No voxel is read.
+
+    Raises:
+        UnreadableInputError: as for :func:`read_volume`, as far as the header tells.
+    """
+    with _opened(path) as stream:
+        header = _read_header(stream)
+        shape, _, _ = _choose(header, time_point, max_voxels)
+        affine, notes = choose_affine(header, shape, form)
+    return shape, affine, tuple(notes)
+
+
+def load_volume(
+    path: str | os.PathLike[str],
+    *,
+    form: str = "refuse",
+    time_point: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+) -> MetaTensor:
+    """Read a NIfTI volume as MetaTensor (1, X, Y, Z) float32, raw intensities, with its RAS affine.
+
+    Meta ``kind`` is ``"volume"`` and ``notes`` a string of :class:`NiftiVolume`'s notes (empty when there are none),
+    each of which is also raised as a Python warning.
+
+    Args:
+        path: the file.
+        form: as for :func:`read_volume`.
+        time_point: as for :func:`read_volume`.
+        max_voxels: as for :func:`read_volume`.
+
+    Raises:
+        UnreadableInputError: as for :func:`read_volume`.
+        ValueError: there is no such `form`.
+    """
+    volume = read_volume(path, form=form, time_point=time_point, max_voxels=max_voxels)
+    for note in volume.notes:
+        warnings.warn(note, stacklevel=2)
+    affine = torch.from_numpy(volume.affine)
+    meta = {
+        "filename_or_obj": str(path),
+        "kind": "volume",
+        "spatial_shape": np.asarray(volume.data.shape),
+        "original_affine": volume.affine.copy(),
+        "notes": " ".join(volume.notes),
+    }
+    return MetaTensor(torch.from_numpy(volume.data)[None], affine=affine, meta=meta)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BoundedFile]:
+    """Open a file, and name it in the error when it cannot be read."""
+    name = Path(path).name
+    try:
+        with BoundedFile.open(path) as stream:
+            yield stream
+    except UnreadableInputError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: {error}") from error
+    except FileNotFoundError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: there is no such file.") from error
+    except PermissionError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: you have no permission to read it.") from error
+    except Exception as error:  # a damaged file makes nibabel, gzip and numpy raise nearly anything
+        reason = str(error).replace(str(path), name) or type(error).__name__
+        raise UnreadableInputError(f"Cannot read {name!r}: the file is truncated or damaged ({reason}).") from error
+
+
+def _read_header(stream: BoundedFile) -> Any:
+    block = b""
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        block += stream.read(kind.sizeof_hdr - len(block))
+        if kind.may_contain_header(block):
+            header = kind(block, check=False)
+            break
+    else:
+        raise UnreadableInputError("its content is not NIfTI.")
+    if bytes(header["magic"]).startswith(b"ni"):
+        raise UnreadableInputError("its voxels are in a separate .img file; save both as one .nii first.")
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError as error:
+        raise UnreadableInputError(f"its header names the unknown data type {int(header['datatype'])}.") from error
+    if dtype.kind == "c":
+        raise UnreadableInputError("it holds complex numbers; save the magnitude as a real volume first.")
+    if dtype.kind not in "iuf":
+        raise UnreadableInputError("it holds RGB colours; save one gray value per voxel first.")
+    return header
+
+
+def _choose(header: Any, time_point: int | None, max_voxels: int) -> tuple[tuple[int, int, int], int, int]:
+    """The shape of the volume, its number in the file and how many there are."""
+    shape = tuple(int(size) for size in header.get_data_shape())
+    if not shape or min(shape) < 1:
+        raise UnreadableInputError(f"its header claims the shape {shape}.")
+    count = math.prod(shape[3:])
+    if math.prod(shape[4:]) > 1:
+        raise UnreadableInputError(
+            f"it has {len(shape)} dimensions {shape}; only 3-D volumes and 4-D ones with a time point are supported, "
+            "save each volume as its own file."
+        )
+    if count > 1 and time_point is None:
+        raise UnreadableInputError(
+            f"it has 4 dimensions {shape[:4]}, {count} time points; choose one with the option time_point "
+            f"(0 to {count - 1})."
+        )
+    index = time_point or 0
+    if not 0 <= index < count:
+        raise UnreadableInputError(f"it has no time point {index}; those of its shape {shape} are 0 to {count - 1}.")
+    x, y, z = (*shape[:3], *(1,) * (3 - len(shape)))[:3]
+    if x * y * z > max_voxels:
+        raise UnreadableInputError(f"its {x} x {y} x {z} voxels are more than the allowed {max_voxels:,}.")
+    return (x, y, z), index, count
+
+
+def _read_voxels(
+    stream: BoundedFile, header: Any, shape: tuple[int, int, int], index: int
+) -> tuple[npt.NDArray[np.float32], int]:
+    """The voxels of one volume (X, Y, Z), and how many of them are not finite."""
+    dtype = header.get_data_dtype()
+    size = math.prod(shape) * dtype.itemsize
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= _MAX_HEADER:
+        raise UnreadableInputError(f"its header claims that the data begins at byte {offset:.0f}.")
+    # Writers that leave the offset 0 mean the first byte after the header and its four bytes of extension flags.
+    start = max(int(offset), header.sizeof_hdr + 4) + index * size
+    if stream.size is not None and stream.size < start + size:
+        raise UnreadableInputError(f"the file is truncated ({stream.size} of {start + size} bytes).")
+    if start + size > _MAX_INFLATED:
+        raise UnreadableInputError(f"{start + size:,} bytes would have to be read; save the volume as its own file.")
+    stream.skip_to(start)
+    slope, intercept = header.get_slope_inter()  # None where the header gives none (slope 0 or NaN)
+    data = np.empty(shape, np.float32)
+    bad = 0
+    for part in _parts(shape):
+        block = data[part]
+        stored = np.frombuffer(stream.read_exactly(block.size * dtype.itemsize), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = stored if slope is None else stored * np.float64(slope) + np.float64(intercept or 0)
+            block[...] = values.reshape(block.shape, order="F")
+        bad += block.size - int(np.isfinite(block).sum())
+    return data, bad
+
+
+def _parts(shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut a volume into blocks whose voxels follow each other in the file."""
+    x, y, z = shape
+    rows = min(y, max(1, _BLOCK // x))
+    slices = max(1, _BLOCK // (x * y)) if rows == y else 1
+    for first in range(0, z, slices):
+        for row in range(0, y, rows):
+            yield slice(None), slice(row, row + rows), slice(first, first + slices)

@@ -1,0 +1,102 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which of a NIfTI file's two affines counts, and whether they contradict each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+
+__all__ = ["NIFTI_FORMS", "choose_affine"]
+
+NIFTI_FORMS = ("refuse", "sform", "qform")
+"""What can be done when the sform and the qform of a file disagree."""
+
+_SAME_POSITION = 0.1  # voxels by which the corners of the volume may differ between two affines that agree
+# Three float32 components fix the quaternion of a qform. Near half turns, as of every scan stored in DICOM's axes, its
+# rotation then errs by up to 1.2e-3 radians (greatest of 9000 random orientations).
+_QUATERNION_ROUNDING = 1.5e-3
+_SAME_SPACING = 0.01  # relative; pixdim is often rounded to two or three digits
+
+
+def choose_affine(header: Any, shape: tuple[int, int, int], form: str) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """The affine of a file, and notes on it.
+
+    Two forms agree when no corner of the volume lies further apart than a tenth of a voxel and what rounding of the
+    qform's quaternion explains; the sform agrees with the voxel sizes when they are equal within one per cent.
+
+    Args:
+        header: nibabel's NIfTI-1 or NIfTI-2 header.
+        shape: (X, Y, Z) of the volume.
+        form: one of :data:`NIFTI_FORMS`; without a conflict ``"refuse"`` means the sform if its code is set, else the
+            qform, else nibabel's fallback from the voxel sizes.
+
+    Returns:
+        (4, 4) voxel index to mm in RAS, and a sentence for each thing that is doubtful.
+
+    Raises:
+        UnreadableInputError: the two forms, or the sform and the voxel sizes, disagree and `form` is ``"refuse"``; the
+            form that is asked for is not set; the affine is not invertible.
+    """
+    sform = header.get_sform(coded=True)[0]
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except (ValueError, HeaderDataError) as error:
+        if form != "sform" or sform is None:  # asked for the sform, a meaningless qform is no obstacle
+            raise UnreadableInputError("the quaternion of its qform is no rotation.") from error
+        qform = None
+    if sform is None and qform is None:
+        note = "The file has neither sform nor qform: which side is left, and the position, are assumed."
+        return _usable(header.get_best_affine()), [note]
+    chosen = {"sform": sform, "qform": qform}.get(form, qform if sform is None else sform)
+    if chosen is None:
+        other = "sform" if form == "qform" else "qform"
+        raise UnreadableInputError(f"it has no {form}; leave the option nifti_form out, or use nifti_form {other}.")
+    affine = _usable(chosen)
+    difference = _difference(header, shape, sform, qform)
+    if difference and form == "refuse":
+        ways = "nifti_form sform" if qform is None else "nifti_form sform or nifti_form qform"
+        raise UnreadableInputError(f"{difference}; say which counts with the option {ways}.")
+    return affine, [f"In this file {difference}; the {form} is used, as asked."] if difference else []
+
+
+def _usable(affine: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    matrix = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix[:3, :3]) < 3:
+        raise UnreadableInputError(f"its affine {matrix.tolist()} is not invertible.")
+    return matrix
+
+
+def _difference(header: Any, shape: tuple[int, int, int], sform: Any, qform: Any) -> str:
+    """How the file contradicts itself about where its voxels are; empty where it does not beyond rounding."""
+    if sform is None:
+        return ""
+    last = np.array(shape, dtype=np.float64) - 1
+    if qform is not None:
+        corners = np.array(list(np.ndindex(2, 2, 2)), dtype=np.float64) * last
+        moved = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1)
+        distance = np.linalg.norm(corners @ qform[:3, :3].T, axis=1)  # from voxel 0, about which the two may turn
+        allowed = _SAME_POSITION * np.linalg.norm(qform[:3, :3], axis=0).min() + _QUATERNION_ROUNDING * distance
+        return "" if (moved <= allowed).all() else f"sform and qform differ by up to {moved.max():.3g} mm"
+    spacing = np.linalg.norm(sform[:3, :3], axis=0)
+    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    apart = ~(np.abs(spacing - sizes) <= _SAME_SPACING * spacing)
+    if not apart[last > 0].any():  # 2-D files leave the third size open
+        return ""
+    return (
+        f"the voxels have {np.round(spacing, 3).tolist()} mm by its sform but {np.round(sizes, 3).tolist()} mm by its "
+        f"header (pixdim), {np.abs((spacing - sizes) * last).max():.3g} mm over the volume"
+    )

@@ -1,0 +1,291 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The inputs a run can meet, behind one face: a frame, a NIfTI volume, a stack of a DICOM series, a video."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from monai_anomalyclip.data.dicom.attributes import find_value, vector
+from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.reader import load_series
+from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.frames import load_frame
+from monai_anomalyclip.data.nifti import load_volume
+from monai_anomalyclip.data.video import VideoReader
+from monai_anomalyclip.transforms.intensity_presets import check_preset
+
+__all__ = ["DicomSource", "FrameSource", "InputPart", "NiftiSource", "ReadOptions", "Source", "VideoSource"]
+
+_PART_BYTES = 2**28  # of float32 frames that are in memory at a time
+_MAX_PART = 64
+_UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only
+_SHORTEST_STEP = 1.0  # ms
+_LONGEST_CINE = 1e9  # ms
+_SAMPLES, _SAMPLE_BYTES = 8, 4096  # of a file's content, to tell whether it is still the same
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How inputs are read.
+
+    Args:
+        preset: intensity preset of DICOM series (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
+        time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files.
+        stride: every how many-th frame of a video is scored.
+    """
+
+    preset: str = "auto"
+    nifti_form: str = "refuse"
+    time_point: int | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        check_preset(self.preset)
+        if self.nifti_form not in ("refuse", "sform", "qform"):
+            raise ValueError(f"nifti_form must be 'refuse', 'sform' or 'qform', got {self.nifti_form!r}.")
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}.")
+
+
+class Source(ABC):
+    """One input. Its text form holds no path, so that it may stand in a log.
+
+    Attributes:
+        origin: what kind of file it comes from.
+        kind: what the results are like: pictures, a volume, or a film.
+        label: first part of the results' names: a modality, "frame", "volume" or "video".
+        key: eight hexadecimal digits that depend on the input alone.
+        modality: DICOM modality, or "".
+        paths: the files.
+    """
+
+    origin: Literal["frame", "nifti", "dicom", "video"]
+    kind: Literal["frame", "volume", "cine"]
+    label: str
+    key: str
+    modality: str = ""
+    paths: tuple[Path, ...]
+
+    @abstractmethod
+    def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
+        """Read it: (C, H, W), (C, X, Y, Z), or frames start to stop of a film as (C, W, H, n).
+
+        Raises:
+            UnreadableInputError: it cannot be read; the message says why.
+        """
+
+    def timing(self) -> tuple[list[float], float]:
+        """Of a film: when each scored frame is shown, in seconds, and nominal frames per second."""
+        raise TypeError(f"{self!r} is no film.")
+
+    def parts(self) -> list[tuple[int, int | None]]:
+        """The ranges of frames it is read in; only films have more than one."""
+        return [(0, None)]
+
+    def state(self) -> str:
+        """Hexadecimal digits that change when files are added, removed or replaced, by their size and samples.
+
+        The size alone would not do: volumes of two patients on one grid have the same.
+        """
+        samples = []
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                samples.append(_sample(path))
+        return digest(repr(sorted(samples)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.label}, {self.key})"
+
+
+@dataclass(frozen=True)
+class InputPart:
+    """Frames `start` to `stop` of a source: what an item of the data set is before it is read."""
+
+    source: Source
+    start: int = 0
+    stop: int | None = None
+
+    def load(self) -> MetaTensor:
+        """Read it, see :meth:`Source.load`."""
+        return self.source.load(self.start, self.stop)
+
+
+class FrameSource(Source):
+    """A picture, or one page of a TIFF.
+
+    Args:
+        path: the file.
+        identity: text that tells it from all others, such as its path relative to the input folder.
+        page: page of a multi-page TIFF, from 0.
+    """
+
+    origin, kind, label = "frame", "frame", "frame"
+
+    def __init__(self, path: Path, identity: str, page: int = 0) -> None:
+        self.paths = (path,)
+        self.page = page
+        self.key = digest(f"{identity}\n{page}" if page else identity)
+
+    def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
+        """Read it as (3, H, W) uint8."""
+        return load_frame(self.paths[0], page=self.page)
+
+
+class NiftiSource(Source):
+    """A NIfTI volume; arguments as for :class:`FrameSource`."""
+
+    origin, kind, label = "nifti", "volume", "volume"
+
+    def __init__(self, path: Path, identity: str, options: ReadOptions) -> None:
+        self.paths = (path,)
+        self.options = options
+        self.key = digest(identity)
+
+    def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
+        """Read it as (1, X, Y, Z) float32."""
+        return load_volume(self.paths[0], form=self.options.nifti_form, time_point=self.options.time_point)
+
+
+class DicomSource(Source):
+    """A stack of a DICOM series."""
+
+    origin = "dicom"
+
+    def __init__(self, series: DicomSeries, options: ReadOptions) -> None:
+        self.series = series
+        self.options = options
+        self.paths = tuple(instance.path for instance in series.instances)
+        self.key = series.key
+        self.kind = series.kind
+        self.label = self.modality.lower()
+
+    @property
+    def modality(self) -> str:  # type: ignore[override]
+        """DICOM modality."""
+        return self.series.modality
+
+    def timing(self) -> tuple[list[float], float]:
+        """From Frame Time Vector, Frame Time (both in ms) or Cine Rate (DICOM PS3.3 C.7.6.5); else 25 per second.
+
+        Malformed values, and those that no film can be played by, count as absent.
+        """
+        count = len(self.series.frames)
+        steps = self._numbers("FrameTimeVector", count)
+        if steps is None or count == 1 or not _playable(steps[1:], count):
+            single = [self._numbers("FrameTime", 1)]
+            rates = [self._numbers(keyword, 1) for keyword in ("CineRate", "RecommendedDisplayFrameRate")]
+            single += [1000 / rate for rate in rates if rate is not None and rate[0] > 0]
+            known = [step for step in single if step is not None and _playable(step, count)]
+            steps = np.repeat(known[0] if known else [_UNKNOWN_STEP], max(count, 2))[:count]
+        times = np.cumsum([0.0, *steps[1:]]) / 1000  # the vector's first number belongs to no pair of frames
+        return times.tolist(), 1000 / float(steps[min(count - 1, 1) :].mean())
+
+    def _numbers(self, keyword: str, length: int) -> npt.NDArray[np.float64] | None:
+        try:
+            with quiet_pydicom():
+                return vector(find_value(self.series.frames[0], None, keyword), length)
+        except ValueError:
+            return None
+
+    def parts(self) -> list[tuple[int, int | None]]:
+        """One range for a stack, several for a long cine."""
+        if self.kind != "cine":
+            return [(0, None)]
+        return _ranges(len(self.series.frames), *self.series.size)
+
+    def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
+        """Read it, see :func:`monai_anomalyclip.data.dicom.load_series`."""
+        return load_series(self.series, preset=self.options.preset, start=start, stop=stop)
+
+
+class VideoSource(Source):
+    """A video file; arguments as for :class:`FrameSource`."""
+
+    origin, kind, label = "video", "cine", "video"
+
+    def __init__(self, path: Path, identity: str, options: ReadOptions) -> None:
+        self.paths = (path,)
+        self.options = options
+        self.key = digest(identity)
+        self._reader: VideoReader | None = None
+
+    @property
+    def reader(self) -> VideoReader:
+        """Reader of the scored frames, made when it is first asked for; it stays open from part to part.
+
+        Raises:
+            UnreadableInputError: the file cannot be read.
+        """
+        if self._reader is None:
+            self._reader = VideoReader(self.paths[0], stride=self.options.stride)
+        return self._reader
+
+    def timing(self) -> tuple[list[float], float]:
+        """Presentation times from the container, from 0 on where its clock begins before."""
+        times = self.reader.times - min(0.0, float(self.reader.times[0]))
+        return [float(time) for time in times], float(self.reader.index.fps) / self.options.stride
+
+    def parts(self) -> list[tuple[int, int | None]]:
+        """Ranges of scored frames; a file that cannot be indexed is one range, so that reading it says why."""
+        try:
+            index = self.reader.index
+        except UnreadableInputError:
+            return [(0, None)]
+        return _ranges(self.reader.n_frames, index.height, index.width)
+
+    def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
+        """Read scored frames start to stop as (3, W, H, n) uint8; the last part closes the file."""
+        stop = self.reader.n_frames if stop is None else stop
+        frames = torch.from_numpy(self.reader.read(start, stop))
+        if stop == self.reader.n_frames:
+            self.reader.close()
+        meta: dict[str, Any] = {"kind": "cine", "native_slices": 1, "notes": "", "modality": ""}
+        return MetaTensor(frames.permute(3, 2, 1, 0), affine=torch.eye(4, dtype=torch.float64), meta=meta)
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _playable(steps: npt.NDArray[np.float64], count: int) -> bool:
+    return bool((steps >= _SHORTEST_STEP).all() and steps.max() * count <= _LONGEST_CINE)
+
+
+def _sample(path: Path) -> str:
+    """Size and digest of evenly spread pieces of a file, of all of it when it is small."""
+    size = path.stat().st_size
+    content = hashlib.sha256()
+    with path.open("rb") as stream:
+        for start in range(0, size, max(_SAMPLE_BYTES, size // _SAMPLES)):
+            stream.seek(start)
+            content.update(stream.read(_SAMPLE_BYTES))
+    return f"{size} {content.hexdigest()}"
+
+
+def _ranges(count: int, height: int, width: int) -> list[tuple[int, int | None]]:
+    size = max(1, min(_MAX_PART, _PART_BYTES // max(1, height * width * 3 * 4)))
+    starts: Iterable[int] = range(0, count, size)
+    return [(start, min(start + size, count)) for start in starts] or [(0, None)]

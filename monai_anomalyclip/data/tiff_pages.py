@@ -1,0 +1,141 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The pages of TIFF files: find them, refuse those that are incomplete, read those that Pillow cannot."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from math import ceil, prod
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+
+__all__ = ["MAX_PAGES", "check_complete", "check_size", "samples_tagged_gray", "tiff_pages"]
+
+MAX_PAGES = 10_000
+"""TIFF files of more pages are refused."""
+
+# Byte order, then per kind: formats of an offset and of the number of entries, bytes per entry, where the first offset
+# is (TIFF 6.0 section 2; BigTIFF design of the libtiff project).
+_ORDER = {b"II": "<", b"MM": ">"}
+_KINDS = {42: ("I", "H", 12, 4), 43: ("Q", "Q", 20, 8)}
+_GRAY_PHOTOMETRIC = (0, 1)  # WhiteIsZero, BlackIsZero
+
+
+def tiff_pages(stream: BinaryIO) -> Iterator[int]:
+    """Where the directories of a TIFF's pages begin, in order; nothing for a file of another kind.
+
+    No page is decoded, so one that cannot be read is no obstacle to the others. A directory that was visited before
+    ends the list, as in Pillow.
+
+    Raises:
+        UnreadableInputError: the file ends within a directory, or has more than 10 000.
+    """
+    magic = stream.read(4)
+    order = _ORDER.get(magic[:2])
+    kind = _KINDS.get(struct.unpack(order + "H", magic[2:])[0]) if order and len(magic) == 4 else None
+    if order is None or kind is None:
+        return
+    offset_format, count_format, entry, first = kind
+
+    def number(position: int, form: str) -> int:
+        stream.seek(position)
+        block = stream.read(struct.calcsize(form))
+        if len(block) < struct.calcsize(form):
+            raise UnreadableInputError(f"the file is truncated: it has no byte {position}, where a page is described.")
+        return int(struct.unpack(order + form, block)[0])
+
+    seen: set[int] = set()
+    offset = number(first, offset_format)
+    while offset and offset not in seen:
+        if len(seen) == MAX_PAGES:
+            raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} pages.")
+        entries = number(offset, count_format)
+        seen.add(offset)
+        yield offset
+        offset = number(offset + struct.calcsize(count_format) + entries * entry, offset_format)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of too many pixels before it is decoded.
+
+    Raises:
+        UnreadableInputError: it has more than `max_pixels`.
+    """
+    if width * height > max_pixels:
+        raise UnreadableInputError(f"{width} x {height} pixels are more than the allowed {max_pixels:,}.")
+
+
+def check_complete(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuse what Pillow would read in part: the first sample alone, or black in place of strips that are missing.
+
+    Raises:
+        UnreadableInputError: the page is of that kind.
+    """
+    tags = image.tag_v2
+    samples = tags.get(277, 1)
+    if tags.get(262) in _GRAY_PHOTOMETRIC and samples >= 3:
+        raise UnreadableInputError(
+            "a TIFF of several samples tagged as gray needs 8-bit samples and the package tifffile: install it, or "
+            "save the picture as RGB."
+        )
+    if 324 in tags:  # tiles
+        needed, stored = ceil(tags[256] / tags[322]) * ceil(tags[257] / tags[323]), len(tags[324])
+    else:
+        needed, stored = ceil(tags[257] / min(tags.get(278, tags[257]), tags[257])), len(tags[273])
+    if tags.get(284) == 2:  # one plane after the other
+        needed *= samples
+    if stored < needed:
+        raise UnreadableInputError(f"the file is damaged: it holds {stored} of {needed} parts.")
+
+
+def samples_tagged_gray(path: str | os.PathLike[str], number: int, max_pixels: int) -> Image.Image | None:
+    """A page of a TIFF whose three samples are tagged as gray; None for every other page.
+
+    Pillow cannot open those, or gives the first sample alone.
+
+    Args:
+        path: the file.
+        number: of the page, from 0.
+        max_pixels: pages of more pixels are refused before they are decoded.
+
+    Raises:
+        UnreadableInputError: the page is too large, incomplete, or has many samples.
+    """
+    try:
+        import tifffile
+    except ImportError:  # optional: without it such files are refused
+        return None
+    try:
+        tiff = tifffile.TiffFile(path)
+    except tifffile.TiffFileError:  # Pillow may still read it, or say what is wrong
+        return None
+    with tiff:
+        page = tiff.pages[number]
+        tagged_gray = page.photometric in _GRAY_PHOTOMETRIC and page.samplesperpixel >= 3
+        if not tagged_gray or page.dtype != np.uint8:
+            return None
+        check_size(page.imagewidth, page.imagelength, max_pixels)
+        if page.size > 4 * page.imagewidth * page.imagelength:
+            raise UnreadableInputError(f"its page has the shape {page.shape}; save it as RGB first.")
+        if len(page.dataoffsets) < (needed := prod(page.chunked)):
+            raise UnreadableInputError(f"the file is damaged: it holds {len(page.dataoffsets)} of {needed} parts.")
+        samples = page.asarray()
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            samples = np.moveaxis(samples, 0, -1)
+    picture = Image.fromarray(np.ascontiguousarray(samples[..., :3]))
+    picture.format = "TIFF"
+    return picture

@@ -1,0 +1,187 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Head volumes with a lesion in a few slices: as arrays, as NIfTI and as a DICOM CT series."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.demo.heads import FIELD_OF_VIEW_MM, Z_RANGE, Head, HeadLesion
+from monai_anomalyclip.demo.medical import CT_LESIONS, MR_LESIONS, head_lesion_layer
+from monai_anomalyclip.demo.textures import paint
+
+__all__ = ["VolumePhantom", "make_volume", "write_dicom_series", "write_nifti"]
+
+_GANTRY_TILT = np.deg2rad(7.0)
+
+
+@dataclass(frozen=True)
+class VolumePhantom:
+    """A head: ``image`` (X, Y, Z) int16, ``mask`` (X, Y, Z) bool, ``affine`` (4, 4) from index to RAS mm.
+
+    CT is in Hounsfield units. X runs to the patient's left, Y to the back and Z to the crown,
+    tilted by seven degrees as with a tilted gantry.
+    """
+
+    image: NDArray[np.int16]
+    mask: NDArray[np.bool_]
+    affine: NDArray[np.float64]
+    kind: str
+
+
+def make_volume(
+    family: str, seed: int, *, anomalous: bool = True, size: int = 224, slices: int = 20, slice_spacing: float = 4.0
+) -> VolumePhantom:
+    """Draws a head volume with one three-dimensional lesion.
+
+    Args:
+        family: "brain_mr" or "head_ct".
+        seed: at least 0.
+        anomalous: whether there is a lesion; without it the mask is empty and the rest is the same.
+        size: pixels per side of a slice, over a field of view of 224 mm.
+        slices: number of slices around the middle of the head.
+        slice_spacing: millimetres.
+
+    Raises:
+        ValueError: unknown family, or slices that reach beyond the head.
+    """
+    if family not in ("brain_mr", "head_ct"):
+        raise ValueError(f"There are volumes of 'brain_mr' and 'head_ct', not of {family!r}.")
+    heights = (np.arange(slices) - (slices - 1) / 2) * slice_spacing / FIELD_OF_VIEW_MM
+    if slices < 1 or np.abs(heights).max() > Z_RANGE:
+        raise ValueError(
+            f"{slices} slices every {slice_spacing} mm reach beyond the phantom's "
+            f"{2 * Z_RANGE * FIELD_OF_VIEW_MM:.0f} mm."
+        )
+    contrast, kinds = ("ct", CT_LESIONS) if family == "head_ct" else ("mr", MR_LESIONS)
+    rng, lesion_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+    head = Head(rng, size, contrast)
+    planes = [head.plane(float(z), rng) for z in heights]
+    middle = int(lesion_rng.integers(slices // 4, max(slices // 4 + 1, 3 * slices // 4)))
+    lesion = HeadLesion.random(lesion_rng, planes[middle], float(heights[middle]), kinds)
+    images, masks = [], []
+    for z, plane in zip(heights, planes, strict=True):
+        damage = head_lesion_layer(lesion, plane, head, float(z))
+        mask = (damage.alpha > 0.05) & anomalous
+        images.append(paint(plane.image, np.where(mask, damage.alpha, 0.0), damage.layer) + plane.noise)
+        masks.append(mask)
+    stack = np.stack(images, axis=-1).swapaxes(0, 1) * (1 if contrast == "ct" else 1000)
+    low = -1024 if contrast == "ct" else 0
+    pixel = FIELD_OF_VIEW_MM / size
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(_GANTRY_TILT), -np.sin(_GANTRY_TILT)], [0, np.sin(_GANTRY_TILT), np.cos(_GANTRY_TILT)]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-pixel, -pixel, slice_spacing])
+    affine[:3, 3] = -affine[:3, :3] @ [(size - 1) / 2, (size - 1) / 2, (slices - 1) / 2] + [4.0, -11.0, 27.0]
+    return VolumePhantom(
+        np.ascontiguousarray(np.rint(np.clip(stack, low, 3071)).astype(np.int16)),
+        np.ascontiguousarray(np.stack(masks, axis=-1).swapaxes(0, 1)),
+        affine,
+        lesion.kind if anomalous else "",
+    )
+
+
+def write_nifti(path: str | os.PathLike[str], array: NDArray[Any], affine: NDArray[np.float64]) -> Path:
+    """Writes (X, Y, Z) to a ``.nii`` or ``.nii.gz`` file with its affine in both header forms.
+
+    Raises:
+        FileExistsError: ``path`` exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists; choose another name or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = nib.nifti1.Nifti1Image(array, affine)
+    picture.header.set_xyzt_units("mm")
+    picture.set_sform(affine, code=1)
+    picture.set_qform(affine, code=1)
+    with replaced_when_complete(path) as unfinished:
+        nib.loadsave.save(picture, unfinished)
+    return path
+
+
+def _ct_slice(phantom: VolumePhantom, seed: int, index: int) -> Dataset:
+    flip = np.diag([-1.0, -1.0, 1.0])  # RAS to DICOM's LPS
+    axes = flip @ phantom.affine[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    position = flip @ (phantom.affine[:3, :3] @ [0, 0, index] + phantom.affine[:3, 3])
+    name = ["monai_anomalyclip phantom", str(seed), str(phantom.image.shape)]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*name, f"slice {index}"])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID = generate_uid(entropy_srcs=[*name, "study"])
+    data.SeriesInstanceUID = generate_uid(entropy_srcs=[*name, "series"])
+    data.FrameOfReferenceUID = generate_uid(entropy_srcs=[*name, "frame of reference"])
+    data.PositionReferenceIndicator = ""
+    data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = "Phantom^Head", f"PHANTOM{seed}", "", ""
+    data.StudyDate, data.StudyTime, data.AccessionNumber, data.StudyID = "20240101", "120000", "", "1"
+    data.ReferringPhysicianName, data.Manufacturer = "", "monai_anomalyclip"
+    data.Modality, data.ImageType = "CT", ["DERIVED", "SECONDARY", "AXIAL"]
+    data.SeriesNumber, data.AcquisitionNumber, data.InstanceNumber = 1, 1, index + 1
+    data.SeriesDescription, data.BodyPartExamined = "synthetic head phantom", "HEAD"
+    data.PatientPosition, data.KVP = "HFS", None
+    data.ImageOrientationPatient = [f"{v:.10g}" for v in (*(axes[:, 0] / spacing[0]), *(axes[:, 1] / spacing[1]))]
+    data.ImagePositionPatient = [f"{v:.10g}" for v in position]
+    data.PixelSpacing = [f"{spacing[1]:.10g}", f"{spacing[0]:.10g}"]
+    data.SliceThickness = data.SpacingBetweenSlices = f"{spacing[2]:.10g}"
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.Columns, data.Rows = phantom.image.shape[:2]
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.RescaleIntercept, data.RescaleSlope, data.RescaleType = -1024, 1, "HU"
+    data.WindowCenter, data.WindowWidth = 40, 90
+    data.PixelData = (phantom.image[:, :, index].T.astype(np.int32) + 1024).astype("<u2").tobytes()
+    return data
+
+
+def write_dicom_series(
+    folder: str | os.PathLike[str], seed: int, *, anomalous: bool = True, size: int = 224, slices: int = 20
+) -> VolumePhantom:
+    """Writes a head CT as one DICOM file per slice; the file names' order is not the slices' order, as in real studies.
+
+    Args:
+        folder: made here, all at once; see :func:`make_volume` for the rest.
+
+    Returns:
+        The volume that was written, with its lesion mask.
+
+    Raises:
+        FileExistsError: ``folder`` exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; choose another name or remove it first.")
+    phantom = make_volume("head_ct", seed, anomalous=anomalous, size=size, slices=slices)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
+        order = np.random.default_rng(seed).permutation(slices)
+        inner = Path(unfinished) / folder.name
+        inner.mkdir()
+        for index in range(slices):
+            file = inner / f"IM{order[index]:04d}.dcm"
+            _ct_slice(phantom, seed, index).save_as(file, enforce_file_format=True)
+        os.replace(inner, folder)
+    return phantom

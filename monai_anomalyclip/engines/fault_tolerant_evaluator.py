@@ -1,0 +1,92 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Inference over many inputs, in which a failed one does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator
+
+from monai_anomalyclip.data.fault_tolerant import failure_reason
+
+__all__ = ["FaultTolerantEvaluator", "InputsFailedError"]
+
+logger = logging.getLogger(__name__)
+
+_LISTED = 5
+
+
+class InputsFailedError(RuntimeError):
+    """Some inputs could not be read, processed or written; the others are done."""
+
+
+class FaultTolerantEvaluator(SupervisedEvaluator):
+    """MONAI's evaluator that notes a failed input and goes on with the next.
+
+    Inputs come one by one (batch size 1), each with a ``name`` of its own; a film may come in parts of one name. One
+    that could not be read arrives as an item with an ``error`` (see ``FaultTolerantDataset``); an exception in network
+    or post-processing is noted in the same way, and the parts that follow are left out. The output is a list of one
+    item: batch and output merged with ``score_s``, the seconds it took, or ``name`` and ``error``; handlers must expect
+    both, so metrics cannot be attached. When the user interrupts, handlers of ``Events.TERMINATE`` can still save.
+
+    Attributes:
+        failures: reason by input name; handlers that fail on an item add to it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.failures: dict[str, str] = {}
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) -> list[dict[str, Any]]:
+        name = str(batchdata["name"][0])
+        if name in self.failures:
+            return self._fail(name, self.failures[name])
+        if "error" in batchdata:
+            return self._fail(name, str(batchdata["error"][0]))
+        begun = time.perf_counter()
+        try:
+            super()._iteration(engine, dict(batchdata))
+        except Exception as error:  # whatever it is, the other inputs are not to suffer
+            logger.debug("Traceback of the failed input:", exc_info=True)
+            return self._fail(name, failure_reason(error, batchdata))
+        pairs = zip(engine.state.batch, engine.state.output, strict=True)
+        return [{**item, **output, "score_s": time.perf_counter() - begun} for item, output in pairs]
+
+    def _fail(self, name: str, reason: str) -> list[dict[str, Any]]:
+        self.failures[name] = reason
+        return [{"name": name, "error": reason}]
+
+    def run(self, global_epoch: int = 1) -> None:
+        """Process all inputs.
+
+        Raises:
+            InputsFailedError: at the end, when an input failed.
+        """
+        self.failures.clear()
+        if not len(self.data_loader):
+            logger.info("Nothing to do: all results are there already.")
+            self.fire_event(Events.COMPLETED)  # the run before may have been killed before it could finish
+            return
+        try:
+            super().run(global_epoch)
+        except KeyboardInterrupt:
+            self.fire_event(Events.TERMINATE)
+            raise
+        if self.failures:
+            count = len({item["name"] for item in self.data_loader.dataset.data})
+            listed = "; ".join(f"{name} ({reason})" for name, reason in list(self.failures.items())[:_LISTED])
+            more = f"; and {len(self.failures) - _LISTED} more" if len(self.failures) > _LISTED else ""
+            raise InputsFailedError(f"{len(self.failures)} of {count} inputs failed: {listed}{more}")

@@ -1,0 +1,57 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From a collated batch to the network's input and the loss's target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from monai.engines import PrepareBatch
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+__all__ = ["PrepareAnomalyBatch"]
+
+_TARGETS = ("image_label", "label", "has_label")
+_FEATURES = ("global_features", "patch_features")
+
+
+class PrepareAnomalyBatch(PrepareBatch):
+    """Cached features when the batch has them, else images; and which output the network shall give.
+
+    Args:
+        output: "logits" for tuning, "prediction" for validation, "all" where the loss is wanted beside the metrics (see
+            ``AnomalyCLIP.forward``).
+    """
+
+    def __init__(self, output: Literal["logits", "prediction", "all"]) -> None:
+        self.output = output
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor | dict[str, Tensor], dict[str, Tensor], tuple[()], dict[str, str]]:
+        """Returns inputs, targets ``{"image_label", "label", "has_label"}``, and the network's extra arguments."""
+
+        def move(key: str) -> Tensor:
+            # Plain tensors: metadata is of no use to the network and costs time in every operation.
+            plain: Tensor = convert_to_tensor(batchdata[key], track_meta=False)
+            return plain.to(device=device, non_blocking=non_blocking)
+
+        cached = all(key in batchdata for key in _FEATURES)
+        inputs = {key: move(key) for key in _FEATURES} if cached else move("image")
+        targets = {key: move(key) for key in _TARGETS if key in batchdata}
+        return inputs, targets, (), {"output": self.output}

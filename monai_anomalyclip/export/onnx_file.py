@@ -1,0 +1,188 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""ONNX files: written, with their weights beside them where one file cannot hold them, described, and run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_anomalyclip.export.description import DESCRIPTION_KEY
+
+__all__ = [
+    "LARGEST_FILE",
+    "OPSETS",
+    "OUTPUTS",
+    "add_description",
+    "check_installed",
+    "name_external_data",
+    "open_session",
+    "run_session",
+    "stale_external_data",
+    "write_onnx",
+]
+
+LARGEST_FILE = 2_000_000_000
+"""Bytes of weights up to which a model is one file; protobuf, its format, ends at 2 GiB."""
+
+OPSETS = range(18, 24)
+OUTPUTS = ["anomaly_map", "anomaly_score"]
+
+
+def check_installed() -> None:
+    """Refuse to start where the packages are missing.
+
+    Raises:
+        RuntimeError: with the command that installs them.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(
+            f"ONNX needs the package {error.name}, which is not installed: pip install 'monai_anomalyclip[export]'."
+        ) from error
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, opset: int) -> None:
+    """Translate an exported program with the input ``image`` of dynamic batch size.
+
+    Args:
+        program: from ``torch.export``.
+        path: file to write; weights of more than :data:`LARGEST_FILE` go into ``weights.data`` beside it.
+        opset: version of ONNX's standard operators.
+    """
+    import onnx_ir
+
+    translated = torch.onnx.export(
+        program, input_names=["image"], output_names=OUTPUTS, opset_version=opset, dynamo=True, verbose=False
+    )
+    assert translated is not None
+    model = translated.model
+    onnx_ir.passes.common.ClearMetadataAndDocStringPass()(model)  # paths of source files on this machine
+    _name_batch_dimension(model)
+    _fold_transposed_weights(model)
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    onnx_ir.save(model, path, external_data="weights.data" if weights > LARGEST_FILE else None)
+
+
+def add_description(path: Path, description: dict[str, Any]) -> None:
+    """Put the description into the model; weights in a file of their own are not touched."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    model.producer_name, model.producer_version = description["package"].split()
+    model.doc_string = description["notice"]
+    onnx.helper.set_model_props(model, {"notice": description["notice"], DESCRIPTION_KEY: json.dumps(description)})
+    onnx.save(model, path)
+
+
+def name_external_data(path: Path, final_name: str) -> Path | None:
+    """Rename a model's weights file to one that names their content, so that no other model's weights are replaced.
+
+    Args:
+        path: the model.
+        final_name: the name that the model is going to have; the weights get ``<stem>.<12 hex digits>.data``.
+
+    Returns:
+        the weights file, in the same folder; None when the model holds its weights itself.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    if not entries:
+        return None
+    weights = path.with_name(entries[0].value)
+    named = weights.with_name(f"{Path(final_name).stem}.{_sha256(weights)[:12]}.data")
+    weights.rename(named)
+    for entry in entries:
+        entry.value = named.name
+    onnx.save(model, path)
+    return named
+
+
+def stale_external_data(path: Path, current: Path | None) -> list[Path]:
+    """Weights files of earlier exports under the same name."""
+    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{12}\.data")
+    kept = current.name if current else None
+    return [other for other in path.parent.iterdir() if pattern.fullmatch(other.name) and other.name != kept]
+
+
+def open_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None) -> Any:
+    """An onnxruntime session.
+
+    Args:
+        path: the model.
+        providers: onnxruntime's execution providers, best first.
+        threads: CPU threads; by default as many as torch uses.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options, providers=list(providers))
+
+
+def run_session(session: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Map and score of a batch, as tensors on the CPU."""
+    anomaly_map, score = session.run(OUTPUTS, {"image": image.detach().to("cpu", torch.float32).numpy()})
+    return torch.from_numpy(anomaly_map), torch.from_numpy(score)
+
+
+def _fold_transposed_weights(model: Any) -> None:
+    """Store weights of several uses as they are used: the exporter leaves a Transpose, which quantisation stops at."""
+    import onnx_ir
+
+    for node in list(model.graph):
+        weight = node.inputs[0] if node.op_type == "Transpose" else None
+        if weight is None or weight.const_value is None:
+            continue
+        turned = np.ascontiguousarray(weight.const_value.numpy().transpose(node.attributes["perm"].as_ints()))
+        name = f"{weight.name}.transposed"
+        tensor = onnx_ir.tensor(turned, name=name)
+        constant = onnx_ir.Value(
+            name=name, const_value=tensor, shape=onnx_ir.Shape(turned.shape), type=onnx_ir.TensorType(tensor.dtype)
+        )
+        model.graph.register_initializer(constant)
+        onnx_ir.convenience.replace_all_uses_with(node.outputs[0], constant)
+        model.graph.remove(node, safe=True)
+        if not weight.uses():
+            del model.graph.initializers[weight.name]
+
+
+def _name_batch_dimension(model: Any) -> None:
+    """Call the batch dimension "batch", in the shapes of all values, instead of by torch's internal symbol."""
+    import onnx_ir
+
+    symbol = re.compile(rf"\b{re.escape(str(model.graph.inputs[0].shape[0]))}\b")
+    for value in (*model.graph.inputs, *(output for node in model.graph for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape(
+                [size if isinstance(size, int) else symbol.sub("batch", str(size)) for size in value.shape]
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,61 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Handlers for MONAI's engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .aupro import AUPRO
+from .bootstrap_intervals import BootstrapIntervals
+from .curve_plots import CurvePlots
+from .evaluation_loss import EvaluationLoss
+from .image_level import ImageAP, ImageAUROC
+from .loss_terms import GlocalLossHandler
+from .metric_table import MetricTable
+from .pixel_ap import PixelAP
+from .pixel_auroc import PixelAUROC
+from .region_recall import RegionRecall
+from .threshold_calibration import ThresholdCalibration
+from .tuning_checkpoint import TuningCheckpoint
+from .unreadable_table import UnreadableTable
+from .worst_cases import WorstCases
+
+if TYPE_CHECKING:
+    from .result_writer import AnomalyResultWriter
+
+__all__ = [
+    "AUPRO",
+    "AnomalyResultWriter",
+    "BootstrapIntervals",
+    "CurvePlots",
+    "EvaluationLoss",
+    "GlocalLossHandler",
+    "ImageAP",
+    "ImageAUROC",
+    "MetricTable",
+    "PixelAP",
+    "PixelAUROC",
+    "RegionRecall",
+    "ThresholdCalibration",
+    "TuningCheckpoint",
+    "UnreadableTable",
+    "WorstCases",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # It needs highdicom, which MONAI Label's environment cannot have; tuning and inference there do without.
+    if name == "AnomalyResultWriter":
+        from .result_writer import AnomalyResultWriter
+
+        return AnomalyResultWriter
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,0 +1,105 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Attach an anomaly metric to MONAI's engines: per class, and without images whose mask is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from ignite.metrics.metric import reinit__is_reduced
+from monai.handlers import IgniteMetricHandler
+from torch import Tensor
+
+from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
+from monai_anomalyclip.metrics.per_class import PerClassMetric
+
+__all__ = ["AnomalyMetricHandler"]
+
+
+class AnomalyMetricHandler(IgniteMetricHandler):
+    """Computes a metric over everything that an evaluator sees in an epoch.
+
+    ``engine.state.metrics[name]`` is the value; with ``classes`` it is the mean over classes, and
+    ``engine.state.metrics["name/class"]`` is the value of each. Both are NaN, with one warning, where undefined.
+
+    Args:
+        metric: what to compute.
+        output_transform: gives predictions and targets from ``engine.state.output``, tensors or lists, e.g.
+            ``from_engine(["pred_anomaly_map", "label_label"])``; as a third, if wanted, whether each item's target is
+            known (``"label_has_label"``): the others are left out.
+        classes: gives the class of each item from ``engine.state.batch``, e.g. ``from_engine("class")``; None for all
+            items together.
+    """
+
+    def __init__(
+        self,
+        metric: AnomalyMetric,
+        output_transform: Callable[..., Any] = lambda x: x,
+        classes: Callable[..., Any] | None = None,
+    ) -> None:
+        self.classes = classes
+        self._class_names: list[str] | None = None
+        super().__init__(
+            metric_fn=metric if classes is None else PerClassMetric(metric),
+            output_transform=output_transform,
+            save_details=False,
+        )
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Add what the engine has put out; a whole batch at a time, where ignite would unroll lists."""
+        if self.classes is not None:
+            names = self.classes(engine.state.batch)
+            if isinstance(names, tuple) and len(names) == 1:  # from_engine on a batch that is not decollated
+                (names,) = names
+            self._class_names = [names] if isinstance(names, str) else list(names)
+        self.update(self._output_transform(engine.state.output))
+
+    @reinit__is_reduced  # type: ignore[untyped-decorator]  # ignite's, without types
+    def update(self, output: Sequence[Any]) -> None:
+        """Add predictions and targets, and, as a third, which of the targets are known.
+
+        Raises:
+            ValueError: other than two or three.
+        """
+        if len(output) not in (2, 3):
+            raise ValueError(f"output_transform must give predictions, targets and maybe has_label, got {len(output)}.")
+        y_pred, y = _tensors(output[0]), _tensors(output[1])
+        names = self._class_names
+        if len(output) == 3:
+            known = [index for index, flag in enumerate(output[2]) if bool(flag)]
+            y_pred, y = _chosen(y_pred, known), _chosen(y, known)
+            names = None if names is None else [names[index] for index in known]
+        if not len(y_pred):
+            return
+        if self.classes is None:
+            self.metric_fn(y_pred, y)
+        else:
+            self.metric_fn(y_pred, y, names)
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put the value and its details into ``engine.state.metrics``."""
+        super().completed(engine, name)
+        for part, value in self.metric_fn.details().items():
+            engine.state.metrics[f"{name}/{part}"] = value
+
+
+def _tensors(items: Tensor | Sequence[Any]) -> Tensor | list[Tensor]:
+    """Numbers, as decollated labels may be, become tensors."""
+    return items if isinstance(items, Tensor) else [torch.as_tensor(item) for item in items]
+
+
+def _chosen(items: Tensor | list[Tensor], indices: list[int]) -> Tensor | list[Tensor]:
+    if isinstance(items, Tensor):
+        return items[torch.tensor(indices, dtype=torch.long, device=items.device)]
+    return [items[index] for index in indices]

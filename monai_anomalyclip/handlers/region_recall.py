@@ -1,0 +1,48 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Recall of anomalous regions as a metric of MONAI's engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from monai_anomalyclip.handlers.anomaly_metric import AnomalyMetricHandler
+from monai_anomalyclip.metrics import RegionRecallMetric
+from monai_anomalyclip.metrics.region_recall import COCO_SIZES
+
+__all__ = ["RegionRecall"]
+
+
+class RegionRecall(AnomalyMetricHandler):
+    """Computes the share of anomalous regions that are found, over all and by size.
+
+    ``engine.state.metrics["name/below 1024 px"]`` and so on hold the recall of a size, ``"name/regions below 1024 px"``
+    how many there are; with ``classes`` the details are those of the classes instead.
+
+    Args:
+        output_transform: gives (maps, masks) from ``engine.state.output``; see
+            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+        classes: gives the class of each item, for a value per class and their mean.
+        threshold: of the maps.
+        sizes: areas in pixels that divide the regions into classes of sizes, ascending.
+        overlap: share of a region's pixels that must reach the threshold; 0 stands for a single pixel.
+    """
+
+    def __init__(
+        self,
+        output_transform: Callable[..., Any] = lambda x: x,
+        classes: Callable[..., Any] | None = None,
+        threshold: float = 0.5,
+        sizes: Sequence[int] = COCO_SIZES,
+        overlap: float = 0.0,
+    ) -> None:
+        super().__init__(RegionRecallMetric(threshold, sizes, overlap), output_transform, classes)

@@ -1,0 +1,388 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Write what an evaluator finds, input by input, and continue an interrupted run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data.meta_tensor import MetaTensor
+from monai.utils.enums import CommonKeys
+from torch import Tensor
+
+from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
+from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
+from monai_anomalyclip.writers.findings import Findings
+from monai_anomalyclip.writers.input_record import finished_record, view_of
+from monai_anomalyclip.writers.input_results import (
+    ScoredInput,
+    possible_results,
+    write_results,
+    write_series_report,
+)
+from monai_anomalyclip.writers.model_description import describe_model, provenance_of
+from monai_anomalyclip.writers.output_folder import OutputFolder
+from monai_anomalyclip.writers.output_kinds import DEFAULT_OUTPUTS, parse_output_kinds
+from monai_anomalyclip.writers.overlay import displayable, montage, side_by_side
+from monai_anomalyclip.writers.record import InputRecord
+from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.results import refuse_existing, result_paths
+from monai_anomalyclip.writers.run_document import RunDocument
+from monai_anomalyclip.writers.scored_cine import ScoredCine
+
+__all__ = ["AnomalyResultWriter"]
+
+logger = logging.getLogger(__name__)
+
+
+class AnomalyResultWriter:
+    """Handler that writes the results of every item of an evaluator's output below one folder.
+
+    Attach it to an evaluator whose output is a list of items (decollated) with
+
+    - ``name``: of an input of the catalogue; ``part`` and ``parts`` for the parts of a film;
+    - ``image``: MetaTensor, (1 or 3, H, W) or (1 or 3, X, Y, Z), scaled to [0, 1], on the input's own grid;
+    - ``anomaly_map``: (1, *the image's size) in [0, 1]; ``anomaly_score``: one value per slice, or one for a picture;
+    - ``pred``: the mask, with or without the channel; absent: the map is thresholded (>=);
+    - or ``error``: why the item could not be read (:class:`monai_anomalyclip.data.FaultTolerantDataset`).
+
+    A run that is started again continues: :meth:`pending` leaves out the inputs that are done. Files that an
+    interrupted run left behind are replaced, any others never, unless `overwrite` is set. One process per folder.
+
+    Args:
+        output_dir: folder of the results; made if it does not exist, for its owner only.
+        catalogue: the inputs.
+        network: the network that scores, for the records; has its prompts when the first result is written.
+        prompts: file of its prompts, or None.
+        threshold: value from which the map counts as anomalous, in [0, 1]; for records, captions, and items without
+            ``pred``.
+        outputs: which kinds of files (see :mod:`monai_anomalyclip.writers.output_kinds`).
+        overwrite: replace results and forget that they exist.
+        slice_axis: as in :meth:`monai_anomalyclip.data.slicing.SliceView.from_affine`; the inferer's.
+        max_slices: greatest number of slices on the picture of a volume.
+        sheared_nifti: write NIfTI of stacks with gantry tilt, too.
+        deterministic_uids: DICOM UIDs that depend on input and settings alone.
+        segment_category: Segmented Property Category of DICOM segmentations, as ``"code^scheme^meaning"``.
+        segment_type: Segmented Property Type, likewise.
+        settings: further settings that results depend on, such as the smoothing.
+
+    Raises:
+        ValueError: the threshold is not in [0, 1], an unknown kind of output, a text that is no code, or the folder
+            holds files of another program under the names that this one uses.
+        OSError: the folder cannot be made or written to.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        catalogue: InputCatalogue,
+        network: Any,
+        prompts: str | os.PathLike[str] | None = None,
+        *,
+        threshold: float = 0.5,
+        outputs: str | Sequence[str] = DEFAULT_OUTPUTS,
+        overwrite: bool = False,
+        slice_axis: int | str = "auto",
+        max_slices: int = 12,
+        sheared_nifti: bool = False,
+        deterministic_uids: bool = False,
+        segment_category: str = DEFAULT_CATEGORY,
+        segment_type: str = DEFAULT_TYPE,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must lie in [0, 1], got {threshold}.")
+        self.output_dir = Path(output_dir)
+        self.catalogue = catalogue
+        self.network = network
+        self.prompts = prompts
+        self.threshold = float(threshold)
+        self.outputs = parse_output_kinds(outputs)
+        self.overwrite = overwrite
+        self.slice_axis = slice_axis
+        self.max_slices = max_slices
+        self.sheared_nifti = sheared_nifti
+        self.deterministic_uids = deterministic_uids
+        self.segment_codes = {"segment_category": segment_category, "segment_type": segment_type}
+        for code in self.segment_codes.values():
+            parse_code(code)
+        reading = catalogue.options
+        self.settings: dict[str, Any] = {
+            "threshold": self.threshold,
+            "outputs": list(self.outputs),
+            "slice_axis": slice_axis,
+            "sheared_nifti": sheared_nifti,
+            **self.segment_codes,
+            **{name: getattr(reading, name) for name in ("preset", "nifti_form", "time_point", "stride")},
+            **(settings or {}),
+        }
+        self.failed: dict[str, str] = {}
+        self.written: list[str] = []
+        self._films: dict[str, ScoredCine] = {}
+        self._started = datetime.now(timezone.utc)
+        self.folder = OutputFolder(output_dir)
+        self.journal = self.folder.journal
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """Description of the network."""
+        return describe_model(self.network, self.prompts)
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What results depend on besides the input."""
+        model = json.dumps(self.model, sort_keys=True, default=str)
+        return {"model": hashlib.sha256(model.encode()).hexdigest()[:16], "version": __version__, **self.settings}
+
+    def attach(self, engine: Engine) -> None:
+        """Write after every iteration, and finish when the run is completed or interrupted."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+        engine.add_event_handler(Events.TERMINATE, self.finish)
+
+    def pending(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of the items that no earlier run has finished; how many inputs are left out is logged.
+
+        Raises:
+            FileExistsError: the folder holds results of these inputs that were made in another way.
+        """
+        listed = list(items)
+        done = {name for name in dict.fromkeys(item["name"] for item in listed) if self.already_done(name)}
+        if done:
+            logger.info(
+                "%d of %d inputs are finished already and left out.", len(done), len({i["name"] for i in listed})
+            )
+        return [item for item in listed if item["name"] not in done]
+
+    def already_done(self, name: str) -> bool:
+        """Whether an earlier run wrote everything for this input. Never with `overwrite`.
+
+        Raises:
+            FileExistsError: it did, but with other settings or from other files.
+        """
+        entry = self.journal.entries.get(name, {})
+        if self.overwrite or entry.get("status") != "ok":
+            return False
+        if not self.folder.holds_all(entry["record"]["outputs"]):
+            return False
+        before, now = entry["fingerprint"], json.loads(json.dumps(self.fingerprint))
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if entry["state"] != self.catalogue.sources[name].state():
+            changed.append("the input's files")
+        if changed:
+            raise FileExistsError(
+                f"The output folder holds results of {name!r} that differ in {', '.join(changed)}: choose another "
+                "folder, or set overwrite (--force; --overwrite True for a bundle)."
+            )
+        return True
+
+    def __call__(self, engine: Engine) -> None:
+        """Write every item of the engine's output."""
+        for item in engine.state.output:
+            if "error" in item:
+                self.record_failure(item["name"], item["error"])
+                continue
+            try:
+                self.write(item)
+            except Exception as error:  # whatever it is, the other items are not to suffer
+                reason = redacted(failure_reason(error, {"image": self.output_dir / item["name"]}))
+                getattr(engine, "failures", {})[item["name"]] = reason
+                # What the journal says of existing results stays true.
+                self.record_failure(item["name"], reason, journal=not isinstance(error, FileExistsError))
+
+    def write(self, item: Mapping[str, Any]) -> None:
+        """Write the results of one item, or take one part of a film.
+
+        Raises:
+            FileExistsError: results exist that no interrupted run left behind, and `overwrite` is False.
+            KeyError: the item lacks one of the keys.
+            ValueError: shapes or values do not fit, or a file could not be made.
+        """
+        begun = time.perf_counter()
+        name = item["name"]
+        source = self.catalogue.sources[name]
+        image, anomaly_map = item[CommonKeys.IMAGE].detach().cpu(), _plain(item["anomaly_map"])
+        mask = item.get(CommonKeys.PRED)
+        mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape) != 0
+        scores = np.atleast_1d(np.asarray(_plain(torch.as_tensor(item["anomaly_score"])), dtype=np.float64))
+        if not (np.isfinite(scores).all() and bool(anomaly_map.isfinite().all())):
+            raise ValueError("The network gave scores or maps that are not finite.")
+        view = None if source.kind == "frame" else view_of(source, image, self.slice_axis)
+        if view is not None and len(scores) != view.n_slices:
+            raise ValueError(
+                f"{name!r} has {len(scores)} scores for {view.n_slices} slices: give the writer the inferer's "
+                f"slice_axis (it has {self.slice_axis!r})."
+            )
+        maps, masks = (
+            (volume[None] if view is None else view.to_slices(volume))[:, 0] for volume in (anomaly_map, mask)
+        )
+        timings = {"read_s": _number(image.meta.get("read_s", 0)), "score_s": _number(item.get("score_s", 0))}
+        if source.kind == "cine":
+            assert view is not None
+            frames = view.to_slices(displayable(_plain(image))).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+            film = self._film(name, source, (int(frames.shape[1]), int(frames.shape[2])))
+            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores)
+            film.read_s += timings["read_s"]
+            film.score_s += timings["score_s"]
+            if _number(item.get("part", 0)) + 1 >= _number(item.get("parts", 1)):
+                self._finish_film(name, source, image, film, begun)
+            return
+        findings = Findings.of(scores, maps.numpy(), masks.numpy())
+        self._claim(name, source)
+        scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
+        paths, notes = write_results(
+            self.output_dir,
+            name,
+            scored,
+            self.outputs,
+            provenance=provenance_of(self.model, self._shown_settings(image), self.deterministic_uids),
+            threshold=self.threshold,
+            caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
+            max_slices=self.max_slices,
+            sheared_nifti=self.sheared_nifti,
+            **self.segment_codes,
+        )
+        self._keep_picture(name, scored)
+        timings["write_s"] = time.perf_counter() - begun
+        record = finished_record(
+            name, source, image, view, findings, self.threshold, timings, notes, self.folder.relative(paths)
+        )
+        self._finish_input(name, source, record, findings)
+
+    def record_failure(self, name: str, reason: str, journal: bool = True) -> None:
+        """Note that an input could not be processed, and why; without `journal` only if nothing else is known of it."""
+        if film := self._films.pop(name, None):
+            film.abort()
+        if name in self.failed:
+            return
+        reason = redacted(reason)
+        self.failed[name] = reason
+        logger.warning("%s: %s", name, reason)
+        source = self.catalogue.sources[name]
+        record = InputRecord(
+            name=name,
+            source=source.origin,
+            kind=source.kind,
+            modality=source.modality or None,
+            status="failed",
+            reason=reason,
+            files_used=len(source.paths),
+        )
+        entry = {"name": name, "status": "failed", "record": record.as_dict()}
+        if journal or name not in self.journal.entries:
+            claimed = self.journal.status(name) == "started" or self.journal.entries.get(name, {}).get("claimed", False)
+            self.journal.add({**entry, "claimed": claimed})
+
+    def finish(self) -> None:
+        """Save table, results and report, and log a summary."""
+        for film in self._films.values():
+            film.abort()
+        self._films.clear()
+        names = list(self.catalogue.sources)
+        document = RunDocument(
+            model=self.model,
+            settings={**self.settings, "deterministic_uids": self.deterministic_uids},
+            device=str(next((parameter.device for parameter in self.network.parameters()), "cpu")),
+            started=self._started,
+            duration_s=(datetime.now(timezone.utc) - self._started).total_seconds(),
+            skipped=self.catalogue.left_out(),
+            inputs=self.folder.records(names),
+        )
+        self.folder.summarise(document, names)
+        logger.info(
+            "%d results written, %d inputs failed; the folder now holds %d of %d. %s",
+            len(self.written),
+            len(self.failed),
+            document.summary["ok"],
+            document.summary["inputs"],
+            RESEARCH_USE_ONLY,
+        )
+
+    def _film(self, name: str, source: Source, size: tuple[int, int]) -> ScoredCine:
+        if name not in self._films:
+            self._claim(name, source)
+            times, fps = source.timing()
+            self._films[name] = ScoredCine(self.output_dir, name, size, times, fps, self.threshold)
+        return self._films[name]
+
+    def _finish_film(self, name: str, source: Source, image: Tensor, film: ScoredCine, begun: float) -> None:
+        paths, findings, picture = film.close()
+        del self._films[name]
+        if isinstance(source, DicomSource) and "sr" in self.outputs:
+            provenance = provenance_of(self.model, self._shown_settings(image), self.deterministic_uids)
+            paths.append(
+                write_series_report(self.output_dir, name, source.series, findings, self.threshold, provenance)
+            )
+        self.folder.keep_picture(name, picture)
+        timings = {"read_s": film.read_s, "score_s": film.score_s, "write_s": time.perf_counter() - begun}
+        view = view_of(source, image, self.slice_axis)
+        record = finished_record(
+            name, source, image, view, findings, self.threshold, timings, [], self.folder.relative(paths), film.times
+        )
+        self._finish_input(name, source, record, findings)
+
+    def _finish_input(self, name: str, source: Source, record: InputRecord, findings: Findings) -> None:
+        self.journal.add(
+            {
+                "name": name,
+                "status": "ok",
+                "claimed": True,
+                "fingerprint": self.fingerprint,
+                "state": source.state(),
+                "map_max": [round(float(value), 6) for value in findings.map_max],
+                "area_fraction": [round(float(value), 9) for value in findings.area_fraction],
+                "record": record.as_dict(),
+            }
+        )
+        self.written.append(name)
+
+    def _claim(self, name: str, source: Source) -> None:
+        """Note that the files of this input are about to be written, so that a next run may replace what is left."""
+        claimed = self.journal.entries.get(name, {}).get("claimed")
+        if not self.overwrite and (not claimed or self.already_done(name)):
+            refuse_existing(result_paths(self.output_dir, name, possible_results(source)))
+        self.journal.add({"name": name, "status": "started", "claimed": True})
+
+    def _keep_picture(self, name: str, scored: ScoredInput) -> None:
+        image = _plain(scored.image)
+        if scored.view is None:
+            frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
+            picture = side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
+        else:
+            picture = montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
+        self.folder.keep_picture(name, picture)
+
+    def _shown_settings(self, image: Tensor) -> dict[str, Any]:
+        intensity = json.loads(image.meta.get("intensity") or "{}") if isinstance(image, MetaTensor) else {}
+        return {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return (tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor).detach().cpu()
+
+
+def _number(value: Any) -> float:
+    return float(torch.as_tensor(value).flatten()[0])

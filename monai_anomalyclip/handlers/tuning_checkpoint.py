@@ -1,0 +1,180 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Checkpoints of a tuning run that a killed run can be resumed from with the same result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+
+from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.networks import AnomalyCLIP
+
+__all__ = ["TuningCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class TuningCheckpoint:
+    """Saves prompts, optimiser and position after each epoch, resumes from the newest, and keeps the best and the
+    final prompts.
+
+    MONAI's CheckpointSaver saves on one process and forgets the best metric when a run is resumed. This handler is
+    attached on
+    every process: all of them resume, the first one writes. Files appear under their names only when they are complete.
+
+    Written: ``checkpoint_dir/checkpoint_epoch=N.pt`` for each epoch; ``best_path`` whenever the validation's key
+    metric rises; ``final_path`` when all epochs are done. The last two are bare state dicts of the prompts, as MONAI
+    bundles have them.
+
+    Args:
+        network: whose prompts are tuned.
+        optimizer: of the trainer.
+        checkpoint_dir: folder of the checkpoints; None for none, and nothing to resume from.
+        final_path: file of the prompts after the last epoch, e.g. ``models/model.pt``.
+        best_path: file of the prompts with the best key metric of ``validator``.
+        validator: evaluator that has run before this handler at the end of an epoch.
+        resume: whether to go on from the newest checkpoint; if not, those that exist and the best prompts are removed.
+        run_settings: plain values (seed, batch size, number of images, ...) that a checkpoint must share to be
+            resumed from.
+
+    Raises:
+        TypeError: when ``run_settings`` holds other than plain values.
+        PermissionError: when ``checkpoint_dir`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        network: AnomalyCLIP,
+        optimizer: torch.optim.Optimizer,
+        checkpoint_dir: str | Path | None,
+        final_path: str | Path,
+        best_path: str | Path | None = None,
+        validator: Evaluator | None = None,
+        resume: bool = True,
+        run_settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.final_path = Path(final_path)
+        self.best_path = None if best_path is None else Path(best_path)
+        self.validator = validator
+        self.resume = resume
+        self.run_settings = dict(run_settings or {})
+        json.dumps(self.run_settings)  # what is no plain value could not be read back: better to fail now
+        self.best_metric = -math.inf
+        self._finished_before = False
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, after the handler that validates."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_epoch)
+        engine.add_event_handler(Events.COMPLETED, self._save_final)
+
+    def _start(self, engine: Engine) -> None:
+        folders = {path.parent for path in (self.final_path, self.best_path) if path}
+        for folder in folders | ({self.checkpoint_dir} if self.checkpoint_dir else set()):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(
+                    f"Prompts cannot be saved: no write permission in '{folder}'; give another --output_dir."
+                )
+        checkpoints: list[Path] = []
+        if self.checkpoint_dir:
+            checkpoints = sorted(self.checkpoint_dir.glob("checkpoint_epoch=[0-9]*.pt"), key=_epoch_of)
+        if not self.resume:
+            if _is_first_process():
+                for path in [*checkpoints, *([self.best_path] if self.best_path else [])]:
+                    path.unlink(missing_ok=True)
+        elif checkpoints:
+            self._load(engine, checkpoints[-1])
+
+    def _load(self, engine: Engine, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            settings, position = state["run_settings"], state["trainer"]
+            epoch = position["iteration"] // position["epoch_length"]
+        except Exception as error:  # torch has many errors for a damaged or foreign file
+            raise ValueError(
+                f"'{path}' is not a checkpoint of a tuning run ({type(error).__name__}); remove it, or give "
+                "--resume False."
+            ) from error
+        settings = {**settings, "batches per epoch": position["epoch_length"]}
+        own = {**self.run_settings, "batches per epoch": engine.state.epoch_length}
+        if settings != own:
+            differing = [key for key in {**settings, **own} if settings.get(key, ...) != own.get(key, ...)]
+            raise ValueError(
+                f"'{path}' belongs to a tuning run with other settings ({', '.join(differing)}); give another "
+                "--output_dir, or --resume False to start anew."
+            )
+        if epoch > engine.state.max_epochs:
+            raise ValueError(f"'{path}' is {epoch} epochs old, more than max_epochs={engine.state.max_epochs}.")
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        engine.state.iteration, engine.state.epoch = position["iteration"], epoch
+        self.best_metric = state["best_metric"]
+        self._finished_before = epoch == engine.state.max_epochs
+        if self._finished_before:
+            logger.info(f"All {epoch} epochs are done already; give --resume False to tune anew.")
+        else:
+            logger.info(f"Resuming after epoch {epoch} of {engine.state.max_epochs}.")
+
+    def _save_epoch(self, engine: Engine) -> None:
+        if not _is_first_process():
+            return
+        model = self.network.state_dict()
+        if self.validator is not None and self.best_path is not None:
+            metric = self.validator.state.metrics.get(self.validator.state.key_metric_name, math.nan)
+            # An undefined metric (NaN, e.g. a validation set of one class) is never the best.
+            if metric > self.best_metric:
+                self.best_metric = float(metric)
+                _save(model, self.best_path)
+        if self.checkpoint_dir is None:
+            return
+        state = {
+            "model": model,
+            "optimizer": self.optimizer.state_dict(),
+            "trainer": {"iteration": engine.state.iteration, "epoch_length": engine.state.epoch_length},
+            "best_metric": self.best_metric,
+            "run_settings": self.run_settings,
+        }
+        _save(state, self.checkpoint_dir / f"checkpoint_epoch={engine.state.epoch}.pt")
+
+    def _save_final(self, engine: Engine) -> None:
+        # Also when nothing was left to do: the file may have been lost.
+        # Counted in iterations, because a run that is broken off also ends with this event.
+        done = engine.state.iteration == engine.state.max_epochs * engine.state.epoch_length
+        if _is_first_process() and done:
+            _save(self.network.state_dict(), self.final_path)
+            logger.info(f"Prompts after epoch {engine.state.epoch}: {self.final_path}")
+
+
+def _epoch_of(path: Path) -> int:
+    digits = path.stem.rpartition("=")[2]
+    return int(digits) if digits.isdigit() else -1
+
+
+def _is_first_process() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _save(content: object, path: Path) -> None:
+    with replaced_when_complete(path) as unfinished:
+        torch.save(content, unfinished)

@@ -1,0 +1,58 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A table of the images that an evaluation had to leave out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+
+from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.data.readable_items import ReadableItems
+
+__all__ = ["UnreadableTable"]
+
+
+class UnreadableTable:
+    """Writes ``unreadable.csv`` (index in the datalist, file name, reason) before the evaluation begins.
+
+    When all images can be read there is no such file; one of an earlier run is removed. The first process writes.
+
+    Args:
+        output_dir: folder of the table.
+        items: what the evaluator sees.
+    """
+
+    def __init__(self, output_dir: str | Path, items: ReadableItems) -> None:
+        self.path = Path(output_dir) / "unreadable.csv"
+        self.items = items
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the table."""
+        if idist.get_rank() > 0:
+            return
+        if not self.items.unreadable:
+            self.path.unlink(missing_ok=True)
+            return
+        stream = io.StringIO()
+        rows = [(item.index, item.file, item.reason) for item in self.items.unreadable]
+        csv.writer(stream, lineterminator="\n").writerows([("index", "file", "reason"), *rows])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_when_complete(self.path) as unfinished:
+            unfinished.write_text(stream.getvalue(), encoding="utf-8")

@@ -1,0 +1,192 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Slice-wise inference: frames and volumes in, anomaly maps in their own geometry out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.inferers.inferer import Inferer
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.inferers.precision import autocast, check_precision
+from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_anomaly_map
+from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
+from monai_anomalyclip.transforms.intensity import check_unit_range
+
+__all__ = ["AnomalySliceInferer"]
+
+
+class AnomalySliceInferer(Inferer):
+    """Run an anomaly network on frames, and on volumes slice by slice, each slice shown as a radiologist sees it.
+
+    A slice is resized to the network's input, repeated to three channels and normalised on the network's device; the
+    map is smoothed at the network's resolution and resized to the slice's own size. At most ``slice_batch_size``
+    slices are on the device at a time, and the maps of as many before them, whatever the volume's size.
+
+    Args:
+        image_size: the network's input size, a multiple of its patch size.
+        slice_axis: spatial axis along which volumes are cut, or ``"auto"``: the only axis of length 1 if there is one,
+            else the axis of largest spacing (see :meth:`monai_anomalyclip.data.slicing.SliceView.from_affine`).
+        slice_batch_size: how many slices the network sees at once.
+        sigma: standard deviation of the smoothing Gaussian, in pixels of the network's input; 0 for none.
+        progress: show a progress bar over the slices of a volume.
+        precision: "float32", "bfloat16", "float16", or "auto" (see
+            :func:`~monai_anomalyclip.inferers.resolve_precision`). Smoothing and resizing are always in float32.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 518,
+        slice_axis: int | str = "auto",
+        slice_batch_size: int = 8,
+        sigma: float = 4.0,
+        progress: bool = False,
+        precision: str = "float32",
+    ) -> None:
+        super().__init__()
+        check_precision(precision)
+        if slice_batch_size < 1:
+            raise ValueError(f"slice_batch_size must be at least 1, got {slice_batch_size}.")
+        if not sigma >= 0:
+            raise ValueError(f"sigma must be 0 or more pixels, got {sigma}.")
+        if slice_axis not in ("auto", 0, 1, 2):
+            raise ValueError(f"slice_axis must be 0, 1, 2 or 'auto', got {slice_axis!r}.")
+        self.image_size = image_size_pair(image_size)
+        self.slice_axis = slice_axis
+        self.slice_batch_size = slice_batch_size
+        self.sigma = sigma
+        self.progress = progress
+        self.precision = precision
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Score frames or volumes.
+
+        Args:
+            inputs: frames (B, 3, H, W) or (B, 1, H, W), or volumes (B, 1, X, Y, Z), in [0, 1]. The affine of a
+                MetaTensor (one for all, or one per item) tells a volume's orientation; without one it is the identity.
+                With the meta entry ``native_slices`` volumes are stacks (B, 1 or 3, X columns, Y rows, Z frames), each
+                frame scored as it is stored, whatever the affine and `slice_axis` say.
+            network: anything with ``predict(images) -> {"anomaly_map": (b, 1, h, w), "anomaly_score": (b,)}``, also
+                wrapped in DistributedDataParallel.
+            args: passed on to ``predict``.
+            kwargs: passed on to ``predict``.
+
+        Returns:
+            ``"anomaly_map"``: (B, 1, H, W) or (B, 1, X, Y, Z), float32 on the CPU, with the inputs' metadata.
+            ``"anomaly_score"``: (B, 1) for frames, (B, number of slices) for volumes.
+
+        Raises:
+            ValueError: wrong rank or number of channels, values out of [0, 1], or volumes of one batch that are cut
+                into different numbers of slices.
+        """
+        images = _checked(inputs)
+        unwrapped: Any = getattr(network, "module", network)
+
+        def predict(batch: Tensor) -> dict[str, Tensor]:
+            result: dict[str, Tensor] = unwrapped.predict(batch, *args, **kwargs)
+            return result
+
+        device = _device_of(network, images.device)
+        if images.ndim == 4:
+            anomaly_map, slice_scores = self._score_slices(images, predict, device)
+            scores = slice_scores[:, None]
+        else:
+            anomaly_map = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.float32)
+            views = [self._view(inputs, item) for item in range(len(images))]
+            if len({view.n_slices for view in views}) > 1:
+                raise ValueError(
+                    f"The volumes of this batch have {[view.n_slices for view in views]} slices along their slice "
+                    "axes: use a batch size of 1 or give slice_axis."
+                )
+            scores = torch.empty(len(images), views[0].n_slices)
+            for item, view in enumerate(views):
+                maps, scores[item] = self._score_slices(view.to_slices(images[item]), predict, device)
+                anomaly_map[item] = view.from_slices(maps)
+        if isinstance(inputs, MetaTensor):
+            anomaly_map = MetaTensor(anomaly_map)
+            anomaly_map.copy_meta_from(inputs)
+        return {"anomaly_map": anomaly_map, "anomaly_score": scores}
+
+    def _score_slices(
+        self, slices: Tensor, predict: Callable[[Tensor], dict[str, Tensor]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Maps (D, 1, H, W) and scores (D,), on the CPU, of slices (D, 1 or 3, H, W)."""
+        count, _, *native = slices.shape
+        maps = torch.empty(count, 1, *native)
+        scores = torch.empty(count)
+        waiting: tuple[slice, Tensor, Tensor] | None = None
+        with tqdm(total=count, unit="slice", leave=False, disable=not self.progress or count == 1) as bar:
+            for start in range(0, count, self.slice_batch_size):
+                chosen = slice(start, start + self.slice_batch_size)
+                batch = _on_device(slices[chosen], device)
+                with autocast(self.precision, device):
+                    predicted = predict(clip_normalize_resize(batch, self.image_size))
+                smooth = smooth_anomaly_map(predicted["anomaly_map"], self.sigma)
+                found = (chosen, resize_anomaly_map(smooth, native), predicted["anomaly_score"].float())
+                # A GPU works on this batch while the results of the one before are fetched.
+                _fetch(waiting, maps, scores)
+                waiting = found
+                bar.update(len(batch))
+            _fetch(waiting, maps, scores)
+        return maps, scores
+
+    def _view(self, inputs: Tensor, item: int) -> SliceView:
+        if _native(inputs):
+            return SliceView.native(inputs.shape[2:])
+        affine = inputs.affine if isinstance(inputs, MetaTensor) else MetaTensor.get_default_affine()
+        return SliceView.from_affine(affine[item] if affine.ndim == 3 else affine, inputs.shape[2:], self.slice_axis)
+
+
+def _on_device(batch: Tensor, device: torch.device) -> Tensor:
+    # From pinned memory the copy runs beside what the GPU still computes.
+    staged = batch.pin_memory() if device.type == "cuda" and batch.device.type == "cpu" else batch
+    return staged.to(device, torch.float32, non_blocking=True)
+
+
+def _fetch(found: tuple[slice, Tensor, Tensor] | None, maps: Tensor, scores: Tensor) -> None:
+    if found is not None:
+        chosen, found_maps, found_scores = found
+        maps[chosen], scores[chosen] = found_maps.cpu(), found_scores.cpu()
+
+
+def _native(inputs: Tensor) -> bool:
+    # After collation a meta entry holds one value per item.
+    return isinstance(inputs, MetaTensor) and bool(torch.as_tensor(inputs.meta.get("native_slices", 0)).all())
+
+
+def _checked(inputs: Tensor) -> Tensor:
+    """The inputs as a plain tensor, after their shape and range were looked at."""
+    frames = inputs.ndim == 4 and inputs.shape[1] in (1, 3)
+    volumes = inputs.ndim == 5 and (inputs.shape[1] == 1 or (inputs.shape[1] == 3 and _native(inputs)))
+    if not (frames or volumes) or inputs.numel() == 0:
+        raise ValueError(
+            "Expected frames (B, 3, H, W) or (B, 1, H, W) or volumes of one channel (B, 1, X, Y, Z), got shape "
+            f"{tuple(inputs.shape)}."
+        )
+    images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+    check_unit_range(images)
+    return images
+
+
+def _device_of(network: Any, default: torch.device) -> torch.device:
+    parameters = network.parameters() if isinstance(network, torch.nn.Module) else iter(())
+    parameter = next(parameters, None)
+    return default if parameter is None else parameter.device

@@ -1,0 +1,198 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What MONAI Label's clients can ask for: mask, nested labels, heat map, outlines. All share one model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from abc import abstractmethod
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from monai.config.type_definitions import NdarrayOrTensor
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.transform.writer import Writer
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from monai_anomalyclip.label.level_sets import level_names, level_set_labels
+from monai_anomalyclip.label.model import AnomalyModel, Prediction
+from monai_anomalyclip.label.polygons import mask_polygons
+from monai_anomalyclip.label.reading import is_picture
+from monai_anomalyclip.transforms import ThresholdAnomalyMap
+from monai_anomalyclip.transforms.intensity_presets import PRESETS
+
+__all__ = ["HeatMapTask", "LevelSetTask", "MaskTask", "PolygonTask", "single"]
+
+_COLOURS = {"anomaly": (255, 0, 0)}
+
+
+def single(value: Any) -> Any:
+    """A request's option: clients that do not know it send the whole list of choices, of which the first holds."""
+    return value[0] if isinstance(value, list | tuple) else value
+
+
+class _AnomalyTask(InferTask):
+    """Scores an image; a derived class says what is made of the anomaly map.
+
+    The answer's params hold ``anomaly_score``, ``slice`` and ``prompts`` (see
+    :class:`~monai_anomalyclip.label.model.Prediction`), ``label_names`` and ``latencies``.
+
+    Args:
+        model: shared by all tasks.
+        description: shown by clients.
+        labels: names and values.
+        dimension: 2 or 3; viewers of volumes want 3.
+        kind: viewers offer only segmentations.
+        options: further options that clients show.
+    """
+
+    def __init__(
+        self,
+        model: AnomalyModel,
+        description: str,
+        labels: dict[str, int],
+        *,
+        dimension: int = 3,
+        kind: InferType = InferType.SEGMENTATION,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        config = {"device": device_list(), "preset": ["auto", "percentile", *PRESETS], **(options or {})}
+        super().__init__(kind, labels, dimension, description, config)
+        self.model = model
+
+    def is_valid(self) -> bool:
+        """Always: the app does not start without prompts."""
+        return True
+
+    def get_path(self, validate: bool = True) -> str:
+        """File of the prompts in use."""
+        return str(self.model.prompts_path)
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Answer one request.
+
+        Returns:
+            path of the result file, None where the answer is all in the params, and the params.
+
+        Raises:
+            UnreadableInputError: the image cannot be read.
+            ValueError: an option has no such value.
+        """
+        begun = time.perf_counter()
+        options = {**self.config(), **request}
+        prediction = self.model.predict(
+            options["image"], preset=single(options["preset"]), device=name_to_device(options.get("device"))
+        )
+        inferred = time.perf_counter()
+        params: dict[str, Any] = {
+            "anomaly_score": prediction.anomaly_score,
+            "slice": prediction.slice_index,
+            "prompts": prediction.prompts,
+        }
+        file, more = self._result(prediction, options)
+        params |= {**more, "label_names": self.labels}
+        params["latencies"] = {
+            "infer": round(inferred - begun, 2),
+            "write": round(time.perf_counter() - inferred, 2),
+            "total": round(time.perf_counter() - begun, 2),
+        }
+        return file, params
+
+    @abstractmethod
+    def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """The result's file and what is added to the params."""
+
+
+class MaskTask(_AnomalyTask):
+    """The map from a threshold on, as one label."""
+
+    def __init__(self, model: AnomalyModel) -> None:
+        super().__init__(model, "Anomalies as one label", {"anomaly": 1}, options={"threshold": 0.5})
+
+    def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        threshold = self.model.threshold(options["threshold"])
+        mask = ThresholdAnomalyMap(threshold)(prediction.anomaly_map)
+        return _write(mask, prediction, options, options.get("result_dtype") or "uint8"), {"threshold": threshold}
+
+
+class LevelSetTask(_AnomalyTask):
+    """Nested labels for several probabilities, for viewers that show labels but no map."""
+
+    def __init__(self, model: AnomalyModel) -> None:
+        super().__init__(model, "Anomaly map as nested labels", level_names())
+
+    def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        labels = level_set_labels(prediction.anomaly_map)
+        return _write(labels, prediction, options, options.get("result_dtype") or "uint8"), {}
+
+
+class HeatMapTask(_AnomalyTask):
+    """The map itself, float32 in [0, 1].
+
+    Its type keeps viewers of labels from offering it: they ask for uint8, in which it would be zeros. For the same
+    reason it is float32 whatever ``result_dtype`` says.
+    """
+
+    def __init__(self, model: AnomalyModel) -> None:
+        super().__init__(model, "Anomaly map, float32 in [0, 1]", {"anomaly": 1}, kind=InferType.OTHERS)
+
+    def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        return _write(prediction.anomaly_map, prediction, options, "float32"), {}
+
+
+class PolygonTask(_AnomalyTask):
+    """Outlines of the mask of a picture, in the form that MONAI Label's CVAT and pathology plugins read."""
+
+    def __init__(self, model: AnomalyModel) -> None:
+        options = {"threshold": 0.5, "min_poly_area": 10}
+        super().__init__(
+            model, "Anomalies as polygons", {"anomaly": 1}, dimension=2, kind=InferType.OTHERS, options=options
+        )
+
+    def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        if prediction.anomaly_map.ndim != 3:
+            raise ValueError("Polygons are made of pictures only; ask for the mask of a volume.")
+        threshold = self.model.threshold(options["threshold"])
+        mask = ThresholdAnomalyMap(threshold)(prediction.anomaly_map)
+        contours = mask_polygons(np.asarray(mask)[0], min_area=float(single(options["min_poly_area"])))
+        elements = [{"label": "anomaly", "contours": [[list(corner) for corner in contour]]} for contour in contours]
+        annotation = {"location": [0, 0], "size": [0, 0], "elements": elements, "labels": _COLOURS}
+        return None, {"threshold": threshold, "annotations": [{"annotation": annotation}]}
+
+
+def _write(result: NdarrayOrTensor, prediction: Prediction, options: dict[str, Any], dtype: str) -> str:
+    """Write (1, H, W) or (1, X, Y, Z) and return the file's name; the caller removes it.
+
+    The suffix is the one asked for; else PNG for labels of pictures, which JPEG would blur, and compressed NIfTI.
+    """
+    picture = result.ndim == 3
+    values: npt.NDArray[Any] = np.asarray(result)[0].astype(dtype)
+    values = values.T if picture else values  # columns first
+    png = picture and is_picture(options["image"]) and dtype == "uint8"
+    suffix = str(options.get("result_extension") or (".png" if png else ".nii.gz"))
+    if suffix.endswith((".nii", ".nii.gz")):  # MONAI Label's own writers stumble over one slice, or over sheared axes
+        affine = np.eye(4) if picture else np.asarray(prediction.anomaly_map.affine)
+        handle, name = tempfile.mkstemp(suffix=suffix)
+        os.close(handle)
+        nib.loadsave.save(nib.nifti1.Nifti1Image(values, affine), name)
+        return name
+    data = {
+        "pred": values,
+        "pred_meta_dict": {"affine": None if picture else np.asarray(prediction.anomaly_map.affine)},
+        "result_extension": suffix,
+        "result_compress": options.get("result_compress", False),
+    }
+    file: str = Writer()(data)[0]
+    return file

@@ -1,0 +1,147 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Re-tune the prompts on what annotators corrected: seconds, since nothing else is learned.
+
+Labels of volumes have many slices without an anomaly, where the Dice term of the glocal loss is at its worst unless
+nothing at all is predicted: minimising it there ends in maps of zeros. Normal slices therefore count with the
+cross entropy of the image and the focal term of their pixels only.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from monai_anomalyclip.label.training_set import LabelledSlices
+from monai_anomalyclip.losses import GlocalLoss
+from monai_anomalyclip.networks import AnomalyCLIP, Logits
+
+__all__ = ["TuningReport", "tune_prompts"]
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """What a tuning did.
+
+    Attributes:
+        images: labelled images.
+        normal_images: how many of them have an empty label.
+        unreadable: labelled images that were left out.
+        slices: slices of the images.
+        anomalous_slices: how many of them show an anomaly.
+        loss_before: loss over all slices with the prompts it started from.
+        loss_after: the same with the tuned prompts.
+        seconds: duration.
+        improved: whether the loss fell; if not, the prompts are as they were.
+    """
+
+    images: int
+    normal_images: int
+    unreadable: int
+    slices: int
+    anomalous_slices: int
+    loss_before: float
+    loss_after: float
+    seconds: float
+    improved: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, fit for JSON."""
+        return asdict(self)
+
+
+def tune_prompts(
+    network: AnomalyCLIP,
+    data: LabelledSlices,
+    *,
+    max_epochs: int = 10,
+    learning_rate: float = 1e-3,
+    batch_size: int = 8,
+    lambda_local: float = 4.0,
+    seed: int = 0,
+) -> TuningReport:
+    """Tune a network's prompts in place, from where they are, with the optimiser of the bundles.
+
+    Args:
+        network: whose prompts are tuned, on the device of the data.
+        data: encoded slices.
+        max_epochs: passes over the slices.
+        learning_rate: of Adam.
+        batch_size: slices per step.
+        lambda_local: weight of the pixel terms (see :class:`~monai_anomalyclip.losses.GlocalLoss`).
+        seed: of the order of the slices.
+
+    Returns:
+        what was done; when the loss did not fall (or is NaN), the prompts are those of before.
+
+    Raises:
+        ValueError: an argument is not positive.
+    """
+    for name, value in (("max_epochs", max_epochs), ("learning_rate", learning_rate), ("batch_size", batch_size)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}.")
+    begun = time.perf_counter()
+    loss = GlocalLoss(lambda_local)
+    start = {key: value.detach().clone() for key, value in network.prompts.state_dict().items()}
+    before = _mean_loss(network, data, loss, batch_size)
+    optimizer = torch.optim.Adam(network.prompts.parameters(), lr=learning_rate, betas=(0.5, 0.999))
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(max_epochs):
+        for index in torch.split(torch.randperm(len(data.image_label), generator=generator), batch_size):
+            optimizer.zero_grad()
+            _loss_of(network, data, loss, index).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    after = _mean_loss(network, data, loss, batch_size)
+    improved = after < before
+    if not improved:
+        network.prompts.load_state_dict(start)
+    return TuningReport(
+        data.images,
+        data.normal_images,
+        data.unreadable,
+        len(data.image_label),
+        int(data.image_label.sum()),
+        before,
+        after,
+        round(time.perf_counter() - begun, 2),
+        improved,
+    )
+
+
+def _loss_of(network: AnomalyCLIP, data: LabelledSlices, loss: GlocalLoss, index: torch.Tensor) -> torch.Tensor:
+    features = {"global_features": data.global_features[index], "patch_features": data.patch_features[index]}
+    logits: Logits = network(features, output="logits")
+    anomalous = data.image_label[index]
+    target = {"image_label": anomalous, "label": data.label[index], "has_label": anomalous}
+    value: torch.Tensor = loss(logits, target)
+    return value + loss.lambda_local * _focal_of_normal(logits, 1 - anomalous)
+
+
+def _focal_of_normal(logits: Logits, normal: torch.Tensor) -> torch.Tensor:
+    """Focal term (gamma 2) of the patches of normal slices, which are to be normal; mean over the batch."""
+    total = normal.new_zeros(())
+    for layer in logits["patch_logits"]:
+        abnormal = layer.softmax(dim=1)[:, 1]
+        focal = -abnormal.square() * layer.log_softmax(dim=1)[:, 0]
+        total = total + (normal * focal.flatten(1).mean(dim=1)).mean()
+    return total
+
+
+@torch.no_grad()
+def _mean_loss(network: AnomalyCLIP, data: LabelledSlices, loss: GlocalLoss, batch_size: int) -> float:
+    count = len(data.image_label)
+    total = 0.0
+    for index in torch.split(torch.arange(count), batch_size):
+        total += float(_loss_of(network, data, loss, index)) * len(index)
+    return total / count

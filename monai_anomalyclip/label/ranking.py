@@ -1,0 +1,136 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which image is labelled next, from the scores and descriptors that were stored with each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Candidate", "highest_score", "most_diverse", "most_uncertain", "rested"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of an image without a final label.
+
+    Attributes:
+        name: the image's id.
+        score: anomaly score in [0, 1]; None when it was not scored (yet).
+        descriptor: feature vector for telling images apart; empty when unknown.
+        offered: when it was last offered for labelling, in seconds since the epoch; 0 for never.
+    """
+
+    name: str
+    score: float | None = None
+    descriptor: Sequence[float] = ()
+    offered: float = 0.0
+
+
+def rested(candidates: Sequence[Candidate], now: float, pause: float = 3600.0) -> list[Candidate]:
+    """Those that were not offered within the last `pause` seconds, so that annotators do not get the same image.
+
+    When all of them were, the one whose turn is longest ago.
+    """
+    free = [candidate for candidate in candidates if now - candidate.offered >= pause]
+    if free or not candidates:
+        return free
+    return [min(candidates, key=lambda candidate: (candidate.offered, candidate.name))]
+
+
+def highest_score(candidates: Sequence[Candidate]) -> list[tuple[Candidate, float | None]]:
+    """Highest anomaly score first, each with its score; images that were not scored come last, by name."""
+    return [(candidate, candidate.score) for candidate in _sorted(candidates, {c.name: c.score for c in candidates})]
+
+
+def most_uncertain(candidates: Sequence[Candidate], threshold: float = 0.5) -> list[tuple[Candidate, float | None]]:
+    """Score nearest to the threshold first, each with its uncertainty.
+
+    Args:
+        candidates: what to rank.
+        threshold: in (0, 1), of the image score: the calibrated one where there is one.
+
+    Returns:
+        candidates with the uncertainty: 1 at the threshold, 0 at the farther end of [0, 1]; None when not scored.
+
+    Raises:
+        ValueError: the threshold is not in (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"The threshold must lie between 0 and 1, got {threshold}.")
+    widest = max(threshold, 1 - threshold)
+    uncertainty = {
+        candidate.name: None if candidate.score is None else 1 - abs(candidate.score - threshold) / widest
+        for candidate in candidates
+    }
+    return [(candidate, uncertainty[candidate.name]) for candidate in _sorted(candidates, uncertainty)]
+
+
+def most_diverse(
+    candidates: Sequence[Candidate], labelled: Sequence[Sequence[float]]
+) -> list[tuple[Candidate, float | None]]:
+    """Farthest-point order: each next image is the one least like all that are labelled or come before it.
+
+    Distance is 1 - cosine of the descriptors, that of the nearest neighbour counts. Without any labelled image the
+    highest score starts.
+
+    Source: Sener, O., Savarese, S. Active Learning for Convolutional Neural Networks: A Core-Set Approach. ICLR 2018
+    (k-centre greedy).
+
+    Args:
+        candidates: what to rank.
+        labelled: descriptors of the images that have their final label; empty ones are passed over.
+
+    Returns:
+        candidates with the distance at their turn; None for the first without any labelled image, and for those
+        without a descriptor, which come last.
+    """
+    known = [candidate for candidate in _highest_first(candidates) if len(candidate.descriptor)]
+    unknown = [(candidate, None) for candidate in _highest_first(candidates) if not len(candidate.descriptor)]
+    if not known:
+        return list(unknown)
+    rows = _unit_rows([candidate.descriptor for candidate in known])
+    references = [row for row in labelled if len(row) == rows.shape[1]]
+    ranked: list[tuple[Candidate, float | None]] = []
+    if references:
+        nearest = (1 - rows @ _unit_rows(references).T).min(axis=1)
+    else:
+        nearest = 1 - rows @ rows[0]
+        ranked.append((known[0], None))
+    left = set(range(len(known))) - ({0} if ranked else set())
+    while left:
+        chosen = max(sorted(left), key=lambda index: float(nearest[index]))
+        ranked.append((known[chosen], float(nearest[chosen])))
+        left.remove(chosen)
+        nearest = np.minimum(nearest, 1 - rows @ rows[chosen])
+    return ranked + list(unknown)
+
+
+def _highest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates of :func:`highest_score`, without their scores."""
+    return [candidate for candidate, _ in highest_score(candidates)]
+
+
+def _sorted(candidates: Sequence[Candidate], values: Mapping[str, float | None]) -> list[Candidate]:
+    def key(candidate: Candidate) -> tuple[bool, float, str]:
+        value = values[candidate.name]
+        return value is None, -(value or 0.0), candidate.name
+
+    return sorted(candidates, key=key)
+
+
+def _unit_rows(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    matrix = np.asarray(rows, dtype=np.float64)
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.maximum(lengths, 1e-12))

@@ -1,0 +1,91 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Score every image once per state of the prompts, and keep the scores with the images."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.utils.others.generic import name_to_device
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.label.model import AnomalyModel
+
+__all__ = ["DESCRIPTOR", "PROMPTS", "SCORE", "AnomalyScoring"]
+
+SCORE, DESCRIPTOR, PROMPTS, SLICE = "anomaly_score", "anomaly_descriptor", "anomaly_prompts", "anomaly_slice"
+"""Keys of an image's info."""
+
+logger = logging.getLogger(__name__)
+
+
+class AnomalyScoring(ScoringMethod):
+    """Scores the images that have no final label; those scored with the prompts in use are passed over.
+
+    Args:
+        model: shared with the infer tasks.
+    """
+
+    def __init__(self, model: AnomalyModel) -> None:
+        super().__init__("Anomaly score of each image")
+        self.model = model
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score what is to be scored.
+
+        Args:
+            request: ``device``, ``preset``, and ``max_samples`` to score no more than that many.
+            datastore: where the images are and the scores go.
+
+        Returns:
+            ``{"total", "skipped", "executed", "failed", "latency"}``.
+        """
+        begun = time.perf_counter()
+        prompts = self.model.prompts_digest
+        names = sorted(datastore.get_unlabeled_images())
+        open_names = [name for name in names if datastore.get_image_info(name).get(PROMPTS) != prompts]
+        limit = int(request.get("max_samples") or len(open_names))
+        failed = 0
+        for name in open_names[:limit]:
+            try:
+                prediction = self.model.predict(
+                    datastore.get_image_uri(name),
+                    preset=request.get("preset", "auto"),
+                    device=name_to_device(request.get("device")),
+                )
+                info = {
+                    SCORE: prediction.anomaly_score,
+                    SLICE: prediction.slice_index,
+                    DESCRIPTOR: prediction.descriptor,
+                    PROMPTS: prediction.prompts,
+                }
+            except (UnreadableInputError, ValueError) as error:
+                logger.warning(f"An image cannot be scored: {error}")
+                info = {SCORE: None, PROMPTS: prompts}
+                failed += 1
+            # The server may have saved labels meanwhile, in another process: read its file anew before writing it.
+            datastore.refresh()
+            try:
+                datastore.update_image_info(name, info)
+            except ImageNotFoundException:  # removed meanwhile
+                logger.warning("An image was removed while it was scored.")
+        return {
+            "total": len(names),
+            "skipped": len(names) - len(open_names),
+            "executed": len(open_names[:limit]),
+            "failed": failed,
+            "latency": round(time.perf_counter() - begun, 3),
+        }

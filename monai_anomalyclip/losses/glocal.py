@@ -1,0 +1,120 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The global and local ("glocal") tuning loss.
+
+Source: AnomalyCLIP (ICLR 2024), section 3.3 "Glocal context optimization", equation 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from monai_anomalyclip.networks import Logits
+
+__all__ = ["GlocalLoss"]
+
+_SMOOTH = 1e-5
+
+
+class GlocalLoss(_Loss):
+    """Cross entropy of the image plus, over tapped layers, focal and two Dice losses of the pixels.
+
+    ``global + lambda_local * sum over layers of (focal + dice_abnormal + dice_normal)``; the patch probabilities are
+    upsampled bilinearly to the mask's size first. Focal: gamma 2, mean over pixels of the summed classes. Dice: per
+    image over all its pixels, smooth 1, once on the abnormal probability against the mask and once on the normal one
+    against ``1 - mask``.
+
+    The pixel terms are those of MONAI's ``FocalLoss`` (softmax, summed over the classes) and ``DiceLoss``, computed
+    from one full-size map per layer instead of the dozen that they take.
+
+    Args:
+        lambda_local: weight of the pixel terms: 4 as released (one tapped layer), 1 as in the paper's text (four
+            layers).
+
+    Attributes:
+        last_terms: the terms of the last call, detached scalars on the device: global, focal, dice_abnormal,
+            dice_normal, the pixel terms summed over layers and not yet weighted by ``lambda_local``.
+    """
+
+    def __init__(self, lambda_local: float = 4.0) -> None:
+        super().__init__()
+        if not lambda_local >= 0:
+            raise ValueError(f"lambda_local={lambda_local} must not be negative.")
+        self.lambda_local = lambda_local
+        self.last_terms: dict[str, Tensor] = {}
+
+    def forward(self, logits: Logits, target: Mapping[str, Tensor]) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            logits: what ``AnomalyCLIP.logits`` returns: ``image_logits`` (B, 2), ``patch_logits`` [(B, 2, h, w), ...].
+            target: ``image_label`` (B,) with 1 for anomalous, ``label`` (B, 1, H, W) of 0 and 1, and optionally
+                ``has_label`` (B,), 0 for images whose mask is unknown. Without it, an anomalous image with an empty
+                mask counts as one whose mask is unknown. Such images add nothing to the pixel terms, which are means
+                over the others.
+
+        Returns:
+            scalar loss.
+
+        Raises:
+            ValueError: when the shapes do not match.
+        """
+        image_label, label = target["image_label"].flatten(), target["label"]
+        image_logits, patch_logits = logits["image_logits"], logits["patch_logits"]
+        if label.ndim != 4 or label.shape[:2] != (len(image_logits), 1) or len(image_label) != len(image_logits):
+            raise ValueError(
+                f"For {len(image_logits)} images the targets must be image_label (B,) and label (B, 1, H, W), got "
+                f"{tuple(image_label.shape)} and {tuple(label.shape)}."
+            )
+        label = label.to(image_logits.dtype)
+        known = target.get("has_label")
+        known = (image_label == 0) | label.flatten(1).any(dim=1) if known is None else known.flatten()
+        weight = known.to(label.dtype) / known.sum().clamp(min=1)
+
+        abnormal = label.flatten(1).sum(dim=1)
+        normal = label[0].numel() - abnormal
+        focal, dice_abnormal, dice_normal = (label.new_zeros(()) for _ in range(3))
+        for layer in patch_logits:
+            # Of full-size maps one is enough: the probability of each pixel's true class. The two classes add up to 1,
+            # and upsampling keeps that.
+            probability = F.interpolate(
+                layer.softmax(dim=1)[:, 1:], label.shape[2:], mode="bilinear", align_corners=False
+            )
+            true_class = torch.where(label > 0, probability, 1 - probability)
+            # The published focal loss smooths target and probability by 1e-5 each; a mix with 1/2 gives its numbers.
+            smoothed = torch.lerp(true_class, label.new_full((), 0.5), 4 * _SMOOTH)
+            per_pixel = -(1 - smoothed).square() * smoothed.log()
+            focal = focal + weight @ per_pixel.flatten(1).mean(dim=1)
+            found_abnormal = (true_class * label).flatten(1).sum(dim=1)
+            found_normal = true_class.flatten(1).sum(dim=1) - found_abnormal
+            called_abnormal = found_abnormal + normal - found_normal
+            called_normal = found_normal + abnormal - found_abnormal
+            dice_abnormal = dice_abnormal + weight @ _dice(found_abnormal, called_abnormal + abnormal)
+            dice_normal = dice_normal + weight @ _dice(found_normal, called_normal + normal)
+        terms = {
+            "global": F.cross_entropy(image_logits, image_label.long()),
+            "focal": focal,
+            "dice_abnormal": dice_abnormal,
+            "dice_normal": dice_normal,
+        }
+        total = terms["global"] + self.lambda_local * (focal + dice_abnormal + dice_normal)
+        self.last_terms = {name: term.detach() for name, term in {**terms, "total": total}.items()}
+        return total
+
+
+def _dice(overlap: Tensor, sizes: Tensor) -> Tensor:
+    """Dice loss (B,), smoothed by 1, of the overlap (B,) of two regions and the sum of their sizes (B,)."""
+    return 1 - (2 * overlap + 1) / (sizes + 1)

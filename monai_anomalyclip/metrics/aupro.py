@@ -1,0 +1,90 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Area under the per-region overlap curve (AUPRO), three ways."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from monai_anomalyclip.metrics.histogram import DEFAULT_BINS
+from monai_anomalyclip.metrics.pixel_metric import PixelMetric
+from monai_anomalyclip.metrics.published_pro import THRESHOLDS, published_pro
+from monai_anomalyclip.metrics.ranked_areas import aupro, aupro_error
+from monai_anomalyclip.metrics.ranking import Ranked, Ranking
+
+__all__ = ["AUPROMetric"]
+
+
+class AUPROMetric(PixelMetric):
+    """Mean share of each anomalous region that is found, against the share of normal pixels that is flagged.
+
+    Regions are 8-connected; every region counts the same, whatever its area and image. A map that is the same
+    everywhere has ``fpr_limit / 2``, a perfect one 1.
+
+    See :class:`~monai_anomalyclip.metrics.pixel_metric.PixelMetric` for the call.
+
+    Args:
+        method: "exact" is MVTec's definition (see :func:`~monai_anomalyclip.metrics.ranked_areas.aupro`);
+            "histogram" is the same in constant memory; "thresholds_200" is the published code's (see
+            :func:`~monai_anomalyclip.metrics.published_pro.published_pro`), to be compared with published PRO only.
+        fpr_limit: up to which false positive rate the curve counts, in (0, 1].
+        bins: of the histogram, a power of two from 2**16 to 2**24.
+
+    Raises:
+        ValueError: an unknown method, or a limit or number of bins out of range.
+    """
+
+    title: ClassVar[str] = "AUPRO"
+    needs_regions: ClassVar[bool] = True
+    methods: ClassVar[tuple[str, ...]] = ("exact", "thresholds_200", "histogram")
+
+    def __init__(
+        self,
+        method: Literal["exact", "thresholds_200", "histogram"] = "exact",
+        fpr_limit: float = 0.3,
+        *,
+        bins: int = DEFAULT_BINS,
+    ) -> None:
+        if not 0 < fpr_limit <= 1:
+            raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}.")
+        self.fpr_limit = float(fpr_limit)
+        super().__init__(method, bins=bins)  # type: ignore[arg-type]  # one more than the base class has
+
+    def compute(self) -> tuple[float, str | None]:
+        ranked = self.ranked()
+        undefined = self.undefined(ranked)
+        if undefined:
+            return math.nan, undefined
+        if self.method == "thresholds_200":
+            assert isinstance(ranked, Ranking)
+            value = published_pro(ranked, self.fpr_limit)
+            few = f"fewer than two of the {THRESHOLDS} thresholds differ in rate below {self.fpr_limit:g}"
+            return (math.nan, few) if value is None else (value, None)
+        return float(aupro(ranked.groups(), ranked.n_normal, self.fpr_limit)), None
+
+    def undefined(self, ranked: Ranked) -> str | None:
+        if not ranked.n_anomalous:
+            return "no mask has an anomalous region"
+        return "there is no normal pixel" if not ranked.n_normal else super().undefined(ranked)
+
+    def error_bound(self) -> float:
+        """How far the histogram's value is from the exact one at most; 0 for the exact method.
+
+        Raises:
+            ValueError: for "thresholds_200", whose distance from the exact value has no bound.
+        """
+        if self.method == "thresholds_200":
+            raise ValueError("'thresholds_200' is another definition: its distance from the exact value has no bound.")
+        if self.method == "exact":
+            return 0.0
+        ranked = self.ranked()
+        return float(aupro_error(ranked.groups(), ranked.n_normal, self.fpr_limit))

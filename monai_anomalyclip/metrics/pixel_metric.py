@@ -1,0 +1,124 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What pixel AUROC, pixel AP and AUPRO have in common: from maps and masks to ranked pixels."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
+from monai_anomalyclip.metrics.histogram import DEFAULT_BINS, ScoreHistogram, check_bins
+from monai_anomalyclip.metrics.ranking import Ranked, Ranking
+from monai_anomalyclip.metrics.regions import label_regions
+
+__all__ = ["PixelMetric", "numpy_maps_and_masks"]
+
+
+class PixelMetric(AnomalyMetric):
+    """A metric of pixels, those of all images pooled.
+
+    Called as ``metric(y_pred=maps, y=masks)`` with maps (B, 1, H, W) and masks (B, 1, H, W), anomalous where above
+    0.5, on any device, or with lists of (1, H, W). Images may differ in size between calls and within a list: metrics
+    on native sizes weight an image by its number of pixels. Maps are taken as float32.
+
+    Args:
+        method: "exact" keeps the pixels on the CPU, 4 bytes each (8 for an anomalous one of AUPRO); "histogram"
+            counts them in bins, 8 bytes each for normal pixels, anomalous ones and AUPRO's shares, however many images
+            come. A histogram's error is at most what :meth:`error_bound` says. Several processes exchange all of it.
+        bins: of the histogram, a power of two from 2**16 to 2**24.
+
+    Raises:
+        ValueError: an unknown method, or another number of bins.
+    """
+
+    needs_regions: ClassVar[bool] = False
+    methods: ClassVar[tuple[str, ...]] = ("exact", "histogram")
+
+    def __init__(self, method: Literal["exact", "histogram"] = "exact", *, bins: int = DEFAULT_BINS) -> None:
+        if method not in self.methods:
+            raise ValueError(f"method={method!r} is not one of {', '.join(map(repr, self.methods))}.")
+        check_bins(bins)
+        self.method: str = method
+        self.bins = bins
+        super().__init__()
+
+    @abstractmethod
+    def error_bound(self) -> float:
+        """How far the value of the histogram is from the exact one at most; 0 for the exact method."""
+
+    def buffer_dtypes(self) -> tuple[torch.dtype, ...]:
+        if self.method == "histogram":
+            return (torch.int64, torch.int64, torch.float64)[: 3 if self.needs_regions else 2]
+        return (torch.float32, torch.float32, torch.int32)[: 3 if self.needs_regions else 2]
+
+    def ranked(self) -> Ranked:
+        """The pixels of all images and processes in order of their scores.
+
+        Raises:
+            ValueError: nothing was given to the metric yet.
+        """
+        arrays = [tensor.numpy() for tensor in self.pooled()]
+        return ScoreHistogram(*arrays) if self.method == "histogram" else Ranking(*arrays)
+
+    def extend(self, *data: Any) -> None:
+        """Keep the pixels of a batch, or count them."""
+        if self.method != "histogram":
+            super().extend(*data)
+            return
+        if self._buffers is None:
+            # By numpy, because it leaves to the system the zeros that are never counted up.
+            empty = [torch.empty(0, dtype=dtype).numpy().dtype for dtype in self._dtypes]
+            self._buffers = [[torch.from_numpy(np.zeros(self.bins, dtype))] for dtype in empty]
+        counts = ScoreHistogram(*(tensor.numpy() for (tensor,) in self._buffers))
+        counts.add(*(tensor.numpy() for tensor in data))
+        self._synced = False
+
+    def undefined(self, ranked: Ranked) -> str | None:
+        """Why no metric can be computed, or None."""
+        if not ranked.n_normal or not ranked.n_anomalous:
+            return "all pixels are of one class"
+        return None if ranked.finite else "a map has values that are not finite"
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> list[Tensor]:
+        maps, masks = numpy_maps_and_masks(y_pred, y)
+        parts = [maps[~masks], maps[masks]]
+        if self.needs_regions:
+            regions = [label_regions(mask) for mask in masks]
+            parts.append(np.concatenate([areas[numbers] for numbers, areas in regions]).astype(np.int32))
+        return [torch.from_numpy(part) for part in parts]
+
+    def _join(self, chunks: list[Tensor], dtype: torch.dtype) -> Tensor:
+        if self.method != "histogram":
+            return super()._join(chunks, dtype)
+        if len(chunks) == 1:
+            return chunks[0]
+        return torch.stack(chunks).sum(dim=0) if chunks else torch.zeros(self.bins, dtype=dtype)
+
+
+def numpy_maps_and_masks(y_pred: Tensor, y: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (B, 1, H, W) as (B, H, W) float32 and masks as (B, H, W) bool, on the CPU.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    if y is None or y_pred.shape != y.shape or y_pred.ndim != 4 or y_pred.shape[1] != 1:
+        shapes = tuple(y_pred.shape), None if y is None else tuple(y.shape)
+        raise ValueError(f"Maps and masks must both have shape (B, 1, H, W), got {shapes[0]} and {shapes[1]}.")
+    maps = convert_to_tensor(y_pred, track_meta=False).detach()[:, 0].cpu().float().numpy()
+    masks = convert_to_tensor(y, track_meta=False)[:, 0].cpu()
+    # Whole numbers are not first made floating-point ones, which would take longer than the metric.
+    return maps, (masks.float().numpy() > 0.5 if masks.is_floating_point() else masks.numpy() > 0)

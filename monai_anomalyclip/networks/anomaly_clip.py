@@ -1,0 +1,117 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""AnomalyCLIP: object-agnostic prompt learning for zero-shot anomaly detection (Zhou et al., ICLR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from monai_anomalyclip.networks.backbone import build_backbone
+from monai_anomalyclip.networks.frozen_clip import check_feature_layers, check_settings
+from monai_anomalyclip.networks.prompt_learner import PromptLearner
+from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
+from monai_anomalyclip.networks.vision_pass import DualPathVision, parse_dpam_attention
+
+__all__ = ["AnomalyCLIP"]
+
+
+class AnomalyCLIP(PromptTunedNetwork):
+    """Frozen CLIP with two learned, object-agnostic prompts that scores and segments anomalies.
+
+    The frozen CLIP is in eval mode whatever ``train()`` says and is absent from ``state_dict()``, which holds the
+    learned prompts only. Deep copies share it, so that moving or casting one of them moves or casts the CLIP of all.
+
+    Args:
+        model_name: open_clip model name, or a config dictionary (see
+            :func:`~monai_anomalyclip.networks.build_backbone`).
+        pretrained: open_clip tag, local weights file, or None for random weights (with a warning).
+        image_size: side of the square input in pixels that the pre-processing aims at; a multiple of the patch size.
+            The network itself takes any size that is a multiple of the patch.
+        feature_layers: vision blocks, from 1, whose patch features give the anomaly map.
+        dpam_start: first vision block with a diagonally prominent attention path.
+        dpam_attention: "vv", "qq", "kk", "qk" (no DPAM), or an ensemble such as "qq+kk+vv", whose logits are
+            averaged (paper, table 10).
+        prompt_length: number of learned context tokens of a prompt.
+        deep_prompt_depth: number of the last text block with learned tokens; 1 for none.
+        deep_prompt_length: number of learned tokens in such a block.
+        temperature: softmax temperature; CLIP's own logit scale is not used.
+        normal_words: what the normal prompt speaks of; a class name makes it object-aware (paper, figure 5).
+        abnormal_words: what the abnormal prompt speaks of (paper, table 13).
+        shared_context: whether both prompts share their context tokens (paper, table 9).
+
+    Raises:
+        ValueError: for settings that the backbone cannot take.
+        FileNotFoundError: when the CLIP weights can be neither found nor fetched.
+
+    Example::
+
+        net = AnomalyCLIP(pretrained="ViT-L-14-336px.pt")
+        net.load_prompts("prompts.safetensors")
+        output = net.predict(image)  # (B, 3, 518, 518), CLIP-normalised
+    """
+
+    def __init__(
+        self,
+        model_name: str | Mapping[str, Any] = "ViT-L-14-336-quickgelu",
+        pretrained: str | Path | None = "openai",
+        *,
+        image_size: int = 518,
+        feature_layers: Sequence[int] = (24,),
+        dpam_start: int = 6,
+        dpam_attention: str = "vv",
+        prompt_length: int = 12,
+        deep_prompt_depth: int = 9,
+        deep_prompt_length: int = 4,
+        temperature: float = 0.07,
+        normal_words: Sequence[str] = ("object",),
+        abnormal_words: Sequence[str] = ("damaged object",),
+        shared_context: bool = False,
+    ) -> None:
+        kinds = parse_dpam_attention(dpam_attention)
+        check_settings(image_size, temperature)
+        backbone = build_backbone(model_name, pretrained)
+        layers = len(backbone.clip.visual.transformer.resblocks)
+        taps = check_feature_layers(feature_layers, layers)
+        if not 1 <= dpam_start <= layers:
+            raise ValueError(f"dpam_start={dpam_start} must lie between 1 and {layers}.")
+        settings: dict[str, Any] = {
+            "model_name": model_name if isinstance(model_name, str) else dict(model_name),
+            "image_size": image_size,
+            "feature_layers": taps,
+            "dpam_start": dpam_start,
+            "dpam_attention": dpam_attention,
+            "prompt_length": prompt_length,
+            "deep_prompt_depth": deep_prompt_depth,
+            "deep_prompt_length": deep_prompt_length,
+            "temperature": temperature,
+            "normal_words": list(normal_words),
+            "abnormal_words": list(abnormal_words),
+            "shared_context": shared_context,
+        }
+        super().__init__(backbone, image_size=image_size, temperature=temperature, settings=settings)
+        self._vision = DualPathVision(taps, dpam_start, kinds)
+        self.prompts = PromptLearner(
+            self.clip,
+            prompt_length=prompt_length,
+            deep_prompt_depth=deep_prompt_depth,
+            deep_prompt_length=deep_prompt_length,
+            normal_words=normal_words,
+            abnormal_words=abnormal_words,
+            shared_context=shared_context,
+        )
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features of both vision paths (see :class:`DualPathVision`)."""
+        return self._vision(self.clip.visual, image)

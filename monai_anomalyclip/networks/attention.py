@@ -1,0 +1,62 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Self-attention on the weights of open_clip's residual blocks, with the projections open to both vision paths."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
+
+__all__ = ["attend", "mlp", "project_qkv"]
+
+
+def project_qkv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a block from its input.
+
+    Args:
+        block: the residual attention block whose ``ln_1`` and input projection are used.
+        tokens: block input of shape (B, N, W).
+
+    Returns:
+        three tensors of shape (B, heads, N, W / heads).
+    """
+    attention = block.attn
+    batch, length, width = tokens.shape
+    qkv = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = qkv.view(batch, length, 3, attention.num_heads, width // attention.num_heads).permute(
+        2, 0, 3, 1, 4
+    )
+    return query, key, value
+
+
+def attend(block: ResidualAttentionBlock, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention followed by the block's output projection and layer scale.
+
+    Args:
+        block: the residual attention block whose output projection is used.
+        query: shape (B, heads, M, W / heads).
+        key: shape (B, heads, N, W / heads).
+        value: as ``key``.
+        causal: whether a token sees only itself and those before it.
+
+    Returns:
+        update of the residual stream, shape (B, M, W).
+    """
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    update: Tensor = block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
+    return update
+
+
+def mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """Residual MLP half of a block, shape (B, N, W) to (B, N, W)."""
+    output: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return output

@@ -1,0 +1,165 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a table consists of: methods, experiments, groups of them. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+__all__ = ["METHODS", "METRICS", "Experiment", "Group", "Method", "Table"]
+
+METRICS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_aupro": "AUPRO",
+    "pixel_aupro_200": "PRO (200 thresholds)",
+}
+"""Names of the metrics in the evaluator's state, and in tables. Published PRO is compared with ``pixel_aupro_200``."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to find anomalies.
+
+    Args:
+        name: on the command line and in results.
+        title: in tables.
+        config: overlay below ``configs/``, without its suffix; None for the bundles' own network.
+        tuned: whether it learns something.
+        class_word: whether its network takes the ``class_name`` that the paper's baselines were told.
+    """
+
+    name: str
+    title: str
+    config: str | None = None
+    tuned: bool = False
+    class_word: bool = False
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("anomalyclip", "AnomalyCLIP", tuned=True),
+        Method("clip", "CLIP", "methods/clip", class_word=True),
+        Method("clip-ac", "CLIP-AC", "methods/clip_ac", class_word=True),
+        Method("coop", "CoOp", "methods/coop", tuned=True),
+        Method("winclip", "WinCLIP", "methods/winclip", class_word=True),
+        Method("vand", "VAND", "methods/vand", tuned=True),
+    )
+}
+"""The six methods of the paper's tables, by name."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of a table: a method with overlays, what it is tuned on, what it is tested on.
+
+    Args:
+        title: name of the row.
+        tested_on: names of data sets.
+        tuned_on: name of the auxiliary data set; None when nothing is learned.
+        method: name of one of :data:`METHODS`.
+        overlays: files below ``configs/``, without their suffix, laid over the bundle's in this order.
+        given_prompts: whether prompts that the user has are evaluated instead of tuned ones.
+
+    Raises:
+        ValueError: an unknown method, something tested on what it was tuned on, or given prompts without a set.
+    """
+
+    title: str
+    tested_on: tuple[str, ...]
+    tuned_on: str | None = None
+    method: str = "anomalyclip"
+    overlays: tuple[str, ...] = ()
+    given_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"There is no method '{self.method}': choose one of {', '.join(METHODS)}.")
+        if self.tuned_on in self.tested_on:
+            raise ValueError(f"'{self.title}' would be tested on '{self.tuned_on}', which it is tuned on.")
+        if self.given_prompts and self.tuned_on is None:
+            raise ValueError(f"'{self.title}' must say what the given prompts were tuned on.")
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """All its overlays below ``configs/``, the method's first."""
+        own = METHODS[self.method].config
+        return self.overlays if own is None else (own, *self.overlays)
+
+    @property
+    def learns(self) -> bool:
+        """Whether something is tuned for it here, so that seeds matter."""
+        return self.tuned_on is not None and not self.given_prompts
+
+    @property
+    def key(self) -> str:
+        """Name of its folder: tables that need the same run share it."""
+        parts = [self.method, *(overlay.rpartition("/")[2] for overlay in self.overlays)]
+        return f"{'given_' if self.given_prompts else ''}{self.tuned_on or 'untuned'}/{'+'.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of a table that belong together.
+
+    Args:
+        title: what varies among them.
+        experiments: the rows.
+        means_only: whether the Markdown table shows only their means over the data sets.
+    """
+
+    title: str
+    experiments: tuple[Experiment, ...]
+    means_only: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure of the paper, or one of our own.
+
+    Args:
+        name: on the command line.
+        title: heading.
+        varies: what it varies, in a sentence.
+        groups: its rows.
+        remark: what of it is not known from a source; empty when all is.
+        metrics: which of :data:`METRICS` it shows.
+        keep_features: whether features of the frozen encoder are kept on disk while it is made.
+        max_epochs: epochs of tuning; None for the bundle's.
+        demo: whether it is made on the demonstration's phantoms with its backbone.
+    """
+
+    name: str
+    title: str
+    varies: str
+    groups: tuple[Group, ...]
+    remark: str = ""
+    metrics: tuple[str, ...] = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro_200", "pixel_aupro")
+    keep_features: bool = False
+    max_epochs: int | None = None
+    demo: bool = False
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """All rows."""
+        return tuple(experiment for group in self.groups for experiment in group.experiments)
+
+    def of_methods(self, names: Sequence[str]) -> Table:
+        """The same table with the rows of some methods only."""
+        kept = (
+            replace(group, experiments=tuple(row for row in group.experiments if row.method in names))
+            for group in self.groups
+        )
+        return replace(self, groups=tuple(group for group in kept if group.experiments))

@@ -1,0 +1,55 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Folders that come with the package: the bundles, and the overlays in ``configs``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+__all__ = ["copy_bundle", "shipped_folder"]
+
+_PACKAGE = Path(__file__).parent
+# Beside these may lie prompts that were tuned, data that was made and results of runs.
+_BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/README.md")
+
+
+def shipped_folder(name: str) -> Path:
+    """Where a folder such as ``bundles/anomalyclip`` or ``configs`` lies.
+
+    Args:
+        name: the folder's place in the repository.
+
+    Returns:
+        the folder of that name in the working directory; else the one in the installed package, into which the build
+        puts it; else the one beside the package, in a repository.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for parent in (Path(), _PACKAGE, _PACKAGE.parent):
+        if (parent / name).is_dir():
+            return parent / name
+    raise FileNotFoundError(f"There is no folder {name!r}, neither here nor with the package: install it again.")
+
+
+def copy_bundle(name: str, target: Path) -> None:
+    """Copy what a bundle was shipped with, and nothing that use has added.
+
+    Args:
+        name: "anomalyclip" or "anomalyclip_demo".
+        target: folder for its files.
+    """
+    bundle = shipped_folder(f"bundles/{name}")
+    for source in (path for pattern in _BUNDLE_FILES for path in bundle.glob(pattern)):
+        copy = target / source.relative_to(bundle)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)

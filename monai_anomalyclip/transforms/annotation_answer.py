@@ -1,0 +1,115 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What an annotation server sends to its clients in the place of the plain mask."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config.type_definitions import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
+from torch import Tensor
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.transforms.intensity import plain_tensor
+
+__all__ = ["DISPLAYS", "AnnotationAnswerD", "AnnotationAnswerDict", "AnnotationAnswerd"]
+
+DISPLAYS = ("mask", "levels", "heat map")
+"""What clients can be shown, the default first."""
+
+# Axes of a DICOM picture without a position: columns towards the patient's left, rows towards posterior (RAS).
+_NOMINAL_AFFINE = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+
+
+class AnnotationAnswerd(MapTransform):
+    """Turn the mask of an item that MONAI Label asks for into what its client is to show.
+
+    ``"mask"``: uint8, 1 where the map reaches the threshold. ``"levels"``: uint8, the number of `levels` that the map
+    reaches, so that clients which show labels alone show a heat map in steps. ``"heat map"``: the map itself, float32
+    in [0, 1] for a volume; for a picture uint8, 255 times the map, since PNG and JPEG files hold no fractions.
+
+    The axes become MONAI's, which MONAI Label writes files from: (1, W, H) for a picture, (1, W, H, 1) for a DICOM
+    picture, whose results are stored as a volume. The image's ``spatial_shape``, which MONAI Label resizes to, is
+    changed to match. ``result``, which the server returns as JSON, says that all this is for research only.
+
+    Items that MONAI Label does not ask for stay as they are: they lack `request_key`.
+
+    Args:
+        keys: key of the mask, (1, H, W) or (1, X, Y, Z); replaced.
+        map_key: key of the anomaly map in [0, 1], of the mask's shape.
+        image_key: key of the image, whose metadata tell a picture from a volume.
+        display: one of :data:`DISPLAYS`; of a list, which MONAI Label sends for what was not chosen, the first.
+        levels: ascending values in (0, 1] where a step begins.
+        request_key: what MONAI Label puts into its items, and nobody else.
+
+    Raises:
+        ValueError: there is no such display, or the levels do not ascend within (0, 1].
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        map_key: str = "anomaly_map",
+        image_key: str = "image",
+        display: str | Sequence[str] = "mask",
+        levels: Sequence[float] = (0.5, 0.75, 0.9),
+        request_key: str = "image_path",
+    ) -> None:
+        super().__init__(keys)
+        chosen = display if isinstance(display, str) else (*display, "")[0]
+        if chosen not in DISPLAYS:
+            raise ValueError(f"display must be one of {', '.join(map(repr, DISPLAYS))}, got {display!r}.")
+        self.levels = [float(level) for level in levels]
+        if not self.levels or self.levels != sorted(set(self.levels)) or not 0 < self.levels[0] <= self.levels[-1] <= 1:
+            raise ValueError(f"levels must ascend within (0, 1], got {list(levels)!r}.")
+        self.display = chosen
+        self.map_key = map_key
+        self.image_key = image_key
+        self.request_key = request_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of the item with its answer."""
+        item = dict(data)
+        if self.request_key not in item:
+            return item
+        image = item[self.image_key]
+        meta = image.meta if isinstance(image, MetaTensor) else {}
+        picture = image.ndim == 3
+        for key in self.keys:
+            shown = self._shown(plain_tensor(item[key]), plain_tensor(item[self.map_key]), picture)
+            affine = image.affine if isinstance(image, MetaTensor) else None
+            if picture:
+                shown = shown.transpose(-1, -2)
+                if meta.get("native_slices"):  # as of DICOM, which pictures from other files lack
+                    shown, affine = shown[..., None], _NOMINAL_AFFINE
+            item[key] = MetaTensor(shown.contiguous(), affine=affine)
+            item[self.image_key] = MetaTensor(
+                plain_tensor(image), meta={**meta, "spatial_shape": torch.tensor(shown.shape[1:]).numpy()}
+            )
+        item["result"] = {**item.get("result", {}), "display": self.display, "note": RESEARCH_USE_ONLY}
+        return item
+
+    def _shown(self, mask: Tensor, anomaly_map: Tensor, picture: bool) -> Tensor:
+        if self.display == "mask":
+            return mask.to(torch.uint8)
+        if self.display == "heat map":
+            return (255 * anomaly_map).round().to(torch.uint8) if picture else anomaly_map.float()
+        steps = torch.zeros(anomaly_map.shape, dtype=torch.uint8)
+        for level in self.levels:
+            steps += (anomaly_map >= level).to(torch.uint8)
+        return steps
+
+
+AnnotationAnswerD = AnnotationAnswerDict = AnnotationAnswerd

@@ -1,0 +1,266 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""CLIP pre-processing: pictures and masks to the square the network sees, equal to the published implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as tvf
+from monai.config.type_definitions import KeysCollection, NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms.transform import MapTransform, Transform
+from monai.transforms.utils import scale_affine
+from monai.utils.misc import ensure_tuple_rep
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from monai_anomalyclip.transforms.intensity import INTEGER_FULL_SCALE, check_unit_range, plain_tensor
+
+__all__ = [
+    "CLIPMaskPreprocess",
+    "CLIPMaskPreprocessD",
+    "CLIPMaskPreprocessDict",
+    "CLIPMaskPreprocessd",
+    "CLIPPreprocess",
+    "CLIPPreprocessD",
+    "CLIPPreprocessDict",
+    "CLIPPreprocessd",
+    "clip_normalize_resize",
+    "image_size_pair",
+    "resized_meta",
+]
+
+
+def image_size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Read an image size, given as one side of a square or as (H, W).
+
+    Raises:
+        ValueError: not one or two positive whole numbers.
+    """
+    sides = list(image_size) if isinstance(image_size, Sequence) else [image_size]
+    if len(sides) not in (1, 2) or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise ValueError(f"image_size must be a positive whole number or a pair (H, W) of them, got {image_size!r}.")
+    height, width = ensure_tuple_rep(sides if len(sides) == 2 else sides[0], 2)
+    return height, width
+
+
+def clip_normalize_resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Squash images to the network's input size (aspect not kept) and normalise them with CLIP's mean and std.
+
+    Args:
+        image: (B, 3, H, W) or (3, H, W), float in [0, 1] or uint8; or gray with one channel, which is repeated.
+        size: (H, W) of the result.
+
+    Returns:
+        (B, 3, *size) or (3, *size), float32, on the image's device: antialiased bicubic, clamped to [0, 1] as PIL does
+        (bicubic interpolation overshoots), normalised.
+    """
+    exact = image if image.dtype == torch.uint8 else image.float()
+    resized = tvf.resize(exact, list(size), interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+    return _normalize(resized.expand(*resized.shape[:-3], 3, -1, -1))  # gray is resized once, not three times
+
+
+def resized_meta(result: Tensor, source: Any) -> Tensor:
+    """Give a resized picture (C, h, w) the metadata of its source (C, H, W), with the affine scaled to the new size.
+
+    A source without metadata leaves the result as it is.
+    """
+    if not isinstance(source, MetaTensor):
+        return result
+    affine = source.affine
+    scale = to_affine_nd(affine.shape[-1] - 1, scale_affine(tuple(source.shape[-2:]), tuple(result.shape[-2:])))
+    meta: Tensor = MetaTensor(result).copy_meta_from(source)
+    meta.affine = affine @ torch.as_tensor(scale, dtype=affine.dtype)  # type: ignore[attr-defined]
+    return meta
+
+
+class CLIPPreprocess(Transform):
+    """Turn a picture into the network's input, (3, S, S) float32, normalised with CLIP's mean and std.
+
+    PIL images of any mode: the EXIF rotation is applied; 16- and 32-bit gray (``I;16``, ``I``) is divided by 65535;
+    float gray (``F``) is divided by 1, 255 or 65535, the smallest that holds its maximum; all others are converted
+    to RGB, alpha dropped, not composited, as CLIP's own pre-processing does.
+
+    Arrays and tensors (C, H, W), C = 1 (gray), 3 (RGB) or 4 (RGBA, alpha dropped): uint8 in 0..255, uint16 in 0..65535,
+    or float in [0, 1].
+
+    A MetaTensor stays one, with its affine scaled to the new pixel size; everything else becomes a plain tensor.
+
+    Args:
+        image_size: side S of the result, or (H, W).
+
+    Raises:
+        ValueError: the image size is not positive.
+    """
+
+    def __init__(self, image_size: int | Sequence[int]) -> None:
+        self.size = image_size_pair(image_size)
+
+    def __call__(self, img: Image.Image | NdarrayOrTensor) -> Tensor:
+        """Pre-process one picture.
+
+        Raises:
+            ValueError: wrong rank or number of channels, another integer type, values out of range, NaN or infinite.
+        """
+        if isinstance(img, Image.Image):
+            picture = _pil_picture(img)
+            if isinstance(picture, Image.Image):
+                # PIL's own resize: to the last bit what the published implementation does.
+                resized = tvf.resize(picture, list(self.size), interpolation=tvf.InterpolationMode.BICUBIC)
+                return _normalize(tvf.pil_to_tensor(resized))
+            return clip_normalize_resize(picture, self.size)
+        return resized_meta(clip_normalize_resize(_array_picture(img), self.size), img)
+
+
+class CLIPPreprocessd(MapTransform):
+    """Dictionary form of :class:`CLIPPreprocess`.
+
+    Args:
+        keys: keys of the pictures.
+        image_size: side S of the result, or (H, W).
+        allow_missing_keys: do not raise when a key is missing.
+    """
+
+    def __init__(self, keys: KeysCollection, image_size: int | Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.preprocess = CLIPPreprocess(image_size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of the item with the pictures pre-processed."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.preprocess(item[key])
+        return item
+
+
+class CLIPMaskPreprocess(Transform):
+    """Turn a mask into (1, S, S) float32 of 0 (normal) and 1 (anomaly), as published: > 0, bilinear resize, > 0.5.
+
+    Masks are PIL images of any mode (every pixel with a colour other than black that is not fully transparent is
+    anomaly; the EXIF rotation is applied) or arrays and tensors (H, W) or (1, H, W) (every value > 0 is anomaly).
+    The resize is antialiased with 8-bit rounding, as PIL's. A MetaTensor stays one, with its affine scaled.
+
+    Args:
+        image_size: side S of the result, or (H, W).
+
+    Raises:
+        ValueError: the image size is not positive.
+    """
+
+    def __init__(self, image_size: int | Sequence[int]) -> None:
+        self.size = image_size_pair(image_size)
+
+    def __call__(self, mask: Image.Image | NdarrayOrTensor) -> Tensor:
+        """Pre-process one mask.
+
+        Raises:
+            ValueError: wrong rank or number of channels, NaN.
+        """
+        marked = _pil_mask(mask) if isinstance(mask, Image.Image) else _array_mask(mask)
+        white = marked.to(torch.uint8)[None] * 255
+        resized = tvf.resize(white, list(self.size), interpolation=tvf.InterpolationMode.BILINEAR, antialias=True)
+        return resized_meta((resized > 127).float(), mask)
+
+
+class CLIPMaskPreprocessd(MapTransform):
+    """Dictionary form of :class:`CLIPMaskPreprocess`.
+
+    Args:
+        keys: keys of the masks.
+        image_size: side S of the result, or (H, W).
+        allow_missing_keys: do not raise when a key is missing (a normal item may have no mask).
+    """
+
+    def __init__(self, keys: KeysCollection, image_size: int | Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.preprocess = CLIPMaskPreprocess(image_size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of the item with the masks pre-processed."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.preprocess(item[key])
+        return item
+
+
+def _normalize(resized: Tensor) -> Tensor:
+    unit = tvf.to_dtype(resized, torch.float32, scale=True).clamp(0, 1)
+    normalized: Tensor = tvf.normalize(unit, mean=list(OPENAI_DATASET_MEAN), std=list(OPENAI_DATASET_STD))
+    return normalized
+
+
+def _pil_picture(img: Image.Image) -> Image.Image | Tensor:
+    """An upright RGB image, or (3, H, W) in [0, 1] for gray of more than 8 bits."""
+    upright = ImageOps.exif_transpose(img)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        gray = plain_tensor(np.asarray(upright)).float()
+        low, high = float(gray.min()), float(gray.max())
+        scales = [scale for scale in (1.0, 255.0, 65535.0) if high <= scale] if upright.mode == "F" else [65535.0]
+        if not (scales and low >= 0 and high <= scales[0]):
+            raise ValueError(
+                f"A PIL image of mode {upright.mode} must hold values in 0..65535, got [{low:g}, {high:g}]: "
+                "scale it to [0, 1] and pass it as an array."
+            )
+        return (gray / scales[0]).expand(3, -1, -1)
+    if upright.mode == "La":  # the one mode that PIL cannot convert in one step
+        upright = upright.convert("LA")
+    if "transparency" in upright.info:  # PIL warns about palettes with transparency that skip RGBA
+        upright = upright.convert("RGBA")
+    return upright.convert("RGB")
+
+
+def _array_picture(img: NdarrayOrTensor) -> Tensor:
+    """(3, H, W), uint8 or float in [0, 1], checked."""
+    picture = plain_tensor(img)
+    if picture.ndim != 3 or picture.shape[0] not in (1, 3, 4) or picture.numel() == 0:
+        raise ValueError(
+            f"Expected a picture (C, H, W) with 1 (gray), 3 (RGB) or 4 (RGBA) channels first, got shape "
+            f"{tuple(picture.shape)}."
+        )
+    picture = picture[:3].expand(3, -1, -1)
+    if picture.dtype == torch.uint8:
+        return picture
+    if picture.dtype in INTEGER_FULL_SCALE:
+        return picture.float() / INTEGER_FULL_SCALE[picture.dtype]
+    check_unit_range(picture)
+    return picture
+
+
+def _pil_mask(mask: Image.Image) -> Tensor:
+    upright = ImageOps.exif_transpose(mask)
+    if upright.mode in ("1", "L", "F") or upright.mode.startswith("I"):
+        return _array_mask(np.asarray(upright))
+    if upright.mode == "La":
+        upright = upright.convert("LA")
+    rgba = np.asarray(upright.convert("RGBA"))
+    return torch.from_numpy(rgba[..., :3].any(axis=-1) & (rgba[..., 3] > 0))
+
+
+def _array_mask(mask: NdarrayOrTensor) -> Tensor:
+    """(H, W) bool, checked."""
+    values = plain_tensor(mask)
+    if values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 2 or values.numel() == 0:
+        raise ValueError(f"Expected a mask (H, W) or (1, H, W), got shape {tuple(values.shape)}.")
+    if values.is_floating_point() and values.isnan().any():
+        raise ValueError("The mask holds NaN: write 0 for normal pixels and 1 for anomalous ones.")
+    return values.double() > 0  # torch cannot compare uint16
+
+
+CLIPPreprocessD = CLIPPreprocessDict = CLIPPreprocessd
+CLIPMaskPreprocessD = CLIPMaskPreprocessDict = CLIPMaskPreprocessd

@@ -1,0 +1,216 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Bring a loaded frame or volume to [0, 1], the range every later step expects."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config.type_definitions import KeysCollection, NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
+from torch import Tensor
+
+from monai_anomalyclip.transforms.intensity_presets import (
+    LOWER,
+    PRESETS,
+    UPPER,
+    IntensityChoice,
+    check_preset,
+    choose_preset,
+    percentile_limits,
+    scale_,
+    window_limits,
+)
+
+__all__ = [
+    "INTEGER_FULL_SCALE",
+    "ScaleIntensityForCLIP",
+    "ScaleIntensityForCLIPD",
+    "ScaleIntensityForCLIPDict",
+    "ScaleIntensityForCLIPd",
+    "check_unit_range",
+    "plain_tensor",
+]
+
+INTEGER_FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+"""The value that stands for white in the integer types pictures are stored in."""
+
+# Values computed in float32 may leave [0, 1] by rounding; anything beyond this was never in [0, 1].
+_ROUNDING = 1e-5
+
+
+def plain_tensor(array: NdarrayOrTensor) -> Tensor:
+    """View an array or a MetaTensor as a tensor without metadata, of the same data type.
+
+    MONAI's conversion turns uint16 arrays into int32, which hides that they are pictures. Arrays in foreign byte order
+    (big-endian NIfTI and TIFF), with negative strides or read-only are copied, since torch does not take them.
+    """
+    if isinstance(array, Tensor):
+        plain: Tensor = convert_to_tensor(array, track_meta=False)
+        return plain
+    native = np.asarray(array)
+    return torch.from_numpy(np.require(native, native.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def check_unit_range(image: Tensor) -> None:
+    """Refuse an image that is not float in [0, 1].
+
+    Raises:
+        ValueError: another data type, NaN, infinite values, or values out of range.
+    """
+    if not image.is_floating_point():
+        raise ValueError(f"The image must be float in [0, 1], got {image.dtype}: use ScaleIntensityForCLIPd first.")
+    low, high = (float(extreme) for extreme in image.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("The image holds NaN or infinite values: use ScaleIntensityForCLIPd first.")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise ValueError(
+            f"A float image must lie in [0, 1], got [{low:g}, {high:g}]: use ScaleIntensityForCLIPd first, or load "
+            "pictures as uint8."
+        )
+
+
+class ScaleIntensityForCLIP(Transform):
+    """Scale a frame or a volume to [0, 1] float32; shape, metadata and container type are kept.
+
+    What is done depends on the data type:
+
+    - uint8 and uint16 (pictures): divided by 255 or 65535.
+    - anything else (raw intensities, such as an MR volume): clipped to two percentiles of the foreground, which map to
+      0 and 1, or seen through the CT window that is asked for. Foreground is every finite voxel above the image's
+      minimum. The percentiles are taken once over the whole volume: taken per slice they would make empty slices look
+      abnormal.
+    - images that a reader has scaled already, as their meta ``intensity`` tells (DICOM): only checked, and divided by
+      255 if they are uint8.
+
+    Voxels that are NaN or infinite become background (0), with a warning that states their share. A constant image
+    becomes zeros, with a warning. When the two percentiles coincide (a foreground of one value), the image's minimum
+    and maximum take their place.
+
+    What was done is recorded in the meta ``intensity`` of a MetaTensor, as JSON of an
+    :class:`~monai_anomalyclip.transforms.intensity_presets.IntensityChoice`.
+
+    Args:
+        lower: percentile of the foreground that maps to 0.
+        upper: percentile of the foreground that maps to 1.
+        preset: a CT window by its name (for raw volumes in Hounsfield units), or ``"auto"`` or ``"percentile"``.
+
+    Raises:
+        ValueError: the percentiles are not 0 <= lower < upper <= 100, or there is no such preset.
+    """
+
+    def __init__(self, lower: float = LOWER, upper: float = UPPER, preset: str = "auto") -> None:
+        if not 0 <= lower < upper <= 100:
+            raise ValueError(f"Percentiles must satisfy 0 <= lower < upper <= 100, got lower={lower}, upper={upper}.")
+        self.lower = lower
+        self.upper = upper
+        self.preset = check_preset(preset)
+
+    def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
+        """Scale one image of any shape.
+
+        Raises:
+            ValueError: the image is empty, complex, has no finite voxel, is recorded as scaled but is not in [0, 1],
+                or has no window of its own where ``"dicom"`` is asked for.
+        """
+        raw = plain_tensor(img)
+        if raw.is_complex() or raw.numel() == 0:
+            raise ValueError(
+                f"Only images of real numbers with at least one voxel can be scaled, got {raw.dtype} of shape "
+                f"{tuple(raw.shape)}: take the magnitude of complex data first."
+            )
+        record = img.meta.get("intensity") if isinstance(img, MetaTensor) else None
+        full_scale = INTEGER_FULL_SCALE.get(raw.dtype)
+        if record:
+            self._check_record(record)
+            scaled = raw.float() / full_scale if full_scale else raw.float()
+            check_unit_range(scaled)
+        elif full_scale:
+            choice = choose_preset("", requested=self.preset, picture=True).with_limits(0.0, full_scale)
+            for warning in choice.warnings:
+                warnings.warn(warning, stacklevel=2)
+            scaled, record = raw.float() / full_scale, choice.to_json()
+        else:
+            choice = choose_preset("", requested=self.preset)
+            scaled, choice = self._scale(raw.to(torch.float32, copy=True), choice)
+            record = choice.to_json()
+        result: NdarrayOrTensor = convert_to_dst_type(scaled, img, dtype=torch.float32)[0]
+        if isinstance(result, MetaTensor):
+            result.meta = {**result.meta, "intensity": record}
+        return result
+
+    def _check_record(self, record: str) -> None:
+        try:
+            done = json.loads(record)["preset"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"The image's meta 'intensity' is no record of a scaling: {record!r}; delete it to scale the image."
+            ) from error
+        if self.preset not in ("auto", done) and done != "none":
+            warnings.warn(
+                f"The image is already scaled with preset {done}; {self.preset} is not applied: give it to the reader.",
+                stacklevel=3,
+            )
+
+    def _scale(self, image: Tensor, choice: IntensityChoice) -> tuple[Tensor, IntensityChoice]:
+        """Scale a float32 image in place."""
+        finite = image.isfinite()
+        share = 1 - int(finite.sum()) / image.numel()
+        limits = percentile_limits(image, self.lower, self.upper)  # also refuses images without finite voxels
+        if share:
+            warnings.warn(f"{share:.2%} of the voxels are NaN or infinite; they are taken as background.", stacklevel=3)
+        if choice.preset in PRESETS:
+            limits = window_limits(*PRESETS[choice.preset])
+        elif limits[0] == limits[1]:
+            constant = f"The image is constant (value {limits[0]:g}); it is scaled to zeros."
+            warnings.warn(constant, stacklevel=3)
+            return image.zero_(), choice.with_limits(*limits, constant)
+        return scale_(image, *limits).masked_fill_(~finite, 0), choice.with_limits(*limits)
+
+
+class ScaleIntensityForCLIPd(MapTransform):
+    """Dictionary form of :class:`ScaleIntensityForCLIP`.
+
+    Args:
+        keys: keys of the images to scale.
+        lower: percentile of the foreground that maps to 0.
+        upper: percentile of the foreground that maps to 1.
+        allow_missing_keys: do not raise when a key is missing.
+        preset: a CT window by its name (for raw volumes in Hounsfield units), or ``"auto"`` or ``"percentile"``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        lower: float = LOWER,
+        upper: float = UPPER,
+        allow_missing_keys: bool = False,
+        preset: str = "auto",
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scale = ScaleIntensityForCLIP(lower, upper, preset)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Return a copy of the item with the images scaled."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.scale(item[key])
+        return item
+
+
+ScaleIntensityForCLIPD = ScaleIntensityForCLIPDict = ScaleIntensityForCLIPd

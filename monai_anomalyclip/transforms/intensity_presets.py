@@ -1,0 +1,290 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which intensities become black and white: named CT windows, percentiles of the foreground, and how one is chosen."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+from torch import Tensor
+
+__all__ = [
+    "PRESETS",
+    "PRESET_NAMES",
+    "RADIOGRAPHS",
+    "IntensityChoice",
+    "Window",
+    "apply_window",
+    "check_preset",
+    "choose_preset",
+    "percentile_limits",
+    "scale_",
+    "window_limits",
+]
+
+
+class Window(NamedTuple):
+    """A display window: its width and level (centre), in Hounsfield units for CT."""
+
+    width: float
+    level: float
+
+
+PRESETS: dict[str, Window] = {
+    "ct-brain": Window(80, 40),
+    "ct-subdural": Window(200, 75),
+    "ct-bone": Window(1800, 400),
+    "ct-lung": Window(1500, -600),
+    "ct-soft": Window(400, 40),
+    "ct-liver": Window(160, 60),
+    "ct-mediastinum": Window(350, 50),
+}
+"""Customary CT windows in Hounsfield units."""
+
+PRESET_NAMES = ("auto", *PRESETS, "percentile", "dicom")
+"""What can be asked for: ``"auto"`` (see `choose_preset`), a window, ``"percentile"``, the file's own window."""
+
+RADIOGRAPHS = ("CR", "DX", "MG", "IO", "PX")
+"""Modalities whose images are shown in the window of the file."""
+
+LOWER, UPPER = 0.5, 99.5
+"""The percentiles of the foreground that become black and white."""
+
+# What a word of the body part or of a protocol says about the windows that suit. A word of several windows does not
+# decide alone, but rules the others out.
+_KEYWORDS: dict[str, frozenset[str]] = {
+    word: frozenset(presets)
+    for words, presets in (
+        ("HEAD BRAIN SKULL CRANIUM CEREBRUM NEURO", ("ct-brain",)),
+        ("SUBDURAL", ("ct-subdural",)),
+        ("BONE BONES OSSEOUS", ("ct-bone",)),
+        ("LUNG LUNGS PULMONARY", ("ct-lung",)),
+        ("MEDIASTINUM MEDIASTINAL", ("ct-mediastinum",)),
+        ("LIVER HEPATIC", ("ct-liver",)),
+        ("CHEST THORAX", ("ct-lung", "ct-mediastinum")),
+        ("ABDOMEN ABDOMINAL ABDOMENPELVIS ABDPELV", ("ct-soft", "ct-liver")),
+        ("PELVIS PELVIC NECK", ("ct-soft",)),
+    )
+    for word in words.split()
+}
+_CHUNK = 2**22
+_SAMPLE = 2**23
+
+
+@dataclass(frozen=True)
+class IntensityChoice:
+    """How the intensities of one image are brought to [0, 1], for the record beside its results.
+
+    Args:
+        preset: a name of :data:`PRESETS`, ``"percentile"``, ``"dicom"``, or ``"none"`` for pictures, which are left as
+            they are.
+        width: width of the window, or None.
+        level: level of the window, or None.
+        reason: a sentence that says why, without any text of the file.
+        warnings: sentences about what may be wrong with it.
+        low: the value that became 0, or None before it is known and where it is not one value.
+        high: the value that became 1, likewise.
+    """
+
+    preset: str
+    width: float | None
+    level: float | None
+    reason: str
+    warnings: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    def with_limits(self, low: float | None, high: float | None, *warnings: str) -> IntensityChoice:
+        """A copy with the limits filled in and warnings added."""
+        return replace(self, low=low, high=high, warnings=(*self.warnings, *warnings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, fit for JSON."""
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+    def to_json(self) -> str:
+        """All fields as one JSON string, the form in which an image's metadata carry it."""
+        return json.dumps(self.to_dict())
+
+
+def check_preset(name: str) -> str:
+    """Return the name of a preset.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if name not in PRESET_NAMES:
+        raise ValueError(f"There is no intensity preset {name!r}: choose one of {', '.join(PRESET_NAMES)}.")
+    return name
+
+
+def choose_preset(
+    modality: str,
+    body_part: str = "",
+    descriptions: Iterable[str] = (),
+    requested: str = "auto",
+    has_voi: bool = False,
+    *,
+    picture: bool = False,
+    hounsfield: bool = True,
+) -> IntensityChoice:
+    """Choose how to scale one image or series.
+
+    What was requested wins. Else, by modality: CT gets the window that body part and descriptions name, if they name
+    exactly one, otherwise ``ct-soft`` with a warning; radiographs (CR, DX, MG, IO, PX) the file's own window if there
+    is one; all others, and what has no modality, percentiles. Pictures (8-bit colour, ultrasound) are left as they are.
+
+    Args:
+        modality: DICOM modality code, or empty when there is none (NIfTI).
+        body_part: Body Part Examined.
+        descriptions: protocol name and series and study description; they are searched for words, never quoted.
+        requested: one of :data:`PRESET_NAMES`.
+        has_voi: the file has a usable window or VOI LUT of its own.
+        picture: the image is made for the eye already.
+        hounsfield: the values of a CT are Hounsfield units, as far as the file tells.
+
+    Raises:
+        ValueError: an unknown preset, or ``"dicom"`` for an image without a window of its own.
+    """
+    check_preset(requested)
+    if picture:
+        warning = f"The intensity preset {requested} does not apply to pictures and was not used."
+        return IntensityChoice(
+            "none", None, None, "Pictures are used as they are.", () if requested == "auto" else (warning,)
+        )
+    if requested == "dicom" and not has_voi:
+        raise ValueError(
+            "The intensity preset 'dicom' needs a usable window in the file and there is none: use 'auto' or "
+            "'percentile'."
+        )
+    if requested in PRESETS:
+        warnings = []
+        if modality not in ("", "CT"):
+            warnings.append(f"The window {requested} is meant for CT, but the image is of another modality.")
+        elif not hounsfield:
+            warnings.append(
+                f"The window {requested} is in Hounsfield units, but the file does not say that its values are."
+            )
+        return IntensityChoice(requested, *PRESETS[requested], "The preset was requested.", tuple(warnings))
+    if requested != "auto":
+        return IntensityChoice(requested, None, None, "The preset was requested.")
+
+    if modality == "CT":
+        return _choose_window(f"{body_part} {' '.join(descriptions)}", hounsfield)
+    if modality in RADIOGRAPHS and has_voi:
+        return IntensityChoice("dicom", None, None, "Radiographs are shown in the window of the file.")
+    warnings = []
+    if modality == "PT":
+        warnings.append("PET values are scaled by percentiles and not converted to uptake values (SUV).")
+    reason = "Percentiles of the whole image, since its modality has no fixed scale."
+    return IntensityChoice("percentile", None, None, reason, tuple(warnings))
+
+
+def _choose_window(text: str, hounsfield: bool) -> IntensityChoice:
+    if not hounsfield:
+        reason = "Percentiles, since the file does not tell that the values of this CT are Hounsfield units."
+        return IntensityChoice("percentile", None, None, reason, ("CT without Hounsfield units: no window applies.",))
+    named = [_KEYWORDS[word] for word in re.split(r"[^A-Z0-9]+", text.upper()) if word in _KEYWORDS]
+    suited = frozenset.intersection(*named) if named else frozenset()
+    # The abdomen alone leaves the choice between two, of which the wider one is customary.
+    chosen = "ct-soft" if "ct-soft" in suited else next(iter(suited)) if len(suited) == 1 else None
+    if chosen:
+        return IntensityChoice(chosen, *PRESETS[chosen], "The window that body part and descriptions call for.")
+    reason = "The default window for CT, since body part and descriptions do not name one region."
+    warning = f"The region is not known or not one: give a preset ({', '.join(PRESETS)}) if ct-soft does not suit."
+    return IntensityChoice("ct-soft", *PRESETS["ct-soft"], reason, (warning,))
+
+
+def window_limits(width: float, level: float) -> tuple[float, float]:
+    """The values at which the linear window of DICOM PS3.3 C.11.2.1.2.1 reaches 0 and 1.
+
+    The level lies half a unit off the middle and the width counts the values inside, both ends included: for integers,
+    a window of width 256 and level 128 runs from 0 to 255. A width of 1 is a step.
+
+    Raises:
+        ValueError: the width is below 1.
+    """
+    if not width >= 1:
+        raise ValueError(f"The width of a linear window must be at least 1, got {width}.")
+    return level - 0.5 - (width - 1) / 2, level - 0.5 + (width - 1) / 2
+
+
+def scale_(values: Tensor, low: float, high: float) -> Tensor:
+    """Map `low` to 0 and `high` to 1 and clip, in place; NaN stay. Equal limits make a step above them."""
+    return values.sub_(low).div_(max(high - low, 1e-6)).clamp_(0, 1)
+
+
+def apply_window(values: NdarrayOrTensor, width: float, level: float) -> Tensor:
+    """Values seen through the linear window of DICOM PS3.3 C.11.2.1.2.1 (see :func:`window_limits`).
+
+    Args:
+        values: any shape, rescaled to the window's unit.
+        width: at least 1.
+        level: centre.
+
+    Returns:
+        float32 in [0, 1], of the same shape.
+
+    Raises:
+        ValueError: the width is below 1.
+    """
+    copy = torch.as_tensor(values).to(torch.float32, copy=True)
+    return scale_(copy, *window_limits(width, level))
+
+
+def percentile_limits(values: Tensor, lower: float = LOWER, upper: float = UPPER) -> tuple[float, float]:
+    """The two percentiles of the foreground, which are to become 0 and 1.
+
+    Foreground is every finite value above the smallest. Beyond 8 million values the percentiles are those of every
+    n-th one, so that memory stays bounded. When they coincide, minimum and maximum take their place.
+
+    Args:
+        values: any shape; contiguous, or it is copied.
+        lower: percentile that maps to 0.
+        upper: percentile that maps to 1.
+
+    Returns:
+        (low, high); equal if, and only if, all finite values are.
+
+    Raises:
+        ValueError: no value is finite.
+    """
+    flat = values.flatten()
+    minimum, maximum = math.inf, -math.inf
+    for start in range(0, len(flat), _CHUNK):
+        chunk = _finite(flat[start : start + _CHUNK])
+        if len(chunk):
+            low, high = (float(extreme) for extreme in chunk.aminmax())
+            minimum, maximum = min(minimum, low), max(maximum, high)
+    if minimum > maximum:
+        raise ValueError("All voxels are NaN or infinite: the image holds nothing to look at.")
+    # An odd stride, since an even one could miss every second column.
+    stride = 1 if len(flat) <= _SAMPLE else -(-len(flat) // _SAMPLE) | 1
+    sample = flat[::stride]
+    foreground = _finite(sample[sample > minimum])
+    if not len(foreground):
+        return minimum, maximum
+    # MONAI's percentile also works beyond the 16 million values at which torch.quantile gives up.
+    low, high = torch.as_tensor(percentile(foreground, [lower, upper])).tolist()
+    return (low, high) if low < high else (minimum, maximum)
+
+
+def _finite(values: Tensor) -> Tensor:
+    finite = values.isfinite()
+    return values if finite.all() else values[finite]

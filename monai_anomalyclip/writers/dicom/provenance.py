@@ -1,0 +1,206 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which algorithm made an object, with which settings: what every written DICOM object says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import highdicom as hd
+import monai
+import torch
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+import monai_anomalyclip
+from monai_anomalyclip.data.dicom.series import DicomSeries
+
+__all__ = ["Provenance", "derived_uid", "series_description"]
+
+_MANUFACTURER = "monai_anomalyclip authors"
+_MODEL = "monai_anomalyclip (research)"
+_FAMILY = codes.DCM.ArtificialIntelligence  # 123110
+_LARGEST_NUMBER = 2**31 - 1  # of Series Number, an integer string
+_LONGEST_PARAMETERS = 10240  # of Algorithm Parameters, a long text
+_SERIES_NUMBER_OFFSETS = {"segmentation": 1000, "report": 2000, "parametric map": 3000, "secondary capture": 4000}
+
+
+def _versions() -> tuple[str, ...]:
+    return (
+        f"monai_anomalyclip {monai_anomalyclip.__version__}",
+        f"torch {torch.__version__}",
+        f"monai {monai.__version__}",
+    )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Algorithm, settings and software behind an object, as the DICOM attributes that carry them.
+
+    Args:
+        prompts_sha256: 64 hexadecimal digits, the SHA-256 of the file of learned prompts.
+        backbone: name of the CLIP model, such as ``"ViT-L-14-336"``.
+        parameters: further settings by name; nothing of the input belongs here (no paths, no header text).
+        algorithm_name: Algorithm Name.
+        algorithm_version: Algorithm Version.
+        software_versions: each at most 64 characters; by default ours, torch's and MONAI's.
+        deterministic: derive all UIDs from source series and settings, so that a second run gives the same ones; for
+            tests and audits. An archive refuses, or worse merges, two different objects with one UID: leave it off
+            elsewhere.
+
+    Raises:
+        ValueError: a text is empty, too long for its attribute, or not printable ASCII; not a SHA-256.
+    """
+
+    prompts_sha256: str
+    backbone: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    algorithm_name: str = "AnomalyCLIP"
+    algorithm_version: str = monai_anomalyclip.__version__
+    software_versions: tuple[str, ...] = field(default_factory=_versions)
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.prompts_sha256):
+            raise ValueError(f"prompts_sha256 must be 64 lower-case hexadecimal digits, got {self.prompts_sha256!r}.")
+        for text in (self.backbone, self.algorithm_name, self.algorithm_version, *self.software_versions):
+            if not (0 < len(text) <= 64 and text.isascii() and text.isprintable() and "\\" not in text):
+                raise ValueError(
+                    f"Names and versions must be 1 to 64 printable ASCII characters without backslash, got {text!r}."
+                )
+        if not self.software_versions:
+            raise ValueError("At least one software version is needed, got none.")
+        length = sum(len(f"{name}={value},") for name, value in self._settings.items())
+        if length > _LONGEST_PARAMETERS:
+            raise ValueError(
+                f"The parameters take {length} characters, DICOM allows {_LONGEST_PARAMETERS}: give fewer."
+            )
+
+    @cached_property
+    def configuration_hash(self) -> str:
+        """SHA-256 of all fields but `deterministic`, as hexadecimal digits."""
+        fields: list[Any] = [self.algorithm_name, self.algorithm_version, self.software_versions, self._settings]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def equipment(self) -> dict[str, Any]:
+        """Manufacturer, model, serial number and software versions, as highdicom's classes take them."""
+        return {
+            "manufacturer": _MANUFACTURER,
+            "manufacturer_model_name": _MODEL,
+            "device_serial_number": self.configuration_hash[:16],
+            "software_versions": self.software_versions,
+        }
+
+    def algorithm_identification(self) -> hd.AlgorithmIdentificationSequence:
+        """Algorithm Identification macro (DICOM PS3.3 section 10.16), for images."""
+        return hd.AlgorithmIdentificationSequence(
+            name=self.algorithm_name,
+            family=_FAMILY,
+            version=self.algorithm_version,
+            source=_MANUFACTURER,
+            parameters=self._settings,
+        )
+
+    def report_algorithm(self) -> hd.sr.AlgorithmIdentification:
+        """Algorithm Identification template (TID 4019), for structured reports."""
+        return hd.sr.AlgorithmIdentification(
+            name=self.algorithm_name,
+            version=self.algorithm_version,
+            parameters=[f"{name}={value}" for name, value in self._settings.items()],
+            family=_FAMILY,
+            manufacturer=_MANUFACTURER,
+        )
+
+    def contributing_equipment(self) -> hd.ContributingEquipment:
+        """Item of the Contributing Equipment Sequence that says that we processed the images."""
+        return hd.ContributingEquipment(
+            purpose_of_reference=codes.DCM.ProcessingEquipment,  # 109102
+            contribution_description=f"Anomaly detection. {monai_anomalyclip.RESEARCH_USE_ONLY}",
+            **self.equipment,
+        )
+
+    def device_uid(self) -> str:
+        """UID of this software in this configuration; always the same."""
+        return derived_uid(self.configuration_hash)
+
+    def uid(self, series: DicomSeries, what: str) -> str:
+        """A UID for one of the objects made from a stack of frames.
+
+        Args:
+            series: the source.
+            what: the UID's purpose, such as ``"segmentation instance"``.
+
+        Returns:
+            UUID-derived UID (2.25., DICOM PS3.5 section B.2): random, or if `deterministic` from the source series,
+            the stack, the purpose and the configuration.
+        """
+        if not self.deterministic:
+            return f"2.25.{uuid.uuid4().int}"
+        return derived_uid("\n".join((series.series_uid, series.key, what, self.configuration_hash)))
+
+    def identity(self, series: DicomSeries, kind: str) -> dict[str, Any]:
+        """UIDs, numbers and description of a new series with one instance, as highdicom's classes take them.
+
+        Args:
+            series: the source.
+            kind: ``"segmentation"``, ``"report"``, ``"parametric map"`` or ``"secondary capture"``.
+        """
+        return {
+            "series_instance_uid": self.uid(series, f"{kind} series"),
+            "series_number": _series_number(series, kind),
+            "sop_instance_uid": self.uid(series, f"{kind} instance"),
+            "instance_number": 1,
+            "series_description": series_description(kind),
+        }
+
+    def name_dimensions(self, result: Dataset, series: DicomSeries, kind: str) -> None:
+        """Give the Dimension Organization of a multi-frame image, which highdicom makes up, one of our UIDs."""
+        uid = self.uid(series, f"{kind} dimensions")
+        for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
+            item.DimensionOrganizationUID = uid
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        settings = {"backbone": self.backbone, "prompts_sha256": self.prompts_sha256, **self.parameters}
+        return {_ascii(name): _ascii(value) for name, value in settings.items()}
+
+
+def series_description(kind: str) -> str:
+    """Series Description of our objects; at most 64 characters, nothing of the source."""
+    return f"Anomaly detection: {kind} (research)"
+
+
+def _ascii(value: object) -> str:
+    # The objects carry the source's character set, so our own text keeps to what all sets share.
+    printable = "".join(character if character.isprintable() else " " for character in str(value))
+    return printable.encode("ascii", "replace").decode().replace("\\", "/")
+
+
+def derived_uid(text: str) -> str:
+    """The UID that always belongs to a text: a name-based UUID (DICOM PS3.5 section B.2)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
+
+
+def _series_number(series: DicomSeries, kind: str) -> int:
+    offset = _SERIES_NUMBER_OFFSETS[kind]
+    try:
+        number = offset + int(series.header.get("SeriesNumber") or 0)
+    except (TypeError, ValueError):  # several values, or no number
+        return offset
+    return number if 1 <= number <= _LARGEST_NUMBER else offset

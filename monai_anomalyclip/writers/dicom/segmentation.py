@@ -1,0 +1,116 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Anomalous regions as a DICOM Segmentation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+
+from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
+from monai_anomalyclip.writers.dicom.provenance import Provenance
+from monai_anomalyclip.writers.dicom.saving import save
+from monai_anomalyclip.writers.dicom.silence import silenced
+from monai_anomalyclip.writers.dicom.source_headers import (
+    check_references,
+    check_shape,
+    frame_headers,
+    is_placed,
+    verbatim,
+)
+from monai_anomalyclip.writers.dicom.source_restoration import restore_source
+
+__all__ = ["write_segmentation"]
+
+_LABEL = "Anomaly (unspecified)"
+_COLOUR = hd.color.CIELabColor.from_rgb(255, 64, 64)
+
+
+@silenced()
+def write_segmentation(
+    series: DicomSeries,
+    mask: npt.NDArray[Any],
+    path: str | os.PathLike[str],
+    *,
+    provenance: Provenance,
+    category: str = DEFAULT_CATEGORY,
+    segment_type: str = DEFAULT_TYPE,
+    omit_empty_frames: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a mask as a binary DICOM Segmentation with one segment (DICOM PS3.3 A.51).
+
+    Every frame has the position of its source frame, so that stacks with gaps, irregular spacing, tilt or duplicate
+    positions keep their true geometry; nothing is resampled. A mask without any anomaly gives a segmentation of empty
+    frames.
+
+    Args:
+        series: the source: a stack of frames with positions, or one picture.
+        mask: (n, rows, columns) bool or integer, non-zero where anomalous, in the order of `series.frames`.
+        path: the file to write; its folder must exist.
+        provenance: which algorithm made the mask.
+        category: Segmented Property Category as ``"code^scheme^meaning"``.
+        segment_type: Segmented Property Type, likewise.
+        omit_empty_frames: leave empty frames out of a mask that is not empty. Smaller, but some viewers put the rest in
+            wrong places.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is False.
+        ValueError: the mask's shape is not that of the series; several frames without positions, which this object
+            cannot hold; a code that is none; a source without UIDs.
+    """
+    check_references(series)
+    check_shape(series, mask.shape, "mask")
+    if len(series.frames) > 1 and not is_placed(series):
+        raise ValueError(
+            f"A DICOM segmentation of {len(series.frames)} frames needs their positions, orientation and pixel "
+            "spacing, which this series lacks: write secondary captures, PNG or video instead."
+        )
+    segment = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=_LABEL,
+        segmented_property_category=parse_code(category),
+        segmented_property_type=parse_code(segment_type),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=provenance.algorithm_identification(),
+        tracking_id="anomaly",
+        tracking_uid=provenance.uid(series, "tracking"),
+        display_color=_COLOUR,
+    )
+    result = hd.seg.Segmentation(
+        source_images=frame_headers(series),
+        pixel_array=(np.asarray(mask) != 0).astype(np.uint8),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[segment],
+        omit_empty_frames=omit_empty_frames,
+        content_label="ANOMALY",
+        content_description="Anomalous regions; research use only",
+        content_creator_name="AnomalyCLIP^",
+        contributing_equipment=[provenance.contributing_equipment()],
+        **provenance.identity(series, "segmentation"),
+        **provenance.equipment,
+    )
+    restore_source(result, series)
+    provenance.name_dimensions(result, series, "segmentation")
+    if not is_placed(series):
+        # Type 2C: required, though perhaps empty, where no position says it. The grid is the source's.
+        result.add(verbatim("PatientOrientation", series.header.get("PatientOrientation") or ""))
+    return save(result, path, overwrite)

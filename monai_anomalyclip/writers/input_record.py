@@ -1,0 +1,151 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The record of an input from its source, its geometry and what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from pydicom.uid import UID
+from torch import Tensor
+
+from monai_anomalyclip.data.dicom.series import StackGeometry
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.writers.findings import Findings
+from monai_anomalyclip.writers.record import Geometry, InputRecord, Intensity, Timings
+
+__all__ = ["finished_record", "view_of"]
+
+_PLANES = ("sagittal", "coronal", "axial")
+_INTENSITY = tuple(Intensity.__annotations__)
+
+
+def view_of(source: Source, image: Tensor, slice_axis: int | str) -> SliceView:
+    """How the slices of a volume or film lie in its tensor: DICOM and films as stored, NIfTI as its affine says.
+
+    Args:
+        source: the input.
+        image: (C, X, Y, Z).
+        slice_axis: for NIfTI, as in :meth:`SliceView.from_affine`.
+    """
+    if isinstance(source, DicomSource):
+        geometry = source.series.geometry
+        return SliceView.native(image.shape[1:], geometry.pixel_spacing or (1.0, 1.0), _plane(geometry))
+    if source.kind == "cine":
+        return SliceView.native(image.shape[1:])
+    assert isinstance(image, MetaTensor)
+    return SliceView.from_affine(image.affine, image.shape[1:], slice_axis)
+
+
+def finished_record(
+    name: str,
+    source: Source,
+    image: Tensor,
+    view: SliceView | None,
+    findings: Findings,
+    threshold: float,
+    timings: Mapping[str, float],
+    notes: Sequence[str],
+    outputs: Sequence[str],
+    times: Sequence[float] = (),
+) -> InputRecord:
+    """Make the record of an input whose results are written.
+
+    Args:
+        name: of the results.
+        source: the input.
+        image: MetaTensor with the meta entries ``intensity`` (JSON) and ``notes`` of the readers.
+        view: how a volume or film is sliced.
+        findings: what was found.
+        threshold: of the mask.
+        timings: ``read_s``, ``score_s`` and ``write_s``.
+        notes: what was left out when the files were written.
+        outputs: the files.
+        times: of the frames of a film.
+    """
+    meta = image.meta if isinstance(image, MetaTensor) else {}
+    chosen = json.loads(meta.get("intensity") or "null")
+    warnings = [*(chosen or {}).get("warnings", ()), meta.get("notes") or "", *notes]
+    geometry, voxel = _geometry(source, image, view)
+    dicom = source.series if isinstance(source, DicomSource) else None
+    return InputRecord(
+        name=name,
+        source=source.origin,
+        kind=source.kind,
+        modality=source.modality or None,
+        files_used=len(source.paths),
+        frames=len(findings.scores),
+        slice_axis=None if view is None or source.kind == "cine" else view.slice_axis,
+        plane=None if view is None or source.kind == "cine" else view.plane,
+        geometry=geometry,
+        transfer_syntaxes=sorted({_syntax(instance.transfer_syntax) for instance in dicom.instances}) if dicom else (),
+        intensity=None if chosen is None else cast(Intensity, {key: chosen.get(key) for key in _INTENSITY}),
+        split=dicom.split if dicom else None,
+        scores=findings.scores.tolist(),
+        times=times,
+        anomaly_score=findings.anomaly_score,
+        map_max=float(findings.map_max.max()),
+        most_suspicious=findings.peaks(),
+        threshold=threshold,
+        threshold_source="setting of the run",
+        anomalous_fraction=findings.anomalous_fraction,
+        anomalous_volume_ml=findings.volume_ml(voxel, int(np.prod(view.slice_shape))) if view else None,
+        timings=cast(Timings, dict(timings)),
+        warnings=[text for text in dict.fromkeys(warnings) if text],
+        outputs=outputs,
+    )
+
+
+def _geometry(source: Source, image: Tensor, view: SliceView | None) -> tuple[Geometry | None, float | None]:
+    """The geometry for the record, and the size of a voxel in cubic millimetres where there is one."""
+    if isinstance(source, DicomSource):
+        stack = source.series.geometry
+        matrix = stack.affine(sheared=True) if len(source.series.frames) > 1 or stack.slice_spacing else None
+        return {
+            "verdict": stack.verdict,
+            "spacing": stack.pixel_spacing,
+            "spacing_source": stack.spacing_source,
+            "slice_spacing": stack.slice_spacing,
+            "missing_slices": stack.missing_slices,
+            "tilt_degrees": stack.tilt_degrees if "gantry tilt" in stack.flaws else 0.0,
+        }, None if matrix is None else abs(float(np.linalg.det(matrix[:3, :3])))
+    if view is None or source.kind == "cine":
+        return None, None
+    assert isinstance(image, MetaTensor)
+    matrix = np.asarray(image.affine, dtype=np.float64)[:3, :3]
+    lengths = np.linalg.norm(matrix, axis=0)
+    sheared = not np.allclose((matrix / lengths).T @ (matrix / lengths), np.eye(3), atol=1e-3)
+    return {
+        "verdict": "sheared" if sheared else "regular",
+        "spacing": view.pixel_spacing,
+        "spacing_source": "NIfTI header",
+        "slice_spacing": float(lengths[view.slice_axis]),
+        "missing_slices": 0,
+        "tilt_degrees": None,
+    }, abs(float(np.linalg.det(matrix)))
+
+
+def _plane(geometry: StackGeometry) -> str:
+    """The plane that the slices are closest to."""
+    if geometry.orientation is None:
+        return "native"
+    normal = np.cross(geometry.orientation[:3], geometry.orientation[3:])
+    return _PLANES[int(np.abs(normal).argmax())]
+
+
+def _syntax(uid: str) -> str:
+    name: str = UID(uid).name
+    return name if name != uid else "private transfer syntax"

@@ -1,0 +1,65 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which network made the results: what results.json and DICOM objects say of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_anomalyclip.writers.dicom.provenance import Provenance
+from monai_anomalyclip.writers.run_document import Model
+
+__all__ = ["describe_model", "provenance_of"]
+
+
+def describe_model(network: Any, prompts: str | os.PathLike[str] | None) -> Model:
+    """Describe a network.
+
+    Args:
+        network: with ``backbone_name``, ``backbone_sha256`` and ``settings``, such as :class:`AnomalyCLIP`.
+        prompts: file of the tuned prompts; None, or a file that does not exist, for a method that needs none.
+    """
+    settings = {key: value for key, value in network.settings.items() if key not in ("model_name", "pretrained")}
+    words = {kind: list(settings.pop(f"{kind}_words", [])) for kind in ("normal", "abnormal")}
+    digest = None
+    if prompts is not None and Path(prompts).is_file():
+        digest = hashlib.sha256(Path(prompts).read_bytes()).hexdigest()
+    return {
+        "backbone": str(network.backbone_name),
+        "backbone_sha256": str(network.backbone_sha256),
+        "prompts_sha256": digest,
+        "words": words,
+        "settings": {"method": type(network).__name__, **settings},
+    }
+
+
+def provenance_of(model: Model, settings: Mapping[str, Any], deterministic: bool = False) -> Provenance:
+    """What DICOM objects say of the model.
+
+    Args:
+        model: from :func:`describe_model`.
+        settings: of the run, such as threshold and preset.
+        deterministic: see :class:`Provenance`.
+    """
+    untuned = hashlib.sha256(json.dumps(model["settings"], sort_keys=True, default=str).encode()).hexdigest()
+    return Provenance(
+        # Without tuned prompts the method's settings are all there is to tell it by.
+        prompts_sha256=model["prompts_sha256"] or untuned,
+        backbone=model["backbone"],
+        parameters=settings,
+        algorithm_name=str(model["settings"]["method"]),
+        deterministic=deterministic,
+    )

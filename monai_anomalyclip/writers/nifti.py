@@ -1,0 +1,106 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""NIfTI files of results, on the grid of the input."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from monai_anomalyclip.writers.gzip_file import gzip_compressed
+
+__all__ = ["NiftiGrid"]
+
+_SCANNER = 1  # sform and qform code: scanner-based coordinates
+
+
+class NiftiGrid:
+    """The grid that NIfTI results lie on.
+
+    Args:
+        like: a NIfTI file, whose shape, byte order and geometry (affine, sform and qform with their codes, voxel sizes,
+            units) results take over; its free text and extensions, which may name a patient, are dropped. Or a (4, 4)
+            affine from voxel index to mm in RAS; a sheared one is stored as sform alone, for a qform cannot hold it.
+        shape: (X, Y, Z) of the results.
+        affine: (4, 4) that the caller works with; it must be the file's.
+
+    Raises:
+        ValueError: the file has another size or affine.
+    """
+
+    def __init__(
+        self,
+        like: str | os.PathLike[str] | npt.NDArray[np.float64],
+        shape: tuple[int, ...],
+        affine: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self.shape = tuple(shape)
+        self.file_shape = self.shape
+        if isinstance(like, np.ndarray):
+            self.kind, self.header = nib.Nifti1Image, _header_of(like)
+            self.affine = like
+            return
+        source = nib.load(like)
+        self.kind, self.header = type(source), _without_text(source.header)
+        spatial = (*source.shape[:3], *(1,) * (3 - len(source.shape)))
+        if affine is not None:
+            own = [source.affine, source.get_qform()]  # the user may have chosen the qform of two that disagree
+            if spatial != self.shape or not any(np.allclose(affine, one, rtol=1e-4, atol=1e-4) for one in own):
+                raise ValueError(
+                    f"The result has shape {self.shape} and affine {np.asarray(affine).tolist()}, its file has "
+                    f"{source.shape} and {source.affine.tolist()}: bring the map back to the input's grid first."
+                )
+        if int(np.prod(source.shape)) == int(np.prod(self.shape)):  # else one volume of a 4-D file
+            self.file_shape = source.shape
+        self.affine = source.affine
+
+    def to_bytes(self, values: npt.NDArray[Any]) -> bytes:
+        """The bytes of a .nii.gz that holds `values` (X, Y, Z) in [0, 1].
+
+        Raises:
+            ValueError: the geometry does not survive writing.
+        """
+        header = self.header.copy()
+        header.set_data_dtype(values.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_min"], header["cal_max"] = 0, 1
+        image = self.kind(values.reshape(self.file_shape), None, header)
+        content: bytes = image.to_bytes()
+        again = self.kind.from_bytes(content)
+        if again.shape != self.file_shape or not np.allclose(again.affine, self.affine, rtol=1e-6, atol=1e-4):
+            raise ValueError(f"The affine {self.affine.tolist()} did not survive writing: got {again.affine.tolist()}.")
+        return gzip_compressed(content)
+
+
+def _without_text(header: Any) -> Any:
+    clean = header.copy()
+    clean.extensions.clear()
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        if field in clean:  # db_name is NIfTI-1 only
+            clean[field] = b""
+    clean["intent_code"] = 0
+    for field in ("intent_p1", "intent_p2", "intent_p3"):
+        clean[field] = 0
+    return clean
+
+
+def _header_of(affine: npt.NDArray[np.float64]) -> Any:
+    image = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine)
+    image.set_sform(affine, _SCANNER)
+    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    sheared = not np.allclose(columns.T @ columns, np.eye(3), atol=1e-4)
+    image.set_qform(affine, 0 if sheared else _SCANNER, strip_shears=True)
+    image.header.set_xyzt_units("mm")
+    return image.header

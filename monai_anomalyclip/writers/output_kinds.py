@@ -1,0 +1,41 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which files a run writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "parse_output_kinds"]
+
+DEFAULT_OUTPUTS = ("nifti", "seg", "sr", "png")
+"""Written, where they apply, when nothing else is asked for."""
+
+OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "pm", "sc")
+"""nifti: map and mask; seg, sr, pm, sc: DICOM segmentation, structured report, parametric map, secondary capture;
+png: map and mask of a picture. Overlay pictures, films with overlay, tables and the report are always written."""
+
+
+def parse_output_kinds(kinds: str | Iterable[str]) -> tuple[str, ...]:
+    """Put kinds in their fixed order, each once; ``"default"`` stands for the default ones.
+
+    Args:
+        kinds: names, or one text with commas.
+
+    Raises:
+        ValueError: an unknown kind, or none.
+    """
+    names = [name.strip().lower() for name in (kinds.split(",") if isinstance(kinds, str) else kinds)]
+    chosen = {kind for name in names for kind in (DEFAULT_OUTPUTS if name == "default" else (name,)) if kind}
+    if not chosen or (unknown := chosen - set(OUTPUT_KINDS)):
+        wrong = ", ".join(sorted(unknown)) if chosen else "nothing"
+        raise ValueError(f"Unknown output {wrong}: choose from default, {', '.join(OUTPUT_KINDS)}.")
+    return tuple(kind for kind in OUTPUT_KINDS if kind in chosen)

@@ -1,0 +1,32 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Blank out what could tell whom a text is about: absolute paths and DICOM's unique identifiers."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["redacted"]
+
+# An absolute path: /x, //host, ~/x, C:\x, \\host, file:. Not "and/or", "</p>", "https://host/x".
+_PATH_START = r"(?:(?<![\w.\-<)/:])//?(?=[^\s/])|(?<=:)/(?=[^\s/])|~[\w.-]*/|\b[A-Za-z]:[\\/]|\\\\(?=\w)|\bfile:/)"
+_QUOTED_PATH = re.compile(rf"""(['"]){_PATH_START}.*?\1""")
+_BARE_PATH = re.compile(rf"{_PATH_START}.*")
+_UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}")
+
+
+def redacted(text: str) -> str:
+    """The text with absolute paths and UIDs replaced by ``[path]`` and ``[UID]``: for messages of other libraries.
+
+    A path in quotation marks ends with them; any other takes the rest of its line along, as folders' names may hold
+    spaces. Five or more numbers joined by dots are a UID.
+    """
+    return _UID.sub("[UID]", _BARE_PATH.sub("[path]", _QUOTED_PATH.sub(r"\1[path]\1", text)))

@@ -1,0 +1,157 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where the line, the ticks and the marks of a plot of scores by slice lie: for the page that draws it as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from monai_anomalyclip.writers.record import InputRecord
+
+__all__ = ["FRAME", "Frame", "Mark", "ScorePlot", "common_scale", "score_plot"]
+
+_MOST_POINTS = 400  # a longer film is drawn by the highest score of neighbouring frames
+_LABEL = 62  # width of a label
+
+
+class Frame(NamedTuple):
+    """Size of the drawing, and where the frame of the plot lies in it."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+FRAME = Frame(430, 196, 36, 418, 24, 156)
+"""Narrow, so that on a phone the labels, which shrink with the drawing, can be read."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A tick or a marked point: where it lies in the drawing, and what is written beside it, centred on `label_x`."""
+
+    x: float
+    y: float
+    label: str = ""
+    label_x: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScorePlot:
+    """The contents of a drawing of the size :data:`FRAME` says.
+
+    Args:
+        lines: paths (SVG ``d``) of the scores, one per run of frames that have one.
+        areas: the same, closed along the lower edge.
+        x_ticks: ticks of the lower edge.
+        y_ticks: ticks of the left edge.
+        peaks: the most suspicious frames; those without a higher one nearby have a label.
+        title: what is plotted.
+        x_title: unit of the lower edge.
+        description: the plot in a sentence or two, for those who do not see it.
+    """
+
+    lines: tuple[str, ...]
+    areas: tuple[str, ...]
+    x_ticks: tuple[Mark, ...]
+    y_ticks: tuple[Mark, ...]
+    peaks: tuple[Mark, ...]
+    title: str
+    x_title: str
+    description: str
+
+
+def common_scale(records: Iterable[InputRecord]) -> tuple[float, ...]:
+    """Ticks (ascending) of a scale for the scores of all records, so that plots of one run can be compared."""
+    scores = [score for record in records for score in record.scores if score is not None]
+    low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
+    room = max(0.02, (high - low) / 20)
+    ticks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(max(low - room, 0), min(high + room, 1))
+    return tuple(float(tick) for tick in ticks)
+
+
+def score_plot(record: InputRecord, scale: Sequence[float]) -> ScorePlot | None:
+    """Lay out the plot of a record's scores by slice, by frame, or, for a cine with times, by seconds.
+
+    Args:
+        record: the record.
+        scale: ticks of the scores, from :func:`common_scale`.
+
+    Returns:
+        None for a record with fewer than two scores.
+    """
+    scores = np.array([np.nan if score is None else score for score in record.scores], dtype=np.float64)
+    if np.isfinite(scores).sum() < 2:
+        return None
+    unit = "slice" if record.kind == "volume" else "frame"
+    times = np.array(record.times, dtype=np.float64)
+    timed = len(times) > 1 and bool((np.diff(times) > 0).all())  # else by index: such times order nothing
+    places = times if timed else np.arange(len(scores), dtype=np.float64)
+    low, high = float(places[0]), float(places[-1])
+    bottom, top = scale[0], scale[-1]
+
+    def x_of(place: float) -> float:
+        return round(FRAME.left + (place - low) / (high - low) * (FRAME.right - FRAME.left), 1)
+
+    def y_of(score: float) -> float:
+        return round(FRAME.bottom - (score - bottom) / (top - bottom) * (FRAME.bottom - FRAME.top), 1)
+
+    def label(index: int) -> str:
+        return f"{places[index]:.1f} s" if timed else f"{unit} {index}"
+
+    every = -(-len(scores) // _MOST_POINTS)
+    drawn = [_highest_of(scores, start, every) for start in range(0, len(scores), every)]
+    runs: list[list[tuple[float, float]]] = [[]]
+    for index in drawn:
+        if index is None:
+            runs.append([])
+        else:
+            runs[-1].append((x_of(places[index]), y_of(scores[index])))
+    runs = [run for run in runs if run]
+    lines = tuple("M" + "L".join(f"{x},{y}" for x, y in (run if len(run) > 1 else run * 2)) for run in runs)
+    areas = tuple(f"{line}V{FRAME.bottom}H{run[0][0]}Z" for line, run in zip(lines, runs, strict=True))
+
+    peaks: list[Mark] = []
+    for peak in sorted(record.most_suspicious, key=lambda peak: -(peak["score"] or 0)):
+        if np.isfinite(scores[peak["index"]]):
+            x = x_of(places[peak["index"]])
+            middle = min(max(x, FRAME.left + _LABEL / 2), FRAME.right - _LABEL / 2)
+            alone = all(abs(middle - higher.label_x) >= _LABEL for higher in peaks)
+            peaks.append(Mark(x, y_of(scores[peak["index"]]), label(peak["index"]) if alone else "", middle))
+    ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=not timed).tick_values(low, high)
+    best = int(np.nanargmax(scores))
+    lowest, highest = f"{np.nanmin(scores):.3f}", f"{scores[best]:.3f}"
+    what = f"Anomaly scores of {len(scores)} {unit}s, from {lowest} to {highest}, the highest at {label(best)}."
+    thinned = f" Each point is the highest of {every} neighbouring {unit}s." if every > 1 else ""
+    return ScorePlot(
+        lines,
+        areas,
+        tuple(Mark(x_of(tick), FRAME.bottom, f"{tick:g}") for tick in ticks if low <= tick <= high),
+        tuple(Mark(FRAME.left, y_of(tick), f"{tick:g}") for tick in scale),
+        tuple(peaks),
+        f"Anomaly score {'over time' if timed else f'by {unit}'}",
+        "seconds" if timed else unit,
+        f"{what}{thinned}",
+    )
+
+
+def _highest_of(scores: np.ndarray, start: int, count: int) -> int | None:
+    """Index of the highest of some neighbours; None where none of them has a score."""
+    part = scores[start : start + count]
+    return start + int(np.nanargmax(part)) if np.isfinite(part).any() else None

@@ -1,0 +1,108 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A film's results while its parts are being scored: the film with overlay, and its most suspicious frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.writers.cine import CineWriter
+from monai_anomalyclip.writers.findings import Findings
+from monai_anomalyclip.writers.overlay import Picture, montage
+
+__all__ = ["ScoredCine"]
+
+_KEPT = 6
+
+
+class ScoredCine:
+    """Takes the parts of a film in order, and holds no more of it than its most suspicious frames.
+
+    Args:
+        folder: the output folder.
+        name: where below the folder, without suffix.
+        size: (H, W) of the frames.
+        times: when each frame is shown, in seconds.
+        fps: nominal frames per second.
+        threshold: of the mask.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ValueError: as for :class:`CineWriter`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        name: str,
+        size: tuple[int, int],
+        times: Sequence[float],
+        fps: float,
+        threshold: float,
+    ) -> None:
+        self.times = [float(time) for time in times]
+        self.findings: Findings | None = None
+        self.read_s = self.score_s = 0.0
+        self._kept: list[tuple[float, int, Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
+        self._writer = CineWriter(folder, name, size, times, fps, threshold=threshold, overwrite=True)
+
+    def add(
+        self,
+        frames: npt.NDArray[np.uint8],
+        maps: npt.NDArray[np.float32],
+        masks: npt.NDArray[np.bool_],
+        scores: npt.NDArray[np.float64],
+    ) -> None:
+        """Take the next part: frames (n, H, W, 3), maps and masks (n, H, W), scores (n,).
+
+        Raises:
+            ValueError: as for :meth:`CineWriter.add`.
+        """
+        first = self._writer.written
+        self._writer.add(frames, maps, masks, scores)
+        part = Findings.of(scores, maps, masks)
+        self.findings = part if self.findings is None else self.findings.followed_by(part)
+        for index in np.argsort(-scores, kind="stable")[:_KEPT].tolist():
+            self._kept.append(
+                (float(scores[index]), first + index, frames[index].copy(), maps[index].copy(), masks[index].copy())
+            )
+        self._kept = sorted(self._kept, key=lambda frame: (-frame[0], frame[1]))[:_KEPT]
+
+    def close(self) -> tuple[list[Path], Findings, Picture]:
+        """Finish the film.
+
+        Returns:
+            film and table, the findings of all frames, and a picture of the most suspicious ones.
+
+        Raises:
+            ValueError: frames are missing.
+        """
+        paths = self._writer.close()
+        assert self.findings is not None
+        shown = sorted(self._kept, key=lambda frame: frame[1])
+        stacks = [torch.from_numpy(np.stack([frame[place] for frame in shown])) for place in (2, 3, 4)]
+        volume = stacks[0].permute(3, 2, 1, 0)
+        heat, mask = (stack.permute(2, 1, 0)[None] for stack in stacks[1:])
+        labels = [f"{self.times[index]:.1f} s    score {score:.2f}" for score, index, *_ in shown]
+        scores = [frame[0] for frame in shown]
+        picture = montage(volume, heat, mask, SliceView.native(volume.shape[1:]), scores, labels, max_slices=_KEPT)
+        return paths, self.findings, picture
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._writer.abort()

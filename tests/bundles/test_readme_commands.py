@@ -1,0 +1,73 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every command of the README and of the bundles' documentation, as printed, in a folder like a fresh clone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+DOCUMENTS = ["README.md", "docs/studies.md", "bundles/anomalyclip_demo/docs/README.md"]
+
+
+def code_blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = list(
+    dict.fromkeys(
+        line
+        for document in DOCUMENTS
+        for block in code_blocks(document, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.startswith("#")
+    )
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs_as_printed(command: str, tuned: Path, run: Run) -> None:
+    run(command)
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 10
+    assert any("torchrun" in command for command in COMMANDS)
+
+
+def test_verify_metadata_can_fail(run: Run, workspace: Path) -> None:
+    metadata = json.loads((workspace / "bundles/anomalyclip_demo/configs/metadata.json").read_text())
+    del metadata["network_data_format"]["outputs"]
+    (workspace / "broken.json").write_text(json.dumps(metadata))
+    schema = "tests/data/bundle_metadata_schema.json"
+    failed = run(f"python -m monai.bundle verify_metadata --meta_file broken.json --filepath {schema}", check=False)
+    assert failed.returncode != 0
+
+
+def test_monai_bundle_load(tuned: Path) -> None:
+    from monai.bundle import load
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = load("anomalyclip_demo", bundle_dir=str(tuned.parent))
+    reference = network.encode_prompts()
+    network.load_prompts(tuned / "models" / "model.pt")
+    np.testing.assert_array_equal(network.encode_prompts().detach(), reference.detach())

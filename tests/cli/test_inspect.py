@@ -1,0 +1,156 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pydicom
+import pytest
+from PIL import ImageFile
+
+from monai_anomalyclip import networks
+from monai_anomalyclip.cli import main
+
+
+@pytest.fixture(autouse=True)
+def no_pixels_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        pytest.fail("pixels were read or a network was made")
+
+    for place in ("sources.load_series", "sources.load_frame", "sources.load_volume", "nifti._read_voxels"):
+        monkeypatch.setattr(f"monai_anomalyclip.data.{place}", forbidden)
+    monkeypatch.setattr("monai_anomalyclip.data.dicom.reader.decode_frames", forbidden)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", forbidden)
+    monkeypatch.setattr(networks.AnomalyCLIP, "__init__", forbidden)
+
+
+def inspect(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    capsys.readouterr()
+    status = main(["inspect", *map(str, arguments)])
+    return status, capsys.readouterr().out
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
+    status, shown = inspect(capsys, "--json", *arguments)
+    return status, json.loads(shown)
+
+
+def uid_of(study: Path, pattern: str) -> str:
+    return str(pydicom.dcmread(next((study / "1.2.840").glob(pattern)), stop_before_pixels=True).SeriesInstanceUID)
+
+
+def test_table_lists_inputs_and_what_is_left_out(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / "notes").write_text("text")
+    status, shown = inspect(capsys, study)
+    assert status == 1  # because of the picture that cannot be read
+    head, _, *lines = shown.splitlines()
+    assert head.split() == ["input", "kind", "frames", "size", "geometry", "preset"]
+    rows = [re.split(r"\s{2,}", line) for line in lines[:7]]
+    found = {re.sub("_[0-9a-f]{8}$", "", row[0]): row[1:] for row in rows}
+    assert found["ct-1"][1:3] == ["3", "32 x 40"]
+    assert {found["ct-1"][3], found["ct-2"][3]} == {"regular", "gantry tilt"}
+    assert found["ct-1"][4].startswith("ct-")
+    assert found["us-1"] == ["US cine (colour)", "3", "32 x 40", "no position"]
+    assert found["-"] == ["CT volume", "1", "32 x 40", "left out: localizer"]
+    assert found["volume-1"][1] == "5 x 6 x 7"
+    assert re.search(r"^frame-\d_[0-9a-f]{8}: cannot be read: ", shown, re.MULTILINE)
+    assert "left out: 1 x localizer series" in lines
+    assert "left out: 1 x not DICOM" in lines
+    assert "--show-uids" in lines[-1]
+
+
+def test_names_are_those_that_predict_gives(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from monai_anomalyclip.data import InputCatalogue
+
+    for options, keep_names in (((), False), (("--keep-names",), True)):
+        names = [fact["name"] for fact in listed(capsys, study, *options)[1]["inputs"]]
+        assert names == [*InputCatalogue(study, keep_names=keep_names).sources, "-"]
+
+
+def test_nothing_tells_whom_it_shows_unless_asked_for(
+    study: Path, capsys: pytest.CaptureFixture[str], phantoms: ModuleType
+) -> None:
+    secrets = ("QUIMBY", "ROSAMUND", "1.2.840", "1.2.826", phantoms.CANARY)
+    for options in ((), ("--json",)):
+        shown = inspect(capsys, study, *options)[1]
+        assert not [secret for secret in secrets if secret.lower() in shown.lower()]
+        uids, paths = (inspect(capsys, study, *options, option)[1] for option in ("--show-uids", "--show-paths"))
+        for pattern in ("a*.dcm", "tilt*.dcm", "loc*.dcm"):
+            assert uid_of(study, pattern) in uids
+            assert uid_of(study, pattern) not in paths
+        assert str(study / "rosamund.png") in paths
+        assert str(study) not in uids
+        assert phantoms.CANARY not in uids + paths
+
+
+def test_json(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, content = listed(capsys, study, "--show-uids")
+    assert status == 1
+    assert content["left_out"] == {"localizer series": 1}
+    facts = content["inputs"]
+    assert len(facts) == 7
+    assert [bool(fact["problem"]) for fact in facts].count(True) == 1
+    (us,) = (fact for fact in facts if fact["name"].startswith("us-"))
+    assert (us["kind"], us["frames"], us["size"], us["geometry"]) == ("US cine (colour)", 3, "32 x 40", "no position")
+    assert us["series"].startswith("1.2.826")
+    assert all("path" not in fact for fact in facts)
+
+
+def test_all_well_is_status_0(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / "quimby.png").unlink()
+    assert inspect(capsys, study)[0] == 0
+    assert listed(capsys, study)[0] == 0
+
+
+def test_options_count(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, content = listed(capsys, study, "--series", uid_of(study, "loc*.dcm"), "--preset", "ct-bone")
+    assert status == 0
+    (fact,) = content["inputs"]
+    assert (fact["kind"], fact["frames"], fact["preset"]) == ("CT volume", 1, "ct-bone")
+    assert content["left_out"] == {}
+
+
+def test_nothing_found_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes").write_text("text")
+    assert inspect(capsys, tmp_path) == (1, "left out: 1 x not DICOM\n")
+    assert listed(capsys, tmp_path) == (1, {"inputs": [], "left_out": {"not DICOM": 1}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["absent"], "does not exist"),
+        ([".", "--series", "1.2.3"], "Series 1.2.3 is not among"),
+        ([".", "--preset", "ct-brian"], "There is no intensity preset 'ct-brian'"),
+        ([".", "--stride", "0"], "stride must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    study: Path,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(study)
+    assert main(["inspect", *arguments]) == 1
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_real_study(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = real_data / "dicom" / "dicom2nifti" / "generic" / "anatomical" / "001"
+    status, content = listed(capsys, folder)
+    (fact,) = content["inputs"]
+    assert (status, fact["geometry"], fact["frames"]) == (0, "regular", len(list(folder.iterdir())))

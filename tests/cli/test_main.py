@@ -1,0 +1,143 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
+from monai_anomalyclip.cli import main
+from monai_anomalyclip.cli.main import _COMMANDS
+
+COMMANDS = tuple(_COMMANDS)
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--help"])
+    assert left.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_commands_examples_exit_statuses_and_the_research_notice(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(capsys)
+    assert " ".join(RESEARCH_USE_ONLY.split()) in shown
+    assert "convert-prompts epoch_15.pth" in shown
+    assert "Exit status: 0 all well, 1 an input failed or the command did, 2 wrong usage, 130 interrupted." in shown
+    assert all(f" {command} " in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(capsys, command)
+    assert f"usage: monai-anomalyclip {command} " in shown
+    assert RESEARCH_USE_ONLY in shown
+
+
+def test_module_runs_and_help_does_not_load_torch() -> None:
+    heavy = {"torch", "monai", "pydicom", "numpy", "open_clip", "matplotlib", "onnx", "shtab"}
+    script = (
+        "import contextlib, sys\n"
+        "from monai_anomalyclip.cli import main\n"
+        "from monai_anomalyclip.cli.main import _COMMANDS\n"
+        "for command in ([], *([name] for name in _COMMANDS)):\n"
+        "    with contextlib.suppress(SystemExit): main([*command, '--help'])\n"
+        f"print('loaded:', sorted({heavy} & set(sys.modules)))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.endswith("loaded: []\n")
+    version = subprocess.run(
+        [sys.executable, "-m", "monai_anomalyclip", "--version"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout == f"monai-anomalyclip {__version__}\n"
+
+
+def test_only_the_commands_own_module_is_imported() -> None:
+    script = (
+        "import contextlib, sys\n"
+        "from monai_anomalyclip.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['inspect', '--help'])\n"
+        "print(sorted(name for name in sys.modules if name.startswith('monai_anomalyclip.cli.')))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    modules = ("inspect", "main", "reading_options", "tables")
+    assert shown.endswith(f"{[f'monai_anomalyclip.cli.{name}' for name in modules]}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["absent"], ["inspect"], ["inspect", "in", "--absent"], ["datalist", "x"]])
+def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "usage: monai-anomalyclip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "shown"),
+    [
+        (None, 0, ""),
+        (ValueError("odd value"), 1, "error: odd value\n"),
+        (FileNotFoundError("no such thing"), 1, "error: no such thing\n"),
+        (RuntimeError("broken"), 1, "error: broken\n"),
+        (KeyboardInterrupt(), 130, "Interrupted: what is finished stays, the same command goes on with the rest.\n"),
+    ],
+)
+def test_statuses(
+    error: BaseException | None,
+    status: int,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def convert(*_: object, **__: object) -> argparse.Namespace:
+        if error is not None:
+            raise error
+        return argparse.Namespace(context_normal=Shape(), context_abnormal=[1], deep_prompts=[])
+
+    class Shape:
+        shape = (1, 12, 8)
+
+    monkeypatch.setattr("monai_anomalyclip.networks.convert_prompts", convert)
+    assert main(["convert-prompts", "a.pth", "b.pt"]) == status
+    assert capsys.readouterr().err == shown
+
+
+def test_cause_of_a_wrapped_error_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def convert(*_: object, **__: object) -> None:
+        try:
+            raise ValueError("the sentence that helps")
+        except ValueError as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression") from error
+
+    monkeypatch.setattr("monai_anomalyclip.networks.convert_prompts", convert)
+    assert main(["convert-prompts", "a.pth", "b.pt"]) == 1
+    assert capsys.readouterr().err == "error: the sentence that helps\n"
+
+
+def test_a_bug_is_not_taken_for_a_failed_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(*_: object, **__: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr("monai_anomalyclip.networks.convert_prompts", convert)
+    with pytest.raises(AssertionError, match="a bug"):
+        main(["convert-prompts", "a.pth", "b.pt"])
+
+
+def test_arguments_are_those_of_the_process_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["monai-anomalyclip", "inspect", str(tmp_path / "absent")])
+    assert main() == 1
+    assert "does not exist" in capsys.readouterr().err

@@ -1,0 +1,401 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import io
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli import main
+from monai_anomalyclip.networks import AnomalyCLIP
+
+Predict = Callable[..., int]
+
+
+@pytest.fixture
+def predict(options: list[str], tmp_path: Path) -> Predict:
+    """Run `predict` with results in ``out`` below the test's folder."""
+
+    def run(*arguments: Any, out: Path | None = None) -> int:
+        return main(["predict", *map(str, arguments), "-o", str(out or tmp_path / "out"), *options])
+
+    return run
+
+
+def results_of(out: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return document
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "scores.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def times_of(out: Path) -> dict[Path, int]:
+    """When the results of inputs were written."""
+    own = ("scores.csv", "results.json", "report.html", "NOTICE.txt", "journal.jsonl")
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name not in own}
+
+
+def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
+    study: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    with caplog.at_level(logging.DEBUG, logger="monai_anomalyclip"):
+        assert predict(study) == 1
+    shown = capsys.readouterr()
+    names = [record["name"] for record in results_of(out)["inputs"]]
+    assert [re.sub("_[0-9a-f]{8}$", "", name) for name in sorted(names)] == [
+        "ct-1", "ct-2", "frame-1", "frame-2", "us-1", "volume-1",
+    ]  # fmt: skip
+    status = {record["name"]: record["status"] for record in results_of(out)["inputs"]}
+    (bad,) = (name for name in names if status[name] == "failed")
+    assert bad.startswith("frame-")
+    assert re.search(rf"^{bad} .*failed: Cannot read '{bad}'", shown.out, re.MULTILINE)
+    assert "left out: 1 x localizer series" in shown.out
+    assert f"Report: {out / 'report.html'}" in shown.out
+    assert RESEARCH_USE_ONLY in shown.out
+    for name in names:
+        assert (out / f"{name}_overlay.{'mp4' if name.startswith('us') else 'png'}").is_file() == (name != bad)
+    assert len(list(out.glob("ct-*_seg.dcm"))) == len(list(out.glob("ct-*_sr.dcm"))) == 2
+    assert len(list(out.glob("ct-*_map.nii.gz"))) == 1  # none for the tilted one
+    assert not list(out.glob("*_pm.dcm"))
+
+    # Nothing of a path, a file name or a header, but for DICOM objects, which hold the patient's data by design.
+    texts = [shown.out, shown.err, caplog.text]
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        texts.append(path.relative_to(out).as_posix())
+        if path.suffix != ".dcm":
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            texts.append(re.sub("base64,[A-Za-z0-9+/=]+", "", content.decode("latin-1")))
+    for secret in ("quimby", "rosamund", "1.2.840", "1.2.826", "CANARY"):
+        assert not [text for text in texts if secret.lower() in text.lower()], secret
+
+    # The second run leaves out what is finished and tries what failed again.
+    before = times_of(out)
+    (study / "quimby.png").write_bytes((study / "rosamund.png").read_bytes())
+    assert predict(study) == 0
+    after = times_of(out)
+    assert {path: after[path] for path in before} == before
+    assert len(list(out.glob(f"{bad}_*.png"))) == 3
+    assert {record["status"] for record in results_of(out)["inputs"]} == {"ok"}
+    assert [record["name"] for record in results_of(out)["inputs"]] == names
+    assert predict(study, "--resume") == 0
+    assert times_of(out) == after
+
+
+def test_changed_settings_need_force(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert predict(picture, "--threshold", "0.5") == 0
+    before = times_of(out)
+    assert predict(picture, "--threshold", "0.25") == 1
+    error = capsys.readouterr().err
+    assert "differ in threshold: choose another folder, or set overwrite (--force" in error
+    assert error.strip().count("\n") <= 3  # a sentence, no traceback (progress bars write there, too)
+    assert "Traceback" not in error
+    assert times_of(out) == before
+    assert predict(picture, "--threshold", "0.25", "--force") == 0
+    assert all(time > before[path] for path, time in times_of(out).items())
+    assert rows_of(out)[0]["threshold"] == "0.25"
+    pixels = np.asarray(Image.open(next(out.glob("*_mask.png")))) > 0
+    heat = np.asarray(Image.open(next(out.glob("*_heat.png")))) / 65535
+    np.testing.assert_array_equal(pixels, heat >= 0.25)
+
+
+def test_files_that_are_not_ours_are_kept(picture: Path, predict: Predict, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "rosamund_mask.png").write_text("drawn by hand")
+    assert predict(picture, "--keep-names") == 1
+    assert (out / "rosamund_mask.png").read_text() == "drawn by hand"
+    assert [row["status"] for row in rows_of(out)] == ["failed"]
+    assert not (out / "rosamund_heat.png").exists()
+    (out / "report.html").write_text("my report")
+    assert predict(picture) == 1
+    assert (out / "report.html").read_text() == "my report"
+
+
+def test_outputs_names_and_several_inputs(picture: Path, predict: Predict, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "rosamund.png").write_bytes((picture / "rosamund.png").read_bytes())
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((5, 6, 7), dtype=np.float32), np.eye(4)), other / "v.nii")
+    out = tmp_path / "out"
+    inputs = (picture / "rosamund.png", other)
+    assert predict(*inputs, "--keep-names", "--outputs", "nifti", "--slice-axis", "0") == 0
+    files = {path.relative_to(out).as_posix() for path in times_of(out) if ".report" not in path.parts}
+    pictures = {file for file in files if file.startswith("rosamund_")}
+    assert len(pictures) == 2  # the two of one name both
+    assert all(file.endswith("_overlay.png") for file in pictures)
+    assert files - pictures == {"v_map.nii.gz", "v_mask.nii.gz", "v_overlay.png"}
+    assert len([row for row in rows_of(out) if row["name"] == "v"]) == 5 + 1  # slices along the first axis
+
+
+def test_series_and_dicom_options(study: Path, predict: Predict, tmp_path: Path, phantoms: ModuleType) -> None:
+    uid = str(pydicom.dcmread(next((study / "1.2.840").glob("tilt*.dcm"))).SeriesInstanceUID)
+    arguments = ["--series", uid, "--preset", "ct-lung", "--sheared-nifti", "--outputs", "default,pm,sc"]
+    identifiers = []
+    for name in ("a", "b"):
+        assert predict(study, *arguments, "--deterministic-uids", out=tmp_path / name) == 0
+        (record,) = results_of(tmp_path / name)["inputs"]
+        assert record["intensity"]["preset"] == "ct-lung"
+        suffixes = {output.replace(record["name"], "") for output in record["outputs"]}
+        assert suffixes == {
+            "_map.nii.gz", "_mask.nii.gz", "_overlay.png", "_seg.dcm", "_sr.dcm", "_pm.dcm", "_sc.dcm",
+        }  # fmt: skip
+        identifiers.append(
+            {path.name: str(pydicom.dcmread(path).SOPInstanceUID) for path in (tmp_path / name).glob("*.dcm")}
+        )
+    assert identifiers[0] == identifiers[1]
+    localizer = str(pydicom.dcmread(next((study / "1.2.840").glob("loc*.dcm"))).SeriesInstanceUID)
+    assert predict(study, "--series", localizer, out=tmp_path / "c") == 0
+    assert [record["frames"] for record in results_of(tmp_path / "c")["inputs"]] == [1]
+
+
+def test_every_other_frame_of_a_video(predict: Predict, tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(tmp_path / "rosamund.mkv"), "w") as film:
+        stream = film.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "bgr0"
+        for index in range(7):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 30 * index, np.uint8), "rgb24")
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode(None))
+    assert predict(tmp_path / "rosamund.mkv", "--stride", "2") == 0
+    (record,) = results_of(tmp_path / "out")["inputs"]
+    assert record["times"] == pytest.approx([0, 0.2, 0.4, 0.6], abs=2e-3)
+    assert [output.replace(record["name"], "") for output in record["outputs"]] == ["_overlay.mp4", "_frames.csv"]
+    with av.open(str(tmp_path / "out" / record["outputs"][0])) as film:
+        assert len(list(film.decode(video=0))) == 4
+
+
+def test_reading_ahead_and_another_precision(study: Path, predict: Predict, tmp_path: Path) -> None:
+    common = (study, "--deterministic-uids")
+    assert [predict(*common, out=tmp_path / "plain"), predict(*common, "--workers", "2", out=tmp_path / "ahead")] == [
+        1,
+        1,
+    ]
+    assert predict(*common, "--precision", "bfloat16", out=tmp_path / "coarse") == 1
+    told = [results_of(tmp_path / folder) for folder in ("plain", "ahead", "coarse")]
+    for one in told[1:]:
+        assert [record["name"] for record in one["inputs"]] == [record["name"] for record in told[0]["inputs"]]
+    files = {path.relative_to(tmp_path / "plain") for path in times_of(tmp_path / "plain")}
+    assert len(files) > 20
+    for file in files:
+        plain, ahead = ((tmp_path / folder / file).read_bytes() for folder in ("plain", "ahead"))
+        if file.suffix == ".dcm":  # holds the time of day
+            plain, ahead = (pydicom.dcmread(io.BytesIO(content)).get("PixelData", b"") for content in (plain, ahead))
+        assert ahead == plain, file
+    scores = [
+        [float(row["anomaly_score"]) for row in rows_of(tmp_path / folder) if row["anomaly_score"]]
+        for folder in ("plain", "coarse")
+    ]
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=5e-3)
+    with pytest.raises(SystemExit):
+        predict(study, "--workers", "-1")
+
+
+def test_an_unknown_series_is_one_sentence(study: Path, predict: Predict, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict(study, "--series", "1.2.3") == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: Series 1.2.3 is not among the 4 series")
+
+
+def test_interruption_keeps_what_is_finished_and_goes_on(
+    picture: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for index in range(2):
+        Image.fromarray(np.full((20, 30), 40 * index, np.uint8)).save(picture / f"{index}.png")
+    whole = AnomalyCLIP.predict
+    calls = []
+
+    def interrupted(self: AnomalyCLIP, image: Any) -> Any:
+        calls.append(len(image))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnomalyCLIP, "predict", interrupted)
+        assert predict(picture) == 130
+    assert "Interrupted: what is finished stays" in capsys.readouterr().err
+    assert [row["status"] for row in rows_of(out)] == ["ok"]
+    assert results_of(out)["summary"]["ok"] == 1
+    assert (out / "report.html").is_file()
+    finished = times_of(out)
+    assert predict(picture) == 0
+    assert {path: time for path, time in times_of(out).items() if path in finished} == finished
+    assert [row["status"] for row in rows_of(out)] == ["ok"] * 3
+
+
+def test_a_killed_run_is_continued(picture: Path, predict: Predict, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict(picture) == 0
+    *lines, last = (out / "journal.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(last)["status"] == "ok"
+    (out / "journal.jsonl").write_text("".join(lines) + last[:40])  # killed while it wrote that the input is finished
+    for name in ("scores.csv", "results.json", "report.html"):
+        (out / name).unlink()
+    before = times_of(out)
+    assert predict(picture) == 0
+    assert all(time > before[path] for path, time in times_of(out).items())
+    assert [row["status"] for row in rows_of(out)] == ["ok"]
+
+
+def test_what_keeps_a_run_from_beginning(
+    picture: Path, predict: Predict, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error(*arguments: str) -> str:
+        assert main(["predict", *arguments]) == 1
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        return last
+
+    out = ["-o", str(tmp_path / "out")]
+    bundle = ["--bundle", str(Path(__file__).parents[2] / "bundles" / "anomalyclip_demo")]
+    assert "There is no bundle at" in error(str(picture), *out, "--bundle", str(tmp_path))
+    assert "There are no prompts at" in error(str(picture), *out, *bundle, "--prompts", str(tmp_path / "x.pt"))
+    assert "Cannot write to the output folder" in error(
+        str(picture), "-o", "/proc/out", *bundle, "--prompts", str(prompts)
+    )
+    capsys.readouterr()
+    assert predict(tmp_path / "absent") == 1
+    assert "does not exist: give a file or a folder" in capsys.readouterr().err
+    assert predict(picture, out=picture) == 1
+    assert "Results cannot go into the input folder" in capsys.readouterr().err
+    assert predict(picture, "--preset", "ct-brian") == 1
+    assert "There is no intensity preset 'ct-brian'" in capsys.readouterr().err
+    assert predict(picture, "--threshold", "nan") == 1
+    assert "threshold must lie in [0, 1], got nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict"],
+        ["predict", "in"],
+        ["predict", "in", "-o", "out", "--outputs", "jpeg"],
+        ["predict", "in", "-o", "out", "--resume", "--force"],
+        ["predict", "in", "-o", "out", "--slice-axis", "3"],
+        ["predict", "in", "-o", "out", "--preset", "$__import__('os').mkdir('pwned')"],
+        ["predict", "in", "-o", "out", "--preset", "@device"],
+        ["predict", "in", "-o", "out", "--series", "$__import__('os').mkdir('pwned')"],
+        ["predict", "in", "-o", "out", "--device", "$__import__('os').mkdir('pwned')"],
+        ["predict", "in", "-o", "out", "--device", "%bundle_root"],
+        ["predict", "in", "-o", "out", "--outputs", "$__import__('os').mkdir('pwned')"],
+        ["predict", "in", "-o", "out", "--threshold", "$1"],
+        ["predict", "in", "-o", "out", "--nifti-form", "$1"],
+    ],
+)
+def test_wrong_usage_is_status_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "usage: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["$__import__('os').mkdir('pwned')", "@device", "%bundle_root", "a@#b", "#1 [x]", "ü'\"\\n"]
+)
+def test_paths_that_look_like_expressions_are_paths(
+    name: str, picture: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MONAI evaluates texts that begin with $, @ or %, and replaces # wherever it stands."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    picture.rename(name)
+    Path(f"{name}.pt").write_bytes(Path(options[options.index("--prompts") + 1]).read_bytes())
+    assert main(["predict", name, *options, "-o", f"{name}.out", "--prompts", f"{name}.pt"]) == 0
+    assert sorted(path.name for path in Path().iterdir()) == sorted([name, f"{name}.out", f"{name}.pt"])
+    assert [row["status"] for row in rows_of(Path(f"{name}.out"))] == ["ok"]
+
+
+def test_every_option_reaches_the_bundle_and_no_other(
+    picture: Path, tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(RuntimeError):
+        pass
+
+    seen: dict[str, Any] = {}
+
+    def workflow(config: list[str], **overrides: Any) -> None:
+        seen.update(overrides, config=config)
+        raise Stopped("stopped")
+
+    def paths(literal: str) -> Any:
+        return ast.literal_eval(literal.removeprefix("$"))
+
+    monkeypatch.setattr(monai.bundle, "ConfigWorkflow", workflow)
+    fixed = {"config", "workflow_type", "logging_file", "bundle_root", "dataset_dir", "output_dir"}
+    bundle = Path(__file__).parents[2] / "bundles" / "anomalyclip_demo"
+    common = ["predict", str(picture), "-o", str(tmp_path / "out"), "--bundle", str(bundle)]
+    assert main(common) == 1
+    assert set(seen) == fixed  # the bundle's own settings hold for the rest
+    assert [paths(literal) for literal in seen["dataset_dir"]] == [str(picture)]
+    assert paths(seen["output_dir"]) == str(tmp_path / "out")
+    assert seen["config"] == [str(bundle / "configs" / "inference.json")]
+    seen.clear()
+    overlay = tmp_path / "overlay.json"
+    assert main([
+        *common, "--prompts", str(prompts), "--threshold", "0", "--outputs", "sc,default", "--slice-batch-size", "3",
+        "--device", "cuda:1", "--sheared-nifti", "--deterministic-uids", "--force", "--series", "1.2", "--series", "3",
+        "--keep-names", "--slice-axis", "0", "--preset", "dicom", "--nifti-form", "qform", "--time-point", "0",
+        "--stride", "5", "--precision", "bfloat16", "--compile",
+        "--workers", "3", "--config", str(overlay), "--verbose",
+    ]) == 1  # fmt: skip
+    assert seen.pop("config") == [str(bundle / "configs" / "inference.json"), str(overlay)]
+    assert paths(seen.pop("prompts")) == str(prompts)
+    assert {key: value for key, value in seen.items() if key not in fixed} == {
+        "threshold": 0.0,
+        "outputs": ["nifti", "seg", "sr", "png", "sc"],
+        "slice_batch_size": 3,
+        "dataloader#num_workers": 3,
+        "dataloader#prefetch_factor": 1,
+        "precision": "bfloat16",
+        "compile": True,
+        "device": "cuda:1",
+        "sheared_nifti": True,
+        "deterministic_uids": True,
+        "overwrite": True,
+        "series": ["1.2", "3"],
+        "keep_names": True,
+        "slice_axis": 0,
+        "reading#preset": "dicom",
+        "reading#nifti_form": "qform",
+        "reading#time_point": 0,
+        "reading#stride": 5,
+    }
+    ids = set(json.loads((bundle / "configs" / "inference.json").read_text()))
+    assert {key.partition("#")[0] for key in seen if key not in ("workflow_type", "logging_file")} <= ids

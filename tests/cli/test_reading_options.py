@@ -1,0 +1,54 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import pytest
+
+from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
+from monai_anomalyclip.data import ReadOptions
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_reading_options(parser)
+    return parser.parse_args(arguments)
+
+
+def test_nothing_said_leaves_the_defaults() -> None:
+    assert reading_options(parse()) == {}
+    assert ReadOptions(**reading_options(parse())) == ReadOptions()
+    assert (parse().series, parse().keep_names, parse().slice_axis) == ([], False, None)
+
+
+def test_what_is_said_reaches_the_readers() -> None:
+    said = parse("--preset", "ct-lung", "--nifti-form", "qform", "--time-point", "0", "--stride", "2")
+    assert ReadOptions(**reading_options(said)) == ReadOptions("ct-lung", "qform", 0, 2)
+    assert set(reading_options(said)) == {field.name for field in dataclasses.fields(ReadOptions)}
+    assert parse("--series", "1.2.3", "--series", "4").series == ["1.2.3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        (r"[a-z-]+", ["auto", "ct-lung"], ["", "$x", "@x", "ct lung", "auto\n", "%x"]),
+        (r"cpu|mps|cuda(:\d+)?", ["cpu", "cuda", "cuda:12"], ["cuda:", "cpu ", "cuda:1$", "$cpu"]),
+    ],
+)
+def test_only_texts_of_a_pattern_pass(pattern: str, good: list[str], bad: list[str]) -> None:
+    value = matching(pattern)
+    for text in good:
+        assert value(text) == text
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="does not look like a value of this option"):
+            value(text)

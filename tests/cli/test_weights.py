@@ -1,0 +1,183 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The commands of docs/weights.md, in its order, with a server on this machine in place of OpenAI's and GitHub's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from monai_anomalyclip.cli import main
+from monai_anomalyclip.cli.weights import RELEASED
+from monai_anomalyclip.weights import PROMPTS, default_weights_folder
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "weights.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if line
+]
+
+
+def _fixtures() -> ModuleType:
+    """The server of the tests of the package's part; tests are no package that it could be imported from."""
+    spec = importlib.util.spec_from_file_location("weights_fixtures", REPOSITORY / "tests" / "weights" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_shared = _fixtures()
+server, publish, clip_bytes, prompts_bytes = _shared.server, _shared.publish, _shared.clip_bytes, _shared.prompts_bytes
+
+
+@pytest.fixture
+def tiny_overlay(tiny_config: dict[str, Any], tmp_path: Path) -> Path:
+    """What makes the bundle's network one for the tiny CLIP."""
+    path = tmp_path / "tiny.json"
+    backbone = {"model_name": tiny_config["clip"], "image_size": tiny_config["image_size"]}
+    network = {"feature_layers": [12], "dpam_start": 5, "deep_prompt_depth": tiny_config["depth"]}
+    path.write_text(
+        json.dumps(
+            {f"backbone#{key}": value for key, value in backbone.items()}
+            | {f"network_def#{key}": value for key, value in network.items()}
+        )
+    )
+    return path
+
+
+def test_names_of_prompts_are_the_registrys() -> None:
+    assert tuple(PROMPTS) == RELEASED
+
+
+def test_every_command_of_the_page(
+    publish: Callable[..., Any],
+    clip_bytes: bytes,
+    prompts_bytes: bytes,
+    picture: Path,
+    tiny_overlay: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = publish(clip_bytes, prompts_bytes)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copytree(picture, "studies")
+    done = []
+    for line in COMMANDS:
+        program, *words = shlex.split(line)
+        assert program == "monai-anomalyclip"
+        asked = len(server.requests)
+        if words[0] == "predict":  # the real CLIP's sizes are the bundle's own; the tiny one's have to be told
+            words += ["--config", str(tiny_overlay), "--device", "cpu"]
+        assert main(words) == 0, line
+        assert len(server.requests) == asked or words[1] in ("bundle", "fetch"), line  # others need no network
+        done.append(" ".join(words[:2]))
+    assert {"weights show", "weights fetch", "weights bundle", "weights verify"} <= set(done)
+    assert any(command.startswith("predict") for command in done)
+    shown = capsys.readouterr().out
+    digests = re.findall(r"must show this SHA-256 of its list: ([0-9a-f]{64})", shown)
+    assert set(digests) == set(re.findall(r"SHA-256 of its list: ([0-9a-f]{64})\nCompare", shown))
+    results = json.loads((tmp_path / "work" / "results" / "results.json").read_text())
+    assert [record["status"] for record in results["inputs"]] == ["ok"]
+
+
+def test_own_prompts_are_packed_without_asking_for_others(
+    publish: Callable[..., Any],
+    clip_bytes: bytes,
+    prompts_bytes: bytes,
+    data_dir: Path,
+    tmp_path: Path,
+) -> None:
+    server = publish(clip_bytes, prompts_bytes)
+    own = ["--prompts", str(data_dir / "tiny" / "prompt_learner.pth")]
+    assert main(["weights", "bundle", "-o", str(tmp_path / "ready"), *own]) == 0
+    assert len(server.requests) == 1
+    assert "a file of one's own" in (tmp_path / "ready" / "README.md").read_text()
+    assert main(["weights", "verify", str(tmp_path / "ready")]) == 0
+
+
+def test_failures_are_one_sentence_and_leave_nothing(
+    publish: Callable[..., Any],
+    clip_bytes: bytes,
+    prompts_bytes: bytes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "ready"
+    bundle = ["weights", "bundle", "-o", str(output)]
+
+    def error() -> str:
+        assert main(bundle) == 1
+        assert not output.exists()
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: ")
+        assert shown.count("\n") == 1
+        return shown
+
+    publish(clip_bytes, prompts_bytes, sha256="0" * 64)
+    assert "its SHA-256 is" in error()
+    publish(clip_bytes, prompts_bytes, blob="0" * 40)
+    assert "its git blob id is" in error()
+    server = publish(clip_bytes, prompts_bytes)
+    server.answers.clear()
+    assert "HTTP 404" in error()
+    bundle += ["--prompts", "absent.pth"]
+    assert "'absent.pth' is neither mvtec nor visa nor a file" in error()
+
+
+def test_changed_bundle_is_status_1(
+    publish: Callable[..., Any],
+    clip_bytes: bytes,
+    prompts_bytes: bytes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    publish(clip_bytes, prompts_bytes)
+    ready = tmp_path / "ready"
+    assert main(["weights", "bundle", "-o", str(ready)]) == 0
+    assert main(["weights", "bundle", "-o", str(ready)]) == 1
+    assert "exists: name a folder that does not" in capsys.readouterr().err
+    (ready / "configs" / "train.json").write_text("{}")
+    assert main(["weights", "verify", str(ready)]) == 1
+    shown = capsys.readouterr().err
+    assert "error: configs/train.json is not as it was when the folder was made." in shown
+    assert "error: 1 problems: do not use it" in shown
+
+
+def test_blob_id_must_look_like_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["weights", "fetch", "--prompts-blob", "main"])
+    assert left.value.code == 2
+    assert "is not 40 hexadecimal digits" in capsys.readouterr().err
+
+
+def test_folder_can_be_another(
+    publish: Callable[..., Any], clip_bytes: bytes, prompts_bytes: bytes, tmp_path: Path
+) -> None:
+    publish(clip_bytes, prompts_bytes)
+    assert main(["weights", "fetch", "--folder", str(tmp_path / "own"), "--prompts", "visa"]) == 0
+    assert (tmp_path / "own" / "anomalyclip_tuned_on_visa.pth").is_file()
+    assert not default_weights_folder().exists()

@@ -1,0 +1,158 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Fixtures that several test modules use: reference numbers, the tiny reference CLIP, real images, synthetic DICOM."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and the programs they start, are not to fight for the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import monai
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+REAL = Path(__file__).parents[2] / "shared" / "real"
+PHANTOMS = Path(__file__).parent / "data_readers" / "dicom" / "dicom_phantoms.py"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured: their ``record_property("figure", ...)``."""
+    for report in terminalreporter.getreports("passed"):
+        for name, figure in report.user_properties:
+            if name == "figure":
+                terminalreporter.write_line(figure)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    monai.utils.set_determinism(seed=0)
+    yield
+    monai.utils.set_determinism(seed=None)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the committed reference files."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real images that are never committed; skips where it is absent."""
+    if not REAL.is_dir():
+        pytest.skip("real images (../shared/real) are not on this machine")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((DATA / "tiny" / "config.json").read_text())
+    return config
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, np.ndarray]:
+    """Numbers recorded from the authors' implementation on the tiny CLIP (see tests/data/README.md)."""
+    with np.load(DATA / "tiny" / "reference.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.fixture(scope="session")
+def phantoms() -> ModuleType:
+    """The builder of synthetic DICOM series; tests are no package that it could be imported from."""
+    spec = importlib.util.spec_from_file_location(PHANTOMS.stem, PHANTOMS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment() -> dict[str, str]:
+    """The environment in which `python`, `torchrun` and `monai-anomalyclip` are those of this interpreter."""
+    folder = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[subprocess.Popen[str]]:
+    """An interpreter that has imported what is slow; see `tests/warm_python.py`."""
+    script = str(Path(__file__).with_name("warm_python.py"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, script], env=environment(), text=True, **pipes) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def run_command(
+    warm_python: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_command(line, folder, check=True, timeout=600)`` runs a documented command line.
+
+    Those of Python run in the warm interpreter, all others in bash.
+    """
+    outputs = [tmp_path_factory.mktemp("commands") / name for name in ("output", "errors")]
+
+    def run(line: str, folder: Path, *, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        words = shlex.split(line)
+        if words[0] == "monai-anomalyclip":
+            words = ["python", "-m", "monai_anomalyclip", *words[1:]]
+        if (
+            words[0] in ("python", sys.executable)
+            and words[1] == "-m"
+            and not set(words) & {"&", "&&", ";", "|", ">"}
+            and "$" not in line
+        ):
+            done = run_warm(words[2], words[2:], folder, timeout)
+        else:
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
+            )
+        assert done.returncode == 0 or not check, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    def run_warm(module: str, arguments: list[str], folder: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+        assert warm_python.stdin is not None
+        assert warm_python.stdout is not None
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": environment(),
+            "outputs": [str(path) for path in outputs],
+        }
+        watchdog = threading.Timer(timeout, warm_python.kill)
+        watchdog.start()
+        warm_python.stdin.write(json.dumps(request) + "\n")
+        warm_python.stdin.flush()
+        status = warm_python.stdout.readline()
+        watchdog.cancel()
+        assert status, f"{arguments} took longer than {timeout} s, or killed its interpreter"
+        return subprocess.CompletedProcess(
+            arguments, int(status), *(path.read_text(errors="replace") for path in outputs)
+        )
+
+    return run

@@ -1,0 +1,101 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_anomalyclip.data import load_datalist, read_mask
+from monai_anomalyclip.data.datasets import make_datalist, write_datalist
+
+RNG = np.random.default_rng(0)
+
+
+def part(folder: Path, number: int, height: int, defect: tuple[int, int] | None) -> np.ndarray:
+    """A gray picture 20 wide and its mask with a defect in the given rows, as KolektorSDD stores them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = RNG.integers(0, 256, (height // 10 + 1, 2), dtype=np.uint8)
+    gray = blocks.repeat(10, axis=0).repeat(10, axis=1)[:height]
+    Image.fromarray(gray).save(folder / f"Part{number}.jpg", quality=95)
+    mask = np.zeros((height, 20), np.uint8)
+    if defect:
+        mask[defect[0] : defect[1], 4:9] = 255
+    Image.fromarray(mask).save(folder / f"Part{number}_label.bmp")
+    return mask
+
+
+@pytest.fixture
+def sdd(tmp_path: Path) -> dict[str, np.ndarray]:
+    root = tmp_path / "sdd"
+    return {
+        "kos01_Part0": part(root / "kos01", 0, 50, None),
+        "kos01_Part1": part(root / "kos01", 1, 51, (3, 6)),
+        "kos02_Part0": part(root / "kos02", 0, 50, (40, 50)),
+        "kos02_Part1": part(root / "kos02", 1, 50, (20, 30)),
+    }
+
+
+def test_tall_pictures_become_two_halves_each(sdd: dict[str, np.ndarray], tmp_path: Path) -> None:
+    listing = make_datalist("sdd", tmp_path / "sdd")
+    assert list((tmp_path / "sdd").rglob("*.png")) == []  # looking writes nothing
+    file = write_datalist(listing, tmp_path / "lists" / "sdd.json")
+    items = load_datalist(file, "testing")
+    assert len(items) == 8
+    rebuilt: dict[str, list[np.ndarray]] = {}
+    for item in items:
+        image = np.asarray(Image.open(item["image"]))
+        mask = read_mask(item["label"]) if item.get("label") else np.zeros(image.shape[:2], np.uint8)
+        assert item["image_label"] == mask.any()
+        assert bool(item.get("label")) == mask.any()
+        assert item["class"] == "electrical commutators"
+        key = Path(item["image"]).stem[: len("kos01_Part0")]
+        rebuilt.setdefault(key, []).append(np.dstack([image, mask]))
+    for key, mask in sdd.items():
+        upper, lower = rebuilt[key]
+        whole = np.asarray(Image.open(tmp_path / "sdd" / key[:5] / f"{key[6:]}.jpg").convert("RGB"))
+        assert abs(len(upper) - len(lower)) <= 1
+        np.testing.assert_array_equal(np.concatenate([upper, lower])[..., :3], whole)
+        np.testing.assert_array_equal(np.concatenate([upper, lower])[..., 3], mask > 0)
+    counts = json.loads(file.read_text())["counts"]["testing"]
+    assert counts == {"normal": 4, "anomalous": 4, "with_mask": 4}
+
+
+def test_missing_masks_are_named(sdd: dict[str, np.ndarray], tmp_path: Path) -> None:
+    (tmp_path / "sdd/kos01/Part0_label.bmp").unlink()
+    (tmp_path / "sdd/kos02/Part1.jpg").unlink()
+    listing = make_datalist("sdd", tmp_path / "sdd")
+    assert listing.notes == (
+        "kos01: 1 images without a mask are left out (Part0.jpg).",
+        "kos02: 1 masks belong to no image (Part1_label.bmp).",
+    )
+    assert len(listing.sections["testing"]) == 4
+
+
+def test_copy_of_the_papers_authors_is_read_as_it_is(tmp_path: Path) -> None:
+    root = tmp_path / "electrical commutators"
+    for name in ("train/good/a.png", "test/good/b.png", "test/defect/c.png", "ground_truth/defect/c.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 6), 9, np.uint8)).save(root / name)
+    entries = make_datalist("sdd", tmp_path).sections["testing"]
+    assert [(entry.image.name, entry.image_label, entry.rows) for entry in entries] == [
+        ("c.png", 1, None),
+        ("b.png", 0, None),
+    ]
+
+
+def test_wrong_folder(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"expected folders kos01, kos02, .*; it holds the folders train"):
+        make_datalist("sdd", tmp_path)

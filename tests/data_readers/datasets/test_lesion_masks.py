@@ -1,0 +1,59 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from monai_anomalyclip.data.datasets import LayoutError, make_datalist
+
+Picture = Callable[..., None]
+
+
+@pytest.mark.parametrize("folder", ["PNG/", "TIF/", ""])
+def test_copies_of_clinicdb(tmp_path: Path, picture: Picture, folder: str) -> None:
+    names = ("images", "masks") if not folder else (f"{folder}Original", f"{folder}Ground Truth")
+    for number in (1, 2, 10):
+        picture(tmp_path / names[0] / f"{number}.png")
+        picture(tmp_path / names[1] / f"{number}.png", mask=True)
+    entries = make_datalist("cvc-clinicdb", tmp_path).sections["testing"]
+    assert sorted((entry.image.name, entry.label.name) for entry in entries if entry.label) == [
+        ("1.png", "1.png"),
+        ("10.png", "10.png"),
+        ("2.png", "2.png"),
+    ]
+
+
+def test_missing_masks_are_named_and_the_images_kept(tmp_path: Path, picture: Picture) -> None:
+    for number in (1, 2, 3):
+        picture(tmp_path / f"images/{number}.png")
+    picture(tmp_path / "masks/2.png", mask=True)
+    picture(tmp_path / "masks/9.png", mask=True)
+    listing = make_datalist("cvc-colondb", tmp_path)
+    assert {entry.image.name: entry.label and entry.label.name for entry in listing.sections["testing"]} == {
+        "1.png": None,
+        "2.png": "2.png",
+        "3.png": None,
+    }
+    assert listing.notes == (
+        "images: 2 of 3 anomalous images have no mask (1.png, 3.png).",
+        "images: 1 masks belong to no image (9.png).",
+    )
+
+
+def test_images_alone_are_not_the_data_set(tmp_path: Path, picture: Picture) -> None:
+    picture(tmp_path / "images/1.png")
+    with pytest.raises(LayoutError, match="expected images with masks; it holds the folders images"):
+        make_datalist("kvasir", tmp_path)
+    (tmp_path / "masks").mkdir()
+    assert make_datalist("kvasir", tmp_path).notes == ("images: 1 of 1 anomalous images have no mask (1.png).",)

@@ -1,0 +1,120 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_anomalyclip.data.datasets import LayoutError, make_datalist, write_datalist
+
+Picture = Callable[..., None]
+
+
+def found(root: Path) -> dict[str, tuple[int, str | None]]:
+    return {
+        entry.image.relative_to(root).as_posix(): (
+            entry.image_label,
+            entry.label and entry.label.relative_to(root).as_posix(),
+        )
+        for entry in make_datalist("folder", root).sections["testing"]
+    }
+
+
+@pytest.mark.parametrize(("normal", "anomalous"), [("good", "bad"), ("Normal", "abnormal"), ("no", "yes")])
+def test_folders_without_masks(tmp_path: Path, picture: Picture, normal: str, anomalous: str) -> None:
+    picture(tmp_path / normal / "a.png")
+    picture(tmp_path / anomalous / "a.PNG")
+    picture(tmp_path / ".git" / "a.png")
+    (tmp_path / anomalous / "notes.txt").touch()
+    assert found(tmp_path) == {f"{normal}/a.png": (0, None), f"{anomalous}/a.PNG": (1, None)}
+    assert make_datalist("folder", tmp_path).notes == ()
+
+
+def test_folders_with_common_masks(tmp_path: Path, picture: Picture) -> None:
+    for name in ("good/1.png", "good/7.png", "polyp/1.png", "ulcer/2.png", "ulcer/3.png"):
+        picture(tmp_path / name)
+    for name in ("1.png", "2_mask.png", "7.png", "9.png"):
+        picture(tmp_path / "masks" / name, mask=True)
+    assert found(tmp_path) == {
+        "good/1.png": (0, None),
+        "good/7.png": (0, None),
+        "polyp/1.png": (1, "masks/1.png"),
+        "ulcer/2.png": (1, "masks/2_mask.png"),
+        "ulcer/3.png": (1, None),
+    }
+    assert make_datalist("folder", tmp_path).notes == (
+        "the anomalous folders: 1 of 3 anomalous images have no mask (3.png).",
+        "the anomalous folders: 1 masks belong to no image (9.png).",
+    )
+
+
+def test_folders_with_masks_of_the_same_name(tmp_path: Path, picture: Picture) -> None:
+    for kind in ("polyp", "ulcer"):
+        picture(tmp_path / kind / "1.png")
+        picture(tmp_path / "ground_truth" / kind / "1.png", mask=True)
+    picture(tmp_path / "healthy" / "1.png")
+    assert found(tmp_path) == {
+        "polyp/1.png": (1, "ground_truth/polyp/1.png"),
+        "ulcer/1.png": (1, "ground_truth/ulcer/1.png"),
+        "healthy/1.png": (0, None),
+    }
+
+
+def test_images_with_masks_tell_the_label(tmp_path: Path, picture: Picture) -> None:
+    for number in range(3):
+        picture(tmp_path / f"images/{number}.jpg")
+    picture(tmp_path / "masks/0.png", mask=True)
+    Image.fromarray(np.zeros((12, 16), np.uint8)).save(tmp_path / "masks/1_mask.png")
+    picture(tmp_path / "masks/5.png", mask=True)
+    assert found(tmp_path) == {"images/0.jpg": (1, "masks/0.png"), "images/1.jpg": (0, "masks/1_mask.png")}
+    assert make_datalist("folder", tmp_path).notes == (
+        "images: 1 images without a mask are left out (2.jpg).",
+        "masks: 1 masks belong to no image (5.png).",
+    )
+
+
+def test_volumes(tmp_path: Path) -> None:
+    for folder, value in (("images", 5), ("masks", 1)):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(np.full((3, 3, 3), value, np.int16), np.eye(4)), tmp_path / folder / "v.nii.gz")
+    assert found(tmp_path) == {"images/v.nii.gz": (1, "masks/v.nii.gz")}
+
+
+def test_folders_of_unknown_meaning_are_refused(tmp_path: Path, picture: Picture) -> None:
+    picture(tmp_path / "cats/1.png")
+    picture(tmp_path / "dogs/1.png")
+    with pytest.raises(LayoutError, match=r"folders such as good and bad or normal and abnormal.*folders cats, dogs"):
+        make_datalist("folder", tmp_path)
+
+
+def test_folders_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    with pytest.raises(LayoutError, match="There are no images of own data"):
+        make_datalist("folder", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "number"), [("brain_mri_tumour_41", 41), ("skin_lesion_3", 3)])
+def test_real_pictures(real_data: Path, tmp_path: Path, name: str, number: int) -> None:
+    listing = make_datalist("folder", real_data / "frames" / name)
+    entries = listing.sections["testing"]
+    assert len(entries) == number
+    assert listing.notes == ()
+    for entry in entries:
+        assert entry.label is not None
+        assert entry.label.stem in (entry.image.stem, f"{entry.image.stem}_segmentation")
+        assert entry.image_label == np.asarray(Image.open(entry.label)).any()
+        assert entry.class_name == name
+    write_datalist(listing, tmp_path / "datalist.json")

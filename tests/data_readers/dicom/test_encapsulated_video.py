@@ -1,0 +1,172 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import builtins
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from pydicom.encaps import encapsulate
+
+from monai_anomalyclip.data.dicom import DicomSeries, encapsulated_video, group_instances, scan_files
+from monai_anomalyclip.data.dicom.encapsulated_video import is_video, iterate_video
+from monai_anomalyclip.data.dicom.reader import load_series
+from monai_anomalyclip.data.errors import UnreadableInputError
+
+av = pytest.importorskip("av")
+
+MPEG2, H264, HEVC = "1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107"
+COUNT, ROWS, COLUMNS = 12, 48, 64
+Write = Callable[..., DicomSeries]
+
+
+def pictures() -> np.ndarray:
+    """(12, 48, 64, 3): smooth colours that a codec hardly changes, brighter in every frame."""
+    row, column = np.meshgrid(np.linspace(0, 80, ROWS), np.linspace(0, 80, COLUMNS), indexing="ij")
+    frames = [np.stack([row + 10 * time, column + 10 * time, 0 * row + 5 * time], axis=-1) for time in range(COUNT)]
+    return np.round(frames).astype(np.uint8)
+
+
+def encoded(container: str, codec: str, rate: int = 25) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = COLUMNS, ROWS, "yuv420p", 4_000_000
+        for picture in pictures():
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path: Path, phantoms: ModuleType) -> Write:
+    def write(stream: bytes, syntax: str = H264, fragments: int = 1, **attributes: object) -> DicomSeries:
+        path = phantoms.make_cine(
+            tmp_path, modality="ES", sop_class="1.2.840.10008.5.1.4.1.1.77.1.1.1", photometric="RGB", seed="v"
+        )
+        dataset = pydicom.dcmread(path)
+        dataset.PhotometricInterpretation = "YBR_PARTIAL_420"
+        dataset.NumberOfFrames, dataset.Rows, dataset.Columns = COUNT, ROWS, COLUMNS
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+        dataset.PixelData = encapsulate([stream], fragments_per_frame=fragments, has_bot=False)
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path)
+        (series,) = group_instances(scan_files([path]).instances)[0]
+        return series
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "syntax"),
+    [
+        ("h264", "libx264", H264),
+        ("mp4", "libx264", H264),
+        ("mpegts", "libx264", f"{H264}.1"),
+        ("mpeg2video", "mpeg2video", MPEG2),
+        ("mpeg", "mpeg2video", MPEG2),
+        ("mpegts", "mpeg2video", MPEG2),
+        ("hevc", "libx265", HEVC),
+    ],
+)
+def test_codecs_and_containers(write: Write, container: str, codec: str, syntax: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no encoder {codec}")
+    series = write(encoded(container, codec), syntax, fragments=3)
+    assert series.kind == "cine"
+    assert is_video(series.frames[0].instance)
+    image = load_series(series)
+    assert (image.shape, image.dtype) == ((3, COLUMNS, ROWS, COUNT), torch.uint8)
+    difference = image.permute(3, 2, 1, 0).numpy().astype(int) - pictures()
+    assert np.abs(difference).mean() < 2
+    assert np.abs(difference.mean(axis=(1, 2, 3))).max() < 2  # no frame is out of its place: they differ by 8
+
+
+def test_parts(write: Write) -> None:
+    series = write(encoded("h264", "libx264"))
+    image = load_series(series)
+    parts = [load_series(series, start=start, stop=min(start + 5, COUNT)) for start in (0, 5, 10)]
+    torch.testing.assert_close(torch.cat([part.as_tensor() for part in parts], dim=-1), image.as_tensor())
+    first = next(iterate_video(series.frames[0].instance, 7))
+    np.testing.assert_array_equal(first, image[..., 7].permute(2, 1, 0))
+
+
+def test_fewer_frames_than_the_header_says(write: Write) -> None:
+    series = write(encoded("h264", "libx264"), NumberOfFrames=20)
+    image = load_series(series)
+    assert image.shape[-1] == COUNT
+    assert "fewer frames" in image.meta["notes"]
+    with pytest.raises(UnreadableInputError, match="fewer frames"):
+        load_series(series, start=15)
+
+
+@pytest.mark.parametrize("attributes", [{"Rows": 32}, {"Columns": 640}])
+def test_other_sizes_are_refused(write: Write, attributes: dict[str, int]) -> None:
+    with pytest.raises(UnreadableInputError, match="its frames are 48 x 64, but the header says"):
+        load_series(write(encoded("h264", "libx264"), **attributes))
+
+
+def test_playlists_are_never_opened(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").write_bytes(encoded("mp4", "libx264"))
+    playlists = [
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile {tmp_path}/secret.mp4\n",
+    ]
+    for playlist in playlists:
+        with pytest.raises(UnreadableInputError, match="unknown container"):
+            load_series(write(playlist.encode().ljust(600)))
+
+
+def test_damage_is_one_clear_error(write: Write) -> None:
+    stream = encoded("mp4", "libx264")
+    for damaged in (stream[: len(stream) // 2], stream[:40] + bytes(len(stream) - 40), b"\0\0\0\1" + bytes(500)):
+        with pytest.raises(UnreadableInputError) as caught:
+            load_series(write(damaged))
+        assert "CANARY" not in str(caught.value)
+        assert "v.dcm" not in str(caught.value)
+
+
+def test_bounds(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = write(encoded("h264", "libx264"))
+    with pytest.raises(UnreadableInputError, match="takes 110,592 bytes"):
+        load_series(series, max_bytes=110_591)
+    monkeypatch.setattr(encapsulated_video, "MAX_VIDEO_BYTES", 100)
+    with pytest.raises(UnreadableInputError, match="more than the allowed 100 bytes"):
+        load_series(series)
+
+
+def test_without_pyav(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = write(encoded("h264", "libx264"))
+    plain = builtins.__import__
+
+    def without(name: str, *args: object, **kwargs: object) -> object:
+        if name == "av":
+            raise ImportError(name)
+        return plain(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UnreadableInputError, match=r"install monai_anomalyclip\[video\]"):
+        load_series(series)
+
+
+def test_unknown_video_syntax(write: Write) -> None:
+    series = write(encoded("h264", "libx264"), "1.2.840.10008.1.2.4.102")
+    instance = series.frames[0].instance
+    assert not is_video(type(instance)(instance.path, instance.header, "1.2.840.10008.1.2.4.90"))

@@ -1,0 +1,115 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from monai_anomalyclip.data.dicom import DicomSeries, FrameReference, Instance, SkippedFile, StackGeometry
+
+AXIAL = np.array([1.0, 0, 0, 0, 1, 0])
+
+
+def instance(name: str = "a", **attributes: object) -> Instance:
+    header = Dataset()
+    header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.{len(name)}"
+    header.Rows, header.Columns = 4, 6
+    for keyword, value in attributes.items():
+        setattr(header, keyword, value)
+    return Instance(Path(name), header, "1.2.840.10008.1.2.1")
+
+
+def test_frames_and_files_of_a_series() -> None:
+    first, second = instance(NumberOfFrames=3), instance("bb")
+    assert (first.n_frames, second.n_frames) == (3, 1)
+    frames = (FrameReference(second), FrameReference(first, 2), FrameReference(first, 0))
+    series = DicomSeries("volume", frames, StackGeometry())
+    assert series.instances == (second, first)
+    assert series.header is second.header
+    assert (series.series_uid, series.size) == ("1.2.3", (4, 6))
+
+
+@pytest.mark.parametrize(
+    ("modality", "expected"),
+    [("ct", "CT"), (" MR ", "MR"), ("", "OT"), (None, "OT"), ("a/../b", "OT"), ("X" * 17, "OT"), ("Ä1", "OT")],
+)
+def test_modality_is_a_code(modality: str | None, expected: str) -> None:
+    series = DicomSeries("frame", (FrameReference(instance(Modality=modality)),), StackGeometry())
+    assert series.modality == expected
+
+
+def test_key_tells_parts_apart_and_shows_nothing() -> None:
+    first = instance()
+    keys = {
+        DicomSeries("frame", (FrameReference(first, index),), StackGeometry(), part=part).key
+        for index in range(2)
+        for part in range(2)
+    }
+    assert len(keys) == 4
+    assert all(len(key) == 8 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "verdict"),
+    [
+        (StackGeometry(), "no position"),
+        (StackGeometry(orientation=AXIAL, positions=np.zeros((1, 3))), "single slice"),
+        (StackGeometry(orientation=AXIAL, positions=np.zeros((2, 3))), "regular"),
+        (StackGeometry(flaws=("gaps", "gantry tilt"), positions=np.zeros((2, 3))), "gaps + gantry tilt"),
+    ],
+)
+def test_verdict(geometry: StackGeometry, verdict: str) -> None:
+    assert geometry.verdict == verdict
+
+
+def test_affine_of_a_single_slice_takes_its_thickness_from_the_header_or_1_mm() -> None:
+    place = {"orientation": AXIAL, "positions": np.array([[1.0, 2, 3]]), "pixel_spacing": (0.5, 0.25)}
+    expected = np.array([[-0.25, 0, 0, -1], [0, -0.5, 0, -2], [0, 0, 5, 3], [0, 0, 0, 1]])
+    np.testing.assert_array_equal(StackGeometry(**place, slice_spacing=5.0).affine(), expected)
+    expected[2, 2] = 1
+    np.testing.assert_array_equal(StackGeometry(**place).affine(), expected)
+
+
+def test_affine_is_given_only_where_one_can_be_true() -> None:
+    place = {"orientation": AXIAL, "positions": np.array([[0.0, 0, 0], [0, 1, 2]]), "pixel_spacing": (1.0, 1.0)}
+    assert StackGeometry(**{**place, "pixel_spacing": None}).affine() is None
+    assert StackGeometry(**{**place, "positions": None}).affine() is None
+    for flaw in ("gaps", "irregular spacing", "duplicate positions"):
+        assert StackGeometry(**place, flaws=(flaw,)).affine(sheared=True) is None
+    tilted = StackGeometry(**place, flaws=("gantry tilt",))
+    assert tilted.affine() is None
+    sheared = tilted.affine(sheared=True)
+    assert sheared is not None
+    np.testing.assert_array_equal(sheared @ [0, 0, 1, 1], [0, -1, 2, 1])
+    assert StackGeometry(**place, flaws=("gantry tilt", "gaps")).affine(sheared=True) is None
+
+
+def test_skipped_files_and_instances_do_not_show_their_header() -> None:
+    assert "PatientName" not in repr(instance(PatientName="CANARY"))
+    assert "CANARY" not in repr(instance(PatientName="CANARY"))
+    assert SkippedFile(Path("a"), "not DICOM").detail == ""
+
+
+@pytest.mark.parametrize("keyword", ["Modality", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_values_that_cannot_be_decoded_count_as_absent(keyword: str) -> None:
+    damaged = instance(Modality="CT")
+    # Two bytes are no number of eight; pydicom raises when the value is asked for.
+    damaged.header[keyword] = RawDataElement(Tag(keyword), "FD", 2, b"US", 0, False, True)
+    series = DicomSeries("frame", (FrameReference(damaged),), StackGeometry())
+    assert re.fullmatch("[0-9a-f]{8}", series.key)
+    assert series.modality == ("OT" if keyword == "Modality" else "CT")
+    assert series.series_uid == ("" if keyword == "SeriesInstanceUID" else "1.2.3")

@@ -1,0 +1,147 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_anomalyclip.data import load_datalist
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("bottle/a.png", "bottle/b.png", "masks/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "datalist.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def one(folder: Path, **entry: Any) -> Path:
+    return write(folder, {"training": [{"image": "bottle/a.png", "image_label": 0}, entry]})
+
+
+def test_paths_are_absolute_and_the_rest_is_untouched(folder: Path) -> None:
+    entry = {"image": "bottle/b.png", "label": "masks/b.png", "image_label": 1, "class": "glass", "fold": 2}
+    items = load_datalist(one(folder, **entry))
+    assert items == [
+        {"image": str(folder / "bottle/a.png"), "image_label": 0},
+        {**entry, "image": str(folder / "bottle/b.png"), "label": str(folder / "masks/b.png")},
+    ]
+
+
+def test_class_that_is_also_a_folder_stays_a_word(folder: Path) -> None:
+    items = load_datalist(one(folder, image="bottle/b.png", image_label=0, **{"class": "bottle"}))
+    assert items[1]["class"] == "bottle"
+
+
+def test_relative_datalist_gives_absolute_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, {"training": [{"image": "bottle/a.png", "image_label": 0}]})
+    monkeypatch.chdir(folder)
+    for given in ("datalist.json", Path("datalist.json")):
+        assert load_datalist(given)[0]["image"] == str(folder / "bottle/a.png")
+    assert load_datalist("datalist.json", base_dir=".")[0]["image"] == str(folder / "bottle/a.png")
+
+
+def test_absolute_paths_and_another_base(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("lists")
+    entries = [{"image": "a.png", "image_label": 0}, {"image": str(folder / "bottle/b.png"), "image_label": 0}]
+    items = load_datalist(write(elsewhere, {"training": entries}), base_dir=folder / "bottle")
+    assert [item["image"] for item in items] == [str(folder / "bottle" / name) for name in ("a.png", "b.png")]
+
+
+def test_sections(folder: Path) -> None:
+    entries = [{"image": "bottle/a.png", "image_label": 0}]
+    path = write(folder, {"name": "set", "training": entries, "testing": entries * 2, "validation": []})
+    assert len(load_datalist(path)) == 1
+    assert len(load_datalist(path, "testing")) == 2
+    for absent in ("validation", "test"):
+        assert load_datalist(path, absent, required=False) == []
+        with pytest.raises(ValueError, match=rf"no entries under '{absent}' \(it has: name, training, testing"):
+            load_datalist(path, absent)
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_mask_may_be_missing_where_the_label_is_known(folder: Path, missing: str | None) -> None:
+    items = load_datalist(one(folder, image="bottle/b.png", label=missing, image_label=1))
+    assert not items[1].get("label")
+    with pytest.raises(ValueError, match=r"Entry 1 .* neither a label \(mask\) nor an image_label"):
+        load_datalist(one(folder, image="bottle/b.png", label=missing))
+
+
+def test_mask_alone_is_enough(folder: Path) -> None:
+    assert "image_label" not in load_datalist(one(folder, image="bottle/b.png", label="masks/b.png"))[1]
+
+
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_missing_files_are_named_before_anything_runs(folder: Path, key: str) -> None:
+    entry = {"image": "bottle/b.png", "label": "masks/b.png", "image_label": 1} | {key: "gone/c.png"}
+    with pytest.raises(FileNotFoundError, match=rf"Entry 1 of 'training' .* missing {key}: '.*gone/c\.png'"):
+        load_datalist(one(folder, **entry))
+    assert load_datalist(one(folder, **entry), check_files=False)[1][key] == str(folder / "gone" / "c.png")
+
+
+@pytest.mark.parametrize("label", [2, -1, 0.5, "1", None, [1]])
+def test_labels_other_than_0_and_1_are_refused(folder: Path, label: Any) -> None:
+    with pytest.raises(ValueError, match=r"Entry 1 .* has image_label .*, not 0 or 1"):
+        load_datalist(one(folder, image="bottle/b.png", image_label=label))
+
+
+@pytest.mark.parametrize("image", [None, "", 5, ["bottle/a.png"]])
+def test_image_must_be_one_path(folder: Path, image: Any) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=r"Entry 1 .*image"):
+        load_datalist(one(folder, image=image, image_label=0))
+
+
+def test_entry_without_image(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"Entry 1 of 'training' .* has no image"):
+        load_datalist(one(folder, image_label=0))
+
+
+@pytest.mark.parametrize("content", [[], "[1, 2]", {"training": {"image": "a.png"}}, {"training": None}, "3"])
+def test_malformed_sections(folder: Path, content: Any) -> None:
+    with pytest.raises(ValueError, match="has no entries under 'training'"):
+        load_datalist(write(folder, content))
+
+
+def test_entry_that_is_no_object(folder: Path) -> None:
+    path = write(folder, {"training": [{"image": "bottle/a.png", "image_label": 0}, "bottle/b.png"]})
+    with pytest.raises(ValueError, match="Entry 1 "):
+        load_datalist(path)
+
+
+def test_no_file_and_no_json(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no datalist at '.*none\.json': give --dataset_dir"):
+        load_datalist(folder / "none.json")
+    with pytest.raises(FileNotFoundError, match="no datalist at"):
+        load_datalist(folder)
+    with pytest.raises(ValueError, match=r"'.*datalist\.json' is not valid JSON: .*line 1"):
+        load_datalist(write(folder, '{"training": ['))
+
+
+def test_encodings(folder: Path) -> None:
+    (folder / "bottle" / "größe.png").write_bytes(b"")
+    path = folder / "datalist.json"
+    text = json.dumps({"training": [{"image": "bottle/größe.png", "image_label": 0}]}, ensure_ascii=False)
+    for encoding in ("utf-8", "utf-8-sig"):  # the latter is what editors on Windows write
+        path.write_text(text, encoding=encoding)
+        assert load_datalist(path)[0]["image"] == str(folder / "bottle" / "größe.png")
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        load_datalist(path)

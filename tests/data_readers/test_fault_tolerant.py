@@ -1,0 +1,112 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from monai.transforms import Compose, Lambdad
+from PIL import Image
+
+from monai_anomalyclip.data import FaultTolerantDataset, InputCatalogue, InputPart, LoadInputd
+from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip.data.sources import FrameSource
+
+
+def fail(path: Any) -> None:
+    raise RuntimeError(f"boom at\n {path} and /srv/JOHN_DOE/x.dat")
+
+
+def bad_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "Doe  John 1970"
+    folder.mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "good.png")
+    (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:60])
+    (folder / "text.nii.gz").write_text("text")
+    return folder
+
+
+def test_bad_items_carry_the_reason_and_good_ones_go_on(tmp_path: Path) -> None:
+    folder = bad_folder(tmp_path)
+    data = [{"image": str(folder / name), "name": name[:3]} for name in ("good.png", "cut.png", "text.nii.gz")]
+    items = FaultTolerantDataset(data, Compose([LoadInputd()]))
+    assert items[0]["image"].shape == (3, 40, 40)
+    assert "error" not in items[0]
+    for index in (1, 2):
+        item = items[index]
+        assert set(item) == {"name", "part", "error"}
+        assert (item["name"], item["part"]) == (data[index]["name"], 0)
+        assert item["error"].startswith(f"Cannot read '{Path(data[index]['image']).name}': ")
+        assert "applying transform" not in item["error"]
+        assert "Doe" not in item["error"]
+        assert "\n" not in item["error"]
+    assert [("error" in item) for item in items[0:3]] == [False, True, True]
+
+
+def test_reasons_name_an_input_as_its_results_are_named(tmp_path: Path) -> None:
+    folder = bad_folder(tmp_path)
+    for keep_names in (False, True):
+        data = InputCatalogue(folder, keep_names=keep_names).items()
+        items = [item for item in FaultTolerantDataset(data, Compose([LoadInputd()])) if "error" in item]
+        assert len(items) == 2
+        for item, file in zip(items, ("cut.png", "text.nii.gz"), strict=True):
+            shown = file if keep_names else item["name"]
+            assert item["error"].startswith(f"Cannot read '{shown}': ")
+            assert (file in item["error"]) == keep_names
+
+
+def test_parts_of_a_film_keep_their_number() -> None:
+    data = [{"image": InputPart(FrameSource(Path("a"), "a")), "name": "x", "part": part} for part in range(3)]
+    items = FaultTolerantDataset(data, Compose([LoadInputd()]))
+    assert [(item["name"], item["part"]) for item in items] == [("x", 0), ("x", 1), ("x", 2)]
+    assert "no such file" in items[0]["error"]
+
+
+def test_reasons_hold_the_root_cause_and_no_folders(tmp_path: Path) -> None:
+    path = tmp_path / "Doe  John 1970" / "a.png"
+    item = FaultTolerantDataset([{"image": str(path)}], Compose([Lambdad("image", fail)]))[0]
+    assert item["error"] == "RuntimeError: boom at a.png and x.dat"
+    assert item["name"] == "a.png"
+    missing = FaultTolerantDataset([{"image": "a.png"}], Compose([Lambdad("label", fail)]))[0]
+    assert missing["error"].startswith("KeyError")
+    assert "label" in missing["error"]
+    assert failure_reason(AssertionError(), {}) == "AssertionError"
+    assert failure_reason(ValueError("ratio 3/4, size 1 / 2"), {}) == "ValueError: ratio 3/4, size 1 / 2"
+    assert failure_reason(ValueError("see ./notes"), {"image": "a.png"}) == "ValueError: see ./notes"
+    assert len(failure_reason(ValueError("x" * 999), {})) == 300
+
+
+def test_no_folder_is_left_however_the_system_spells_it(tmp_path: Path) -> None:
+    for name in ("O'Doe", 'the "Doe"', "Doe\\John", "Doe\u200bJohn", "Doe\n John", "Müller"):
+        path = tmp_path / name / "a.png"
+        item = {"image": InputPart(FrameSource(path, "a.png")), "name": "frame-1_00000000"}
+        try:
+            path.open()
+        except OSError as error:
+            reason = failure_reason(error, item)
+            assert "Doe" not in reason
+            assert "John" not in reason
+            assert "Müller" not in reason
+            assert "frame-1_00000000" in reason
+
+
+def test_short_file_names_do_not_spoil_the_text(phantoms: ModuleType, tmp_path: Path) -> None:
+    """Files of a series are often called 1, 2, 3: these are no words to replace wherever they occur."""
+    for index, path in enumerate(phantoms.make_series(tmp_path, count=12)):
+        path.rename(tmp_path / str(index))
+    (item,) = InputCatalogue(tmp_path).items()
+    text = "frame 1 of 12 has 512 x 512 pixels, not 256"
+    assert failure_reason(ValueError(text), item) == f"ValueError: {text}"
+    name = item["name"]
+    assert failure_reason(ValueError(f"cannot open '{tmp_path}/7'"), item) == f"ValueError: cannot open '{name}'"
+    assert failure_reason(ValueError(f"cannot open {tmp_path}/7"), item) == "ValueError: cannot open 7"

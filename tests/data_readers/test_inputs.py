@@ -1,0 +1,292 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from monai_anomalyclip.data import InputCatalogue, InputPart, LoadInputd, ReadOptions, UnreadableInputError, load_input
+
+PIXELS = np.zeros((4, 5, 3), np.uint8)
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.lower().endswith((".nii", ".nii.gz")):
+            nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.float32), np.eye(4)), path)
+        elif name.lower().endswith((".png", ".jpg", ".tif")):
+            Image.fromarray(PIXELS).save(path)
+        else:
+            path.write_text("text")
+
+
+def names_of(root: Path, **options: Any) -> dict[str, str]:
+    sources = InputCatalogue(root, **{"keep_names": True, **options}).sources
+    return {source.paths[0].relative_to(root).as_posix(): name for name, source in sources.items()}
+
+
+def uid_of(path: Path) -> str:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID)
+
+
+def test_scan_is_sorted_recursive_and_counts_what_it_skips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(
+        tmp_path,
+        "b.png",
+        "sub/deep/a.JPG",
+        "sub/v.nii.gz",
+        "README",
+        "notes.txt",
+        "x.json",
+        ".hidden.png",
+        ".git/a.png",
+    )
+    with caplog.at_level(logging.INFO):
+        names = names_of(tmp_path)
+    assert list(names.items()) == [("b.png", "b"), ("sub/v.nii.gz", "sub/v"), ("sub/deep/a.JPG", "sub/deep/a")]
+    assert "3 inputs found; left out: 3 x not DICOM." in caplog.text
+    assert str(tmp_path) not in caplog.text
+    assert names_of(tmp_path) == names
+
+
+def test_names_tell_nothing_unless_told_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "DOE_JOHN/doe.png", "DOE_JOHN/doe.nii.gz", "DOE_JOHN/doe.txt")
+    with caplog.at_level(logging.DEBUG):
+        catalogue = InputCatalogue(tmp_path)
+    assert [name.partition("_")[0] for name in catalogue.sources] == ["volume-1", "frame-1"]
+    shown = f"{list(catalogue.sources)} {catalogue.items()} {catalogue.left_out()} {caplog.text}"
+    assert "doe" not in shown.lower()
+    assert all(name.startswith("DOE_JOHN/doe_") for name in InputCatalogue(tmp_path, keep_names=True).sources)
+
+
+def test_names_stay_when_the_tree_grows(tmp_path: Path) -> None:
+    make(tmp_path, "b.png", "d.png", "v.nii")
+    first = names_of(tmp_path, keep_names=False)
+    make(tmp_path, "a.png", "c/c.png", "u.nii")
+    (tmp_path / "d.png").unlink()
+    second = names_of(tmp_path, keep_names=False, known_names=list(first.values()))
+    assert {file: second[file] for file in ("b.png", "v.nii")} == {file: first[file] for file in ("b.png", "v.nii")}
+    assert len({*second.values(), first["d.png"]}) == 6
+    assert len({name.partition("_")[0] for name in {*second.values(), first["d.png"]}}) == 6
+
+
+def test_names_are_safe_and_never_collide(tmp_path: Path) -> None:
+    files = [
+        "a.png", "a.jpg", "a.nii.gz", "A.tif", "ä b.png", "ö b.png", f"{'x' * 200}1.png", f"{'x' * 200}2.png",
+        "1.2.840.55.1/s.png", "1.2.840.55.2/s.png", "con/nul.png", "=cmd.png", "肺.png",
+        "only.png", "-rf.png",
+    ]  # fmt: skip
+    make(tmp_path, *files)
+    names = names_of(tmp_path)
+    assert len(names) == len(files)
+    assert len({name.lower() for name in names.values()}) == len(files)
+    assert names["only.png"] == "only"
+    assert names["1.2.840.55.1/s.png"] == "1_2_840_55_1/s"
+    for name in ("a.png", "a.jpg", "a.nii.gz", "A.tif"):
+        assert re.fullmatch(r"[aA]_[0-9a-f]{8}", names[name])
+    # A name depends on the file and its rivals, not on the order or number of other files.
+    make(tmp_path, "0.png", "a0.png")
+    assert {file: name for file, name in names_of(tmp_path).items() if file in names} == names
+
+
+def test_several_paths(tmp_path: Path) -> None:
+    make(tmp_path, "a/scan.nii", "b/scan.nii", "b/sub/scan.nii", "c.png")
+    roots = [tmp_path / "a", tmp_path / "b" / "scan.nii", tmp_path / "b", tmp_path / "c.png", tmp_path / "c.png"]
+    for keep_names in (False, True):
+        catalogue = InputCatalogue(roots, keep_names=keep_names)
+        found = [source.paths[0].relative_to(tmp_path).as_posix() for source in catalogue.sources.values()]
+        assert found == [
+            "a/scan.nii",
+            "b/scan.nii",
+            "b/sub/scan.nii",
+            "c.png",
+        ]  # each once, though two are called alike
+        assert list(InputCatalogue(roots, keep_names=keep_names).sources) == list(catalogue.sources)
+
+
+def test_single_file_and_kinds(tmp_path: Path) -> None:
+    make(tmp_path, "f o.png", "v.nii.gz", "t.txt")
+    (item,) = InputCatalogue(tmp_path / "f o.png", keep_names=True).items()
+    assert (item["name"], item["part"], item["parts"]) == ("f_o", 0, 1)
+    assert item["image"].source.paths == (tmp_path / "f o.png",)
+    frame = LoadInputd()({"image": str(tmp_path / "f o.png")})["image"]
+    assert frame.shape == (3, 4, 5)
+    assert frame.meta["kind"] == "frame"
+    assert 0 <= frame.meta["read_s"] < 60
+    assert LoadInputd()(item)["image"].shape == (3, 4, 5)
+    volume = load_input(tmp_path / "v.nii.gz")
+    assert volume.shape == (1, 3, 4, 5)
+    assert volume.meta["kind"] == "volume"
+    with pytest.raises(UnreadableInputError, match=r"t\.txt': The file does not begin like a DICOM file"):
+        InputCatalogue(tmp_path / "t.txt")
+    with pytest.raises(UnreadableInputError, match="holds 2 inputs: give the file or the folder of one series"):
+        load_input(tmp_path)
+    assert LoadInputd(["image", "more"], allow_missing_keys=True)(item)["image"].shape == (3, 4, 5)
+
+
+def test_options_reach_the_readers(tmp_path: Path) -> None:
+    data = np.arange(3 * 4 * 5 * 2, dtype=np.float32).reshape(3, 4, 5, 2)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
+    for options in ({"time_point": 1}, ReadOptions(time_point=1)):
+        np.testing.assert_array_equal(load_input(tmp_path / "v.nii", options)[0].numpy(), data[..., 1])
+        (item,) = InputCatalogue(tmp_path, options=options).items()
+        np.testing.assert_array_equal(load_input(item["image"])[0].numpy(), data[..., 1])
+    with pytest.raises(UnreadableInputError, match="time_point"):
+        load_input(tmp_path / "v.nii")
+    with pytest.raises(ValueError, match="There is no intensity preset 'ct'"):
+        InputCatalogue(tmp_path, options={"preset": "ct"})
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableInputError, match="does not exist: give a file or a folder"):
+        InputCatalogue(tmp_path / "absent")
+    with pytest.raises(UnreadableInputError, match="left out: nothing"):
+        InputCatalogue(tmp_path)
+    assert InputCatalogue(tmp_path, empty=True).items() == []
+    make(tmp_path, "README", "LICENSE")
+    with pytest.raises(UnreadableInputError, match="left out: 2 x not DICOM"):
+        InputCatalogue(tmp_path)
+
+
+def test_pages_of_a_tiff_are_frames(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "p.tiff", save_all=True, append_images=pages[1:])
+    make(tmp_path, "p_page2.png")
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0")
+    catalogue = InputCatalogue(tmp_path, keep_names=True)
+    names = list(catalogue.sources)
+    assert names[0] == "damaged"  # reading it says why it cannot be
+    assert [re.sub("_[0-9a-f]{8}$", "", name) for name in names[1:]] == ["p_page1", "p_page2", "p_page3", "p_page2"]
+    values = [float(load_input(item["image"]).max()) for item in catalogue.items()[1:4]]
+    assert values == [10, 20, 30]
+
+
+def test_dicom_is_known_by_its_content_and_named_without_any_text(phantoms: ModuleType, tmp_path: Path) -> None:
+    phantoms.make_series(tmp_path / "DOE", count=3)
+    phantoms.make_series(tmp_path / "DOE", count=2, seed="b", modality="MR")
+    phantoms.make_cine(tmp_path / "DOE")
+    for index, path in enumerate(sorted((tmp_path / "DOE").iterdir())):
+        path.rename(path.with_name(f"IM{index:04}" if index % 2 else f"{index}.jpg.dcm"))
+    make(tmp_path, "DOE/a.png", "DOE/text.dcm")
+    catalogue = InputCatalogue(tmp_path, keep_names=True)
+    dicom = [name for name in catalogue.sources if "/" not in name]
+    assert sorted(re.sub("_[0-9a-f]{8}$", "", name) for name in dicom) == ["ct-1", "mr-1", "us-1"]
+    assert [name for name in catalogue.sources if "/" in name] == ["DOE/a"]
+    assert catalogue.left_out() == {"not DICOM": 1}
+    assert len(InputCatalogue(tmp_path).sources) == 4
+
+
+def test_series_that_are_no_images_to_score_are_left_out_unless_asked_for(phantoms: ModuleType, tmp_path: Path) -> None:
+    (image, *_) = phantoms.make_series(tmp_path, count=3)
+    (localizer,) = phantoms.make_series(tmp_path, count=1, seed="loc", localizer=True)
+    phantoms.make_object(tmp_path, "1.2.840.10008.5.1.4.1.1.88.33", "SR")
+    make(tmp_path, "a.png")
+    catalogue = InputCatalogue(tmp_path)
+    assert sorted(source.kind for source in catalogue.sources.values()) == ["frame", "volume"]
+    assert catalogue.left_out() == {"localizer series": 1, "structured report": 1}
+    assert [series.excluded for series in catalogue.excluded] == ["localizer"]
+
+    for uid, count in ((uid_of(localizer), 1), (uid_of(image), 3)):
+        for series in (uid, [uid]):
+            (source,) = InputCatalogue(tmp_path, series=series).sources.values()  # and not the picture
+            assert len(source.paths) == count
+    assert len(InputCatalogue(tmp_path, series=[uid_of(localizer), uid_of(image)]).sources) == 2
+    with pytest.raises(ValueError, match=r"Series 1\.2\.3 is not among the 2 series of the input: .* --show-uids"):
+        InputCatalogue(tmp_path, series=[uid_of(image), "1.2.3"])
+
+    for path in tmp_path.iterdir():
+        if path not in (localizer,):
+            path.unlink()
+    with pytest.raises(UnreadableInputError, match=r"left out: 1 x localizer series; name a series with --series UID"):
+        InputCatalogue(tmp_path)
+
+
+def test_folder_of_one_series_loads_as_a_volume(phantoms: ModuleType, tmp_path: Path) -> None:
+    phantoms.make_series(tmp_path / "ct", count=5)
+    assert load_input(tmp_path / "ct").shape == (1, 20, 16, 5)
+    assert load_input(str(tmp_path / "ct"), {"preset": "ct-lung"}).meta["intensity"].count("ct-lung") >= 1
+
+
+def test_long_cines_come_in_parts(phantoms: ModuleType, tmp_path: Path) -> None:
+    path = phantoms.make_cine(tmp_path, count=70, size=(6, 8))
+    items = InputCatalogue(tmp_path).items()
+    assert [(item["image"].start, item["image"].stop, item["part"], item["parts"]) for item in items] == [
+        (0, 64, 0, 2),
+        (64, 70, 1, 2),
+    ]
+    assert len({item["name"] for item in items}) == 1
+    assert all(isinstance(item["image"], InputPart) for item in items)
+    np.testing.assert_array_equal(load_input(path).permute(3, 2, 1, 0).numpy(), pydicom.dcmread(path).pixel_array)
+
+
+def test_links_do_not_lead_out(tmp_path: Path) -> None:
+    make(tmp_path, "outside/secret.png", "in/a.png", "in/sub/b.png")
+    os.symlink(tmp_path / "outside/secret.png", tmp_path / "in/link.png")
+    os.symlink(tmp_path / "outside", tmp_path / "in/folder")
+    os.symlink(tmp_path / "in", tmp_path / "in/sub/loop")
+    os.symlink(tmp_path / "in/nowhere.png", tmp_path / "in/broken.png")
+    catalogue = InputCatalogue(tmp_path / "in", keep_names=True)
+    assert set(catalogue.sources) == {"a", "sub/b", "broken"}
+    assert catalogue.left_out() == {"link out of the folder": 1}
+    os.symlink(tmp_path / "in", tmp_path / "root")  # the root itself may be a link
+    assert len(InputCatalogue(tmp_path / "root").sources) == 3
+
+
+def test_folders_that_cannot_be_opened_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.png", "locked/b.png")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    catalogue = InputCatalogue(tmp_path, keep_names=True)
+    assert list(catalogue.sources) == ["a"]
+    assert catalogue.left_out() == {"unreadable": 1}
+
+
+def test_results_are_not_scanned(tmp_path: Path) -> None:
+    make(tmp_path, "a.png", "out/a_mask.png", "sub/out/b.png")
+    assert set(names_of(tmp_path, exclude=tmp_path / "out").values()) == {"a", "sub/out/b"}
+    assert set(names_of(tmp_path, exclude=tmp_path / "sub" / ".." / "out").values()) == {"a", "sub/out/b"}
+    with pytest.raises(ValueError, match="Results cannot go into the input folder"):
+        InputCatalogue(tmp_path, exclude=tmp_path)
+
+
+def test_real_folders(real_data: Path) -> None:
+    assert len(InputCatalogue(real_data / "nifti").sources) == 11
+    frames = InputCatalogue(real_data / "frames")
+    assert {source.kind for source in frames.sources.values()} == {"frame"}
+    assert len({source.paths for source in frames.sources.values()}) == 179
+
+
+def test_real_series_as_simpleitk_finds_them(real_data: Path) -> None:
+    folder = real_data / "dicom" / "dicom2nifti" / "generic" / "anatomical" / "001"
+    (uid,) = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+    (source,) = InputCatalogue(folder).sources.values()
+    assert [path.resolve() for path in source.paths] == [Path(file).resolve() for file in files]

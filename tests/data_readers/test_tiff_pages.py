@@ -1,0 +1,70 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from monai_anomalyclip.data import UnreadableInputError, read_frame
+from monai_anomalyclip.data.frames import count_pages
+from monai_anomalyclip.data.tiff_pages import MAX_PAGES, tiff_pages
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_directories_are_where_tifffile_finds_them(order: str, bigtiff: bool) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((7, 4, 5), np.uint8), byteorder=order, bigtiff=bigtiff, metadata=None)  # type: ignore[arg-type]
+    buffer.seek(0)
+    with tifffile.TiffFile(io.BytesIO(buffer.getvalue())) as tiff:
+        assert list(tiff_pages(buffer)) == [page.offset for page in tiff.pages]
+
+
+@pytest.mark.parametrize("content", [b"", b"II", b"II*", b"II\x10\0rest", b"\x89PNG\r\n\x1a\n", b"MM*\0\0\0\0\x08"])
+def test_other_files_have_no_pages(content: bytes) -> None:
+    assert list(tiff_pages(io.BytesIO(content))) == []
+
+
+def chain(offsets: list[int]) -> bytes:
+    """A TIFF of empty directories, each of which names the next."""
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(struct.pack("<HI", 0, offset) for offset in offsets)
+
+
+def test_loops_end_and_long_chains_are_refused(tmp_path: Path) -> None:
+    assert list(tiff_pages(io.BytesIO(chain([14, 20, 8])))) == [8, 14, 20]
+    with pytest.raises(UnreadableInputError, match="truncated: it has no byte 4000"):
+        list(tiff_pages(io.BytesIO(chain([14, 4000]))))
+    (tmp_path / "long.tif").write_bytes(chain([8 + 6 * (i + 1) for i in range(MAX_PAGES)] + [0]))
+    with pytest.raises(UnreadableInputError, match=r"'long\.tif': it has more than the allowed 10,000 pages"):
+        count_pages(tmp_path / "long.tif")
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_missing_parts_are_not_read_as_black(tmp_path: Path, photometric: str, tile: tuple[int, int] | None) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    path = tmp_path / "part.tif"
+    tifffile.imwrite(
+        path, pixels, photometric=photometric, planarconfig="contig", tile=tile, rowsperstrip=8, metadata=None
+    )
+    np.testing.assert_array_equal(read_frame(path), pixels)
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags["ImageLength"]
+    content = bytearray(path.read_bytes())
+    content[tag.valueoffset : tag.valueoffset + 2] = struct.pack("<H", 400)  # ten times as high as what is there
+    path.write_bytes(content)
+    with pytest.raises(UnreadableInputError, match=r"it holds \d+ of \d+ parts"):
+        read_frame(path)

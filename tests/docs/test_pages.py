@@ -1,0 +1,128 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The pages' commands and Python, run as printed, page by page, on phantoms; what needs the network is parsed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pip._internal.commands import create_command
+
+from monai_anomalyclip.cli.main import program_parser
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+RUN_HERE = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for path in (
+        DOCS / "index.md",
+        *(path for part in ("how_to", "explanation", "reference") for path in (DOCS / part).glob("*.md")),
+    )
+    if BLOCK.search(path.read_text())
+)
+DOCUMENTS = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "bundles/*/docs/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
+NEEDS_NETWORK = ("weights bundle", "weights fetch", "weights verify")
+
+
+def blocks(document: str) -> list[tuple[str, str, str]]:
+    """Language, what follows it on the fence, and text of each fenced block."""
+    return BLOCK.findall((REPOSITORY / document).read_text())
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+
+
+def commands(document: str) -> list[str]:
+    return [line for language, _, text in blocks(document) if language in ("bash", "sh") for line in lines(text)]
+
+
+@pytest.mark.parametrize("document", RUN_HERE)
+def test_page_runs_from_top_to_bottom(
+    document: str,
+    user_folder: Path,
+    run_command: Callable[..., subprocess.CompletedProcess[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for language, attributes, text in blocks(document):
+        if language == "bash":
+            for command in lines(text):
+                if any(command.startswith(f"monai-anomalyclip {what}") for what in NEEDS_NETWORK):
+                    continue  # its options are checked below, its work in tests/weights
+                # Without CLIP for real images the doctor has something to say.
+                run_command(command, user_folder, check=not command.startswith("monai-anomalyclip doctor"))
+        elif language == "python" and "title=" not in attributes:
+            capsys.readouterr()
+            exec(compile(text, document, "exec"), {})
+            assert capsys.readouterr().out.strip(), f"{document}: the example shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (document, text)
+        for document in DOCUMENTS
+        for language, attributes, text in blocks(document)
+        if language == "python" and "title=" in attributes
+    ],
+)
+def test_excerpt_is_what_the_code_says(document: str, text: str) -> None:
+    (attributes,) = (found for _, found, shown in blocks(document) if shown == text)
+    source = re.search(r'title="([^"]+)"', attributes)
+    assert source is not None
+    code = [line.strip() for line in (REPOSITORY / source[1]).read_text().splitlines()]
+    shown = [line.strip() for line in text.splitlines()]
+    assert any(code[start : start + len(shown)] == shown for start in range(len(code))), source[1]
+
+
+@pytest.mark.parametrize(
+    ("document", "command"), [(document, command) for document in DOCUMENTS for command in commands(document)]
+)
+def test_command_is_understood(document: str, command: str) -> None:
+    """By the real parsers, without anything being run: also what needs the network, a GPU or another environment."""
+    words = shlex.split(command)
+    words = words[: words.index("&")] if "&" in words else words
+    if words[0] == "monai-anomalyclip":
+        with contextlib.suppress(SystemExit) if "--help" in words else contextlib.nullcontext():
+            program_parser().parse_args(words[1:])
+    elif words[:3] == ["python", "-m", "pip"]:
+        create_command(words[3]).parse_args(words[4:])
+    elif words[:3] == ["python", "-m", "monai.bundle"] and "--config_file" in words:
+        for file in re.findall(r"[\w./]+\.json", words[words.index("--config_file") + 1]):
+            place = file.replace("my_bundle", "bundles/anomalyclip_demo")
+            assert (REPOSITORY / place).is_file(), f"{document}: {file}"
+
+
+def test_every_page_with_code_is_tested() -> None:
+    sources = [path.read_text() for path in REPOSITORY.glob("tests/**/*.py")]
+    for document in DOCUMENTS:
+        if document in RUN_HERE or not any(language in ("bash", "python") for language, _, _ in blocks(document)):
+            continue
+        name = Path(document).name
+        assert any(document in source or f'"{name}"' in source for source in sources), document
+
+
+def test_commands_of_all_kinds_are_found() -> None:
+    found = [command for document in RUN_HERE for command in commands(document)]
+    for part in ("predict", "inspect", "convert-prompts", "datalist", "copy-bundle", "monai.bundle", "pip install"):
+        assert any(part in command for command in found), part

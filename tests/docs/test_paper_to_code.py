@@ -1,0 +1,150 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""docs/paper_to_code.md and docs/architecture.md: what they name exists, and has the values that they say."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+from monai_anomalyclip.reproduce import TABLES
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "paper_to_code.md").read_text()
+ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text()
+PACKAGE = REPOSITORY / "monai_anomalyclip"
+
+FILE = r"(?:monai_anomalyclip|configs|bundles|docs|notebooks|tests)/[\w./-]+"
+FILES = sorted(set(re.findall(f"`({FILE})`", PAGE)))
+NAMES = sorted(
+    (file, name.strip("` "))
+    for file, names in re.findall(r"`(monai_anomalyclip/[\w./]+\.py)`: (`[\w.]+`(?:, `[\w.]+`)*)", PAGE)
+    for name in names.split(",")
+)
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(title: str) -> list[list[str]]:
+    """Cells of the table of a section, without its head."""
+    found = [line for line in section(title).splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1:]]
+
+
+@lru_cache(maxsize=1)
+def config() -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(REPOSITORY / "bundles" / "anomalyclip" / "configs" / "train.json")
+    return parser
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_exists(file: str) -> None:
+    assert (REPOSITORY / file).exists()
+
+
+@pytest.mark.parametrize(("file", "name"), NAMES)
+def test_name_is_in_its_file(file: str, name: str) -> None:
+    found: Any = importlib.import_module(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert callable(found)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(FILES) > 60
+    assert len(NAMES) >= 10
+
+
+@pytest.mark.parametrize("row", rows("Hyper-parameters"), ids=lambda row: row[0])
+def test_hyper_parameter_is_set_as_said(row: list[str]) -> None:
+    ids = re.findall(r"`([^`]+)`", row[2])
+    values = [json.loads(value) for value in re.findall(r"`([^`]+)`", row[3])]
+    assert ids
+    for identifier in ids:
+        assert identifier in config()
+    if values:
+        assert [config()[identifier] for identifier in ids] == values
+
+
+def test_every_setting_of_the_method_is_listed() -> None:
+    named = set(re.findall(r"`((?:network_def|backbone|optimizer)#\w+|[a-z_]+)`", section("Hyper-parameters")))
+    network = {f"network_def#{key}" for key in config()["network_def"]} - {
+        "network_def#_target_",
+        *(f"network_def#{key}" for key in config()["backbone"]),
+    }
+    assert network | {f"backbone#{key}" for key in config()["backbone"]} <= named
+    assert {"lambda_local", "learning_rate", "batch_size", "max_epochs", "seed", "sigma"} <= named
+
+
+def test_ids_of_the_equations_exist() -> None:
+    for row in rows("Equations"):
+        for identifier in re.findall(r"`([^`]+)`", row[3]):
+            assert identifier in config(), identifier
+
+
+def test_every_table_that_can_be_made_is_listed() -> None:
+    shown = {match for row in rows("Tables") for match in re.findall(r"`([^`]+)`", row[2])}
+    assert shown == {name for name in TABLES if not name.startswith("figure") and name != "demo"}
+
+
+@pytest.mark.parametrize("row", rows("Tables"), ids=lambda row: row[0])
+def test_overlays_of_a_table_are_those_that_it_uses(row: list[str]) -> None:
+    name = row[2].strip("`")
+    said = set(re.findall(r"`configs/([\w/]+)\.json`", row[3]))
+    if name in TABLES and name not in ("2", "3", "7"):  # these three say "the same" or name the tuning set
+        assert said == {overlay for experiment in TABLES[name].experiments for overlay in experiment.configs}
+
+
+def test_figures_use_what_they_name() -> None:
+    for number in ("6", "8"):
+        (row,) = (row for row in rows("Figures") if row[0].startswith(f"figure {number} "))
+        used = {overlay for experiment in TABLES[f"figure-{number}"].experiments for overlay in experiment.configs}
+        said = set(re.findall(r"`configs/([\w/]+)\.json`", row[2]))
+        assert said == used - {"experiments/no_deep_tokens", "paper_text"}
+
+
+def test_what_is_unverified_is_marked_there_too() -> None:
+    for row in rows("Tables"):
+        table = TABLES.get(row[2].strip("`"))
+        if table is not None and "not verified" in table.remark and "not known" not in row[1]:
+            assert row[0].endswith("?"), row[0]
+
+
+def test_every_package_is_in_the_architecture() -> None:
+    packages = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")} - {"."}
+    said = set(re.findall(r"^\| `([\w/]+)/` \|", ARCHITECTURE, re.MULTILINE))
+    assert said <= packages
+    assert {name for name in packages if name.partition("/")[0] not in said} == set()
+
+
+def test_layers_of_the_architecture_hold() -> None:
+    """Nothing below the network knows of file formats or commands, nothing beside it of its tokens."""
+
+    def imported(package: str) -> set[str]:
+        trees = [ast.parse(path.read_text()) for path in (PACKAGE / package).rglob("*.py")]
+        modules = [node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        return {module.split(".")[1] for module in modules if module and module.startswith("monai_anomalyclip.")}
+
+    above = {"cli", "data", "handlers", "label", "reproduce", "writers", "engines", "inferers", "export"}
+    assert imported("networks") & above == set()
+    assert imported("losses") <= {"networks"}
+    assert imported("metrics") & (above | {"networks"}) <= set()

@@ -1,0 +1,220 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom import Dataset
+
+OPTIONS = ("--deterministic-uids", "--preset", "ct-soft", "--threshold", "0.5")
+SIZE = (8, 10)
+N_INPUTS = 10
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType) -> Path:
+    """Nine stacks and a film."""
+    folder = tmp_path_factory.mktemp("interrupted") / "in"
+    for number in range(N_INPUTS - 1):
+        phantoms.make_series(folder / str(number), seed=str(number), study=str(number % 3), count=3, size=SIZE)
+    phantoms.make_cine(folder / "film", size=SIZE, count=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(quick_config: Callable[..., Path]) -> Path:
+    return quick_config(SIZE)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tree: Path, config: Path, predict: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What a run that nothing interrupts leaves."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    assert predict(tree, output, *OPTIONS, config=config) == 0
+    return contents(output)
+
+
+@pytest.fixture(scope="module")
+def context() -> ForkServerContext:
+    """Processes that start with everything imported, but with nothing that a fork would break."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["signalled_run", "monai_anomalyclip.cli.main", "monai.bundle", "brightness_network"]
+    )
+    return context
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All visible files, parsed to the end, without what tells the time of the run."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not path.name.startswith("."):
+            found[name] = _content(path)
+    return found
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".dcm":
+        dataset = pydicom.dcmread(path)
+        if "Rows" in dataset:
+            assert dataset.pixel_array.size
+        _forget_times(dataset)
+        return dataset.to_json()
+    if path.name.endswith(".nii.gz"):
+        assert np.isfinite(np.asarray(nib.load(path).dataobj)).all()
+    elif path.suffix in (".png", ".jpg"):
+        with Image.open(path) as picture:
+            picture.load()
+    elif path.suffix == ".json":
+        return _without_times(json.loads(path.read_text()))
+    elif path.suffix == ".jsonl":
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        return {entry["name"]: _without_times(entry) for entry in entries}
+    elif path.suffix == ".csv":
+        rows = list(csv.reader(path.open(newline="")))
+        assert len({len(row) for row in rows}) == 1
+    elif path.suffix == ".html":
+        text = path.read_text()
+        assert text.rstrip().endswith("</html>")
+        return text.count("data:image/jpeg")
+    return path.read_bytes()
+
+
+def _forget_times(dataset: Dataset) -> None:
+    for element in list(dataset):
+        if element.VR in ("DA", "TM", "DT"):
+            del dataset[element.tag]
+        elif element.VR == "SQ":
+            for item in element.value:
+                _forget_times(item)
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if key not in ("started", "duration_s", "timings")}
+        return {key: _without_times(item) for key, item in kept.items()}
+    return [_without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """Files of the inputs that are done, with the time of their last change."""
+    journal = folder / "journal.jsonl"
+    *lines, _ = journal.read_bytes().split(b"\n") if journal.exists() else [b""]
+    entries = {entry["name"]: entry for entry in map(json.loads, lines)}
+    names = [name for entry in entries.values() if entry["status"] == "ok" for name in entry["record"]["outputs"]]
+    return {name: (folder / name).stat().st_mtime_ns for name in names}
+
+
+def assert_the_next_run_completes(
+    tree: Path, output: Path, config: Path, predict: Callable[..., int], whole: dict[str, Any]
+) -> None:
+    before = finished(output)
+    assert predict(tree, output, *OPTIONS, config=config) == 0
+    after = finished(output)
+    assert {name: after[name] for name in before} == before  # not even touched
+    again = contents(output)
+    assert set(again) == set(whole)
+    assert [name for name in whole if again[name] != whole[name]] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "number"),
+    [
+        ("rename", 4, signal.SIGKILL),
+        ("rename", 27, signal.SIGKILL),
+        ("rename", 34, signal.SIGINT),
+        ("score", 6, signal.SIGKILL),
+        ("score", 9, signal.SIGINT),
+    ],
+)
+def test_whenever_it_stops_the_next_run_completes_the_rest(
+    tree: Path,
+    config: Path,
+    whole: dict[str, Any],
+    predict: Callable[..., int],
+    command_line: Callable[..., list[str]],
+    context: ForkServerContext,
+    tmp_path: Path,
+    place: str,
+    count: int,
+    number: signal.Signals,
+) -> None:
+    from signalled_run import run_until
+
+    output = tmp_path / "out"
+    arguments = command_line(tree, output, *OPTIONS, config=config)
+    process = context.Process(target=run_until, args=(arguments, place, count, number))
+    process.start()
+    process.join(60)
+    assert process.exitcode == (130 if number == signal.SIGINT else -number)
+
+    left = contents(output)  # every file parses
+    done = finished(output)
+    records = {Path(name).name for name in done}
+    assert len(records) < len([name for name in whole if name.startswith(("ct-", "us-"))])
+    if count > 5:
+        assert done
+    assert set(left) <= set(whole)
+    assert [name for name in done if left[name] != whole[name]] == []
+    hidden = [path.name for path in output.rglob(".*") if path.is_file()]
+    if number == signal.SIGINT:
+        assert hidden == []
+        assert {"results.json", "report.html", "scores.csv"} <= set(left)
+    assert_the_next_run_completes(tree, output, config, predict, whole)
+    assert [path for path in output.rglob(".*") if path.is_file()] == []  # nor what the killed process was writing
+
+
+def test_interrupted_from_the_keyboard(
+    tree: Path,
+    config: Path,
+    whole: dict[str, Any],
+    predict: Callable[..., int],
+    predict_apart: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
+    process = predict_apart(tree, output, *OPTIONS, config=config)
+    end = time.monotonic() + 90
+    while not finished(output) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    # 130, or the signal itself: Python hands it on when it has passed through code that MONAI evaluates. To a shell
+    # both are 130.
+    assert process.returncode in (130, -signal.SIGINT), said
+    assert "Interrupted: what is finished stays" in said
+    assert "Traceback" not in said
+    summary = json.loads((output / "results.json").read_text())["summary"]
+    assert 0 < summary["ok"] < N_INPUTS
+    assert summary["failed"] == 0
+    assert contents(output).keys() <= whole.keys()
+    assert_the_next_run_completes(tree, output, config, predict, whole)
+    complete = finished(output)
+    assert predict(tree, output, *OPTIONS, config=config) == 0
+    assert finished(output) == complete

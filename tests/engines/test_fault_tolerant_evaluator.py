@@ -1,0 +1,228 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import DataLoader
+from torch import Tensor, nn
+
+from monai_anomalyclip.data import FaultTolerantDataset
+from monai_anomalyclip.engines import FaultTolerantEvaluator, InputsFailedError
+
+
+def load(item: dict[str, Any]) -> dict[str, Any]:
+    """An image of 2 x 2 pixels, all of the number that the file's name begins with."""
+    if "unreadable" in item["image"]:
+        raise OSError(f"cannot open {item['image']}")
+    return {**item, "image": torch.full((1, 2, 2), float(Path(item["image"]).name[0]))}
+
+
+class Doubling(nn.Module):
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        if image.mean() == 3:
+            raise RuntimeError("no memory left")
+        return {"anomaly_map": 2 * image, "anomaly_score": image.flatten(1).amax(dim=1)}
+
+
+def finish(item: dict[str, Any]) -> dict[str, Any]:
+    if item["image"].mean() == 5:
+        raise ValueError("odd geometry")
+    return {**item, "finished": True}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.events: list[str] = []
+
+    def attach(self, engine: Engine) -> None:
+        for event in (Events.STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED, Events.TERMINATE):
+            engine.add_event_handler(event, lambda _, event=event: self.events.append(event.value))
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: self.items.extend(engine.state.output))
+
+
+def evaluator(names: Sequence[str], recorder: Recorder | None = None) -> FaultTolerantEvaluator:
+    return evaluator_of([{"image": f"/archive/Doe John/{name}", "name": name} for name in names], recorder)
+
+
+def evaluator_of(data: Sequence[dict[str, Any]], recorder: Recorder | None = None) -> FaultTolerantEvaluator:
+    return FaultTolerantEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(FaultTolerantDataset(data, load), batch_size=1),
+        network=Doubling(),
+        postprocessing=finish,
+        val_handlers=None if recorder is None else [recorder],
+    )
+
+
+def test_reading_network_and_postprocessing_may_fail_in_the_middle() -> None:
+    recorder = Recorder()
+    names = ["1", "2 unreadable", "3", "4", "5", "6"]
+    engine = evaluator(names, recorder)
+    with pytest.raises(InputsFailedError):
+        engine.run()
+    assert [item["name"] for item in recorder.items] == names
+    assert engine.failures == {
+        "2 unreadable": "OSError: cannot open 2 unreadable",
+        "3": "RuntimeError: no memory left",
+        "5": "ValueError: odd geometry",
+    }
+    for item in recorder.items:
+        name = item["name"]
+        if name in engine.failures:
+            assert item == {"name": name, "error": engine.failures[name]}
+        else:
+            value = float(name)
+            assert item["finished"] is True
+            assert 0 < item["score_s"] < 60
+            torch.testing.assert_close(torch.as_tensor(item["image"]), torch.full((1, 2, 2), value))
+            torch.testing.assert_close(item["pred"]["anomaly_map"], torch.full((1, 2, 2), 2 * value))
+            assert float(item["pred"]["anomaly_score"]) == value
+    assert recorder.events == ["started", "epoch_completed", "completed"]
+
+
+def test_error_counts_and_names_the_failures_but_no_folder() -> None:
+    with pytest.raises(InputsFailedError) as caught:
+        evaluator(["1", "2 unreadable", "3"]).run()
+    assert str(caught.value) == (
+        "2 of 3 inputs failed: 2 unreadable (OSError: cannot open 2 unreadable); 3 (RuntimeError: no memory left)"
+    )
+
+
+def test_error_lists_five() -> None:
+    with pytest.raises(InputsFailedError) as caught:
+        evaluator([f"{index} unreadable" for index in range(7)]).run()
+    assert re.match(r"7 of 7 inputs failed: 0 unreadable \(", str(caught.value))
+    assert "4 unreadable" in str(caught.value)
+    assert "5 unreadable" not in str(caught.value)
+    assert str(caught.value).endswith("; and 2 more")
+
+
+def test_all_well() -> None:
+    recorder = Recorder()
+    engine = evaluator(["1", "2"], recorder)
+    engine.run()
+    assert engine.failures == {}
+    assert len(recorder.items) == 2
+
+
+def test_failure_that_a_handler_notes_counts() -> None:
+    class Writer:
+        def attach(self, engine: FaultTolerantEvaluator) -> None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), self.fail)
+
+        def fail(self, engine: FaultTolerantEvaluator) -> None:
+            engine.failures[engine.state.output[0]["name"]] = "disk full"
+
+    engine = evaluator(["1", "2", "4"])
+    Writer().attach(engine)
+    with pytest.raises(InputsFailedError, match=re.escape("1 of 3 inputs failed: 2 (disk full)")):
+        engine.run()
+
+
+def test_second_run_starts_with_a_clean_sheet() -> None:
+    engine = evaluator(["3", "4"])
+    with pytest.raises(InputsFailedError):
+        engine.run()
+    engine.network = nn.Identity()
+    engine.run()
+    assert engine.failures == {}
+
+
+def test_nothing_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    engine = evaluator([], recorder)
+    with caplog.at_level(logging.INFO):
+        engine.run()
+    assert "Nothing to do" in caplog.text
+    assert recorder.items == []
+    assert recorder.events == ["completed"]  # handlers finish: the run before may have been killed
+
+
+def film(*files: str) -> list[dict[str, Any]]:
+    """Parts of a film, each in a file of its own, and an input after it."""
+    parts = [
+        {"image": f"/archive/{file}", "name": "film", "part": number, "parts": len(files)}
+        for number, file in enumerate(files)
+    ]
+    return [*parts, {"image": "/archive/7", "name": "other", "part": 0, "parts": 1}]
+
+
+def test_parts_of_a_film_come_in_order_with_their_numbers() -> None:
+    recorder = Recorder()
+    evaluator_of(film("1", "2", "4"), recorder).run()
+    assert [(item["name"], int(item["part"]), int(item["parts"])) for item in recorder.items] == [
+        ("film", 0, 3), ("film", 1, 3), ("film", 2, 3), ("other", 0, 1),
+    ]  # fmt: skip
+    assert [float(item["pred"]["anomaly_score"]) for item in recorder.items] == [1, 2, 4, 7]
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (("1", "3", "4"), "RuntimeError: no memory left"),
+        (("1", "2 unreadable", "4"), "OSError: cannot open 2 unreadable"),
+        (("1", "2", "5"), "ValueError: odd geometry"),
+        (("3", "2 unreadable", "5"), "RuntimeError: no memory left"),
+    ],
+)
+def test_a_part_that_fails_ends_its_film_alone(files: tuple[str, ...], reason: str) -> None:
+    recorder = Recorder()
+    engine = evaluator_of(film(*files), recorder)
+    with pytest.raises(InputsFailedError, match=re.escape(f"1 of 2 inputs failed: film ({reason})")):
+        engine.run()
+    failed = [index for index, item in enumerate(recorder.items) if "error" in item]
+    first = next(index for index, file in enumerate(files) if file not in ("1", "2", "4"))
+    assert failed == list(range(first, 3))  # also the parts after it, which could have been scored
+    assert {recorder.items[index]["error"] for index in failed} == {reason}
+    assert recorder.items[-1]["name"] == "other"
+    assert "error" not in recorder.items[-1]
+
+
+def test_interruption_is_no_failed_input_and_handlers_can_save() -> None:
+    class Interrupted(nn.Module):
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            if image.mean() == 2:
+                raise KeyboardInterrupt
+            return {"anomaly_map": image, "anomaly_score": image.flatten(1).amax(dim=1)}
+
+    recorder = Recorder()
+    engine = evaluator(["1", "2", "4"], recorder)
+    engine.network = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert engine.failures == {}
+    assert [item["name"] for item in recorder.items] == ["1"]
+    assert recorder.events == ["started", "terminate"]
+
+
+def test_interruption_while_a_result_is_written() -> None:
+    class Writer:
+        def attach(self, engine: Engine) -> None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), self.interrupt)
+
+        def interrupt(self, engine: Engine) -> None:
+            raise KeyboardInterrupt
+
+    recorder = Recorder()
+    engine = evaluator(["1", "2", "4"], recorder)
+    Writer().attach(engine)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert recorder.events == ["started", "terminate"]

@@ -1,0 +1,61 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from monai_anomalyclip.export.agreement import Agreement, check_batches, measure_agreement
+from monai_anomalyclip.networks import AnomalyCLIP
+
+
+def test_differences_are_those_that_were_made(small: AnomalyCLIP) -> None:
+    def off(image: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            result = small.predict(image)
+        anomaly_map, score = result["anomaly_map"].clone(), result["anomaly_score"].clone()
+        anomaly_map[:, :, 0, 0] += 0.25
+        score[-1] -= 0.125
+        return anomaly_map, score
+
+    agreement = measure_agreement(small, off, check_batches(42))
+    assert agreement.images == 4
+    assert agreement.map_max == pytest.approx(0.25)
+    assert agreement.map_mean == pytest.approx(0.25 / 42**2)
+    assert agreement.score_max == pytest.approx(0.125)
+    assert not agreement.exact
+
+
+@pytest.mark.parametrize(
+    ("map_max", "score_max", "exact"),
+    [(1e-4, 1e-4, True), (2e-4, 0, False), (0, 2e-4, False), (float("nan"), 0, False), (0, float("nan"), False)],
+)
+def test_exact_is_a_bound_on_both(map_max: float, score_max: float, exact: bool) -> None:
+    assert Agreement(4, 0.0, map_max, score_max).exact is exact
+
+
+def test_other_shapes_are_told(small: AnomalyCLIP) -> None:
+    def transposed(image: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(image), 42, 42), torch.zeros(len(image))
+
+    with pytest.raises(ValueError, match=r"returns shapes \(1, 42, 42\)"):
+        measure_agreement(small, transposed, check_batches(42))
+
+
+def test_batches_differ_and_are_normalised() -> None:
+    one, three = check_batches(56)
+    assert one.shape == (1, 3, 56, 56)
+    assert three.shape == (3, 3, 56, 56)
+    images = torch.cat([one, three])
+    assert all(not torch.equal(images[i], images[j]) for i in range(4) for j in range(i))
+    assert images.min() < -1.4
+    assert images.max() > 1.4

@@ -1,0 +1,59 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from monai_anomalyclip.export import ONNXNetwork
+from monai_anomalyclip.inferers import AnomalySliceInferer
+from monai_anomalyclip.networks import AnomalyCLIP
+
+Exported = Callable[..., tuple[Path, dict[str, Any]]]
+
+
+def test_takes_the_place_of_the_network(exported: Exported, tiny: AnomalyCLIP) -> None:
+    network = ONNXNetwork(exported("model.onnx")[0])
+    volume = torch.rand(1, 1, 20, 30, 5)
+    inferer = AnomalySliceInferer(network.image_size, slice_axis=2, slice_batch_size=2)
+    expected, actual = inferer(volume, tiny), inferer(volume, network)
+    assert actual["anomaly_map"].shape == volume.shape
+    for key in ("anomaly_map", "anomaly_score"):
+        torch.testing.assert_close(actual[key], expected[key], rtol=0, atol=1e-4)
+    image = torch.randn(2, 3, 84, 84)
+    torch.testing.assert_close(network(image), tiny(image).detach(), rtol=0, atol=1e-4)
+
+
+def test_says_what_it_was_made_from(exported: Exported, tiny: AnomalyCLIP) -> None:
+    path, description = exported("model.onnx")
+    network = ONNXNetwork(path)
+    assert network.backbone_sha256 == tiny.backbone_sha256
+    assert network.settings["exported_prompts_sha256"] == description["prompts_sha256"]
+    assert network.settings["normal_words"] == ["object"]
+    assert network.settings["exported_method"] == "AnomalyCLIP"
+
+
+@pytest.mark.parametrize("shape", [(3, 84, 84), (1, 1, 84, 84), (1, 3, 42, 42)])
+def test_other_shapes_are_refused(exported: Exported, shape: tuple[int, ...]) -> None:
+    network = ONNXNetwork(exported("model.onnx")[0])
+    with pytest.raises(ValueError, match=r"takes images \(B, 3, 84, 84\), got shape"):
+        network.predict(torch.zeros(shape))
+
+
+def test_it_cannot_be_compiled(exported: Exported) -> None:
+    network = ONNXNetwork(exported("model.onnx")[0])
+    network.compile_encoder(False)
+    with pytest.raises(ValueError, match="cannot be compiled"):
+        network.compile_encoder()

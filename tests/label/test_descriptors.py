@@ -1,0 +1,44 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from monai_anomalyclip.demo import demo_network
+from monai_anomalyclip.label.descriptors import DescribedNetwork, short_descriptor
+
+
+def test_descriptor_nearly_keeps_angles() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 768, generator=generator)
+    vectors[1::2] = vectors[::2] + 0.3 * vectors[1::2]  # pairs that are alike
+    short = np.array([short_descriptor(vector) for vector in vectors])
+    assert short.shape == (40, 32)
+    assert short_descriptor(vectors[0] * 7) == short[0].tolist()
+    unit = short / np.linalg.norm(short, axis=1, keepdims=True)
+    similar = unit @ unit.T
+    for first in range(0, 40, 2):
+        assert similar[first].argsort()[-2] == first + 1
+
+
+def test_network_predicts_the_same_and_keeps_the_features_of_the_highest_score() -> None:
+    network = demo_network(deep_prompt_depth=4).eval()
+    described = DescribedNetwork(network)
+    images = torch.randn(5, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network.predict(images)
+        parts = [described.predict(part) for part in images.split(2)]
+        features, _ = network.encode_image(images)
+    for key in ("anomaly_map", "anomaly_score"):
+        torch.testing.assert_close(torch.cat([part[key] for part in parts]), expected[key])
+    assert described.features is not None
+    torch.testing.assert_close(described.features, features[expected["anomaly_score"].argmax()])

@@ -1,0 +1,195 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The commands of docs/monai_label.md as printed, but for the ports, and `make label-demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from monai_anomalyclip.demo import demo_network
+
+pytestmark = pytest.mark.label_server
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "monai_label.md").read_text()
+LIMIT = 300  # seconds
+
+# Ends the script when a server that was started does not answer in time.
+_WAIT = """
+wait_for() {
+    for _ in $(seq 600); do curl -sf "$1" > /dev/null && return 0; sleep 0.2; done
+    echo "no answer from $1"; cat server.log; exit 1
+}
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def commands(language: str) -> list[str]:
+    return [line for block in blocks(language) for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, str]:
+    """Free ports in the place of those of the page."""
+    found = {}
+    with contextlib.ExitStack() as open_sockets:
+        for port in ("8000", "8001", "8002", "8042"):
+            probe = open_sockets.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found[port] = str(probe.getsockname()[1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def workspace(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a clone after `make label-env` and a tuning."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / ".venv-label").symlink_to(label_python.parents[1])
+    bundle = folder / "bundles" / "anomalyclip_demo"
+    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
+    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
+    torch.manual_seed(0)
+    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
+    return folder
+
+
+def run_script(lines: list[str], workspace: Path, ports: dict[str, str]) -> list[str]:
+    """Output of each command; servers that it starts in the background end with it."""
+    script = ["set -euo pipefail", _WAIT]
+    for line in lines:
+        with_ports = re.sub(r"\b(8000|8001|8002|8042)\b", lambda match: ports[match[0]], line)
+        script.append("echo; echo @@@")
+        if with_ports.endswith("&"):
+            port = next(ports[port] for port in ports if re.search(rf"--port {port}\b", line) or "Orthanc" in line)
+            path = "info/" if "monailabel" in line else "system"
+            port = ports["8042"] if path == "system" else port
+            script += [f"{with_ports[:-1]} >> server.log 2>&1 &", f"wait_for http://127.0.0.1:{port}/{path}"]
+        else:
+            script.append(with_ports)
+    home = workspace / "home"
+    home.mkdir(exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "MONAI_LABEL"))}
+    environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    environment["MONAI_LABEL_AUTO_UPDATE_SCORING"] = "false"
+    output = workspace / "output.txt"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            ["bash", "-c", "\n".join(script)],
+            cwd=workspace,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(timeout=LIMIT)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    shown = output.read_text()
+    assert status == 0, shown[-3000:]
+    return [part.strip() for part in shown.split("@@@")[1:]]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+def test_commands_run_as_printed(workspace: Path, ports: dict[str, str]) -> None:
+    lines = commands("bash")
+    assert lines[0] == "make label-env"  # the fixture's environment is what it makes
+    answers = dict(zip(lines[1:], run_script(lines[1:], workspace, ports), strict=True))
+    documented = [json.loads(block) for block in blocks("json") if "latencies" in block or "loss_before" in block]
+    (mask,) = (answer for line, answer in answers.items() if "8000/infer/anomaly?" in line)
+    (tuning,) = (answer for line, answer in answers.items() if "/train/" in line)
+    print(f"\n{mask}\n{tuning}")
+    for shown, answer in zip(documented, (mask, tuning), strict=True):
+        assert shown.keys() == json.loads(answer).keys()
+    assert (json.loads(tuning)["images"], json.loads(tuning)["normal_images"]) == (2, 1)
+    heat = nib.loadsave.load(workspace / "runs" / "brain_00_map.nii.gz")
+    assert heat.get_data_dtype() == np.float32
+    (info,) = (json.loads(answer) for line, answer in answers.items() if "/info/" in line)
+    table = set(re.findall(r"^\| `(anomaly\w*)` \|", PAGE, re.MULTILINE))
+    assert set(info["models"]) == table
+    assert {"highest_score", "most_uncertain", "most_diverse", "first", "random"} == set(info["strategies"])
+    (stock,) = (json.loads(answer) for line, answer in answers.items() if "/infer/anomalyclip_demo" in line)
+    assert 0 <= stock["anomaly_score"] <= 1
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+def test_dicomweb_commands_run_as_printed(workspace: Path, ports: dict[str, str]) -> None:
+    if shutil.which("Orthanc") is None:
+        pytest.skip("Orthanc is missing: `apt-get install orthanc orthanc-dicomweb`")
+    (configuration,) = (block for block in blocks("json") if "StorageDirectory" in block)
+    text = configuration.replace("8042", ports["8042"])
+    assert json.loads(text)["RemoteAccessAllowed"] is False
+    (workspace / "orthanc.json").write_text(text)
+    lines = [line for line in commands("bash") if line.startswith(("export", "monai-anomalyclip"))]
+    if (workspace / "runs" / "label_app").exists():
+        lines = [line for line in lines if line.startswith("export")]
+    check = "curl -s http://127.0.0.1:8001/datastore/"
+    answers = run_script(["mkdir -p runs", *lines, *commands("sh"), check], workspace, ports)
+    assert json.loads(answers[-1])["total"] == 0
+    assert (workspace / "runs" / "dicomweb").is_dir()
+
+
+@pytest.fixture
+def demonstration(label_python: Path, workspace: Path, tmp_path: Path) -> Iterator[str]:
+    """Address of the server that `make label-demo` starts."""
+    environment = label_python.parents[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["make", "-o", f"{environment}/.installed", "label-demo", f"LABEL_VENV={environment}"]
+    command += [f"LABEL_DEMO={tmp_path / 'demo'}", f"LABEL_PORT={port}", f"DEMO={workspace}/bundles/anomalyclip_demo"]
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + LIMIT
+        address = f"http://127.0.0.1:{port}"
+        while True:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/info/", timeout=5).read()
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_make_label_demo(demonstration: str, tmp_path: Path) -> None:
+    with urllib.request.urlopen(f"{demonstration}/datastore/") as answer:
+        assert json.load(answer)["total"] == 12
+    assert (tmp_path / "demo" / "app" / "label_app.json").is_file()

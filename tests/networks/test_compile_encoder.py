@@ -1,0 +1,37 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import torch
+
+from monai_anomalyclip.networks import AnomalyCLIP
+
+
+def test_compiled_encoder(reference_net: AnomalyCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traced as by default, but without the compiler proper, which takes minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    image = torch.randn(2, 3, 84, 84)
+    with torch.no_grad():
+        expected = reference_net.predict(image)
+        reference_net.compile_encoder()
+        compiled = [reference_net.predict(image), reference_net.predict(image[:1])]
+        for key, value in expected.items():
+            torch.testing.assert_close(compiled[0][key], value, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(compiled[1][key], value[:1], rtol=1e-5, atol=1e-6)
+        assert copy.deepcopy(reference_net)._compiled_encode is None
+        with pytest.raises(ValueError, match="must have shape"):
+            reference_net.predict(image[:, :1])
+        reference_net.compile_encoder(False)
+        assert torch.equal(reference_net.predict(image)["anomaly_map"], expected["anomaly_map"])

@@ -1,0 +1,62 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from monai_anomalyclip.atomic_file import remove_abandoned, replaced_when_complete, unfinished_path
+
+
+def test_appears_only_when_complete(tmp_path: Path) -> None:
+    target = tmp_path / "result.nii.gz"
+    with replaced_when_complete(target) as unfinished:
+        unfinished.write_text("new")
+        assert not target.exists()
+        assert unfinished.name.endswith("result.nii.gz")
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "result.txt"
+    target.write_text("old")
+
+    def fail() -> None:
+        with replaced_when_complete(target) as unfinished:
+            unfinished.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def leave_unfinished(folder: Path) -> None:
+    unfinished_path(folder / "result.txt").write_text("half")
+
+
+def test_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "ct").mkdir()
+    process = multiprocessing.get_context("spawn").Process(target=leave_unfinished, args=(tmp_path / "ct",))
+    process.start()
+    process.join()
+    (abandoned,) = (tmp_path / "ct").iterdir()
+    mine = unfinished_path(tmp_path / "map.nii.gz")
+    others = [mine, tmp_path / "ct" / ".unfinished", tmp_path / ".unfinished-x.txt", tmp_path / "map.nii.gz"]
+    for path in others:
+        path.touch()
+    remove_abandoned(tmp_path)
+    assert not abandoned.exists()
+    assert all(path.exists() for path in others)

@@ -1,0 +1,92 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_anomalyclip.transforms import AnnotationAnswerd
+
+HEAT = torch.linspace(0, 1, 24)
+
+
+def item(*size: int, channels: int = 1, **meta: Any) -> dict[str, Any]:
+    heat = HEAT.reshape(1, *size)
+    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
+    image = MetaTensor(torch.zeros(channels, *size), affine=affine, meta={"spatial_shape": np.array(size), **meta})
+    mask = (heat >= 0.5).to(torch.uint8)
+    return {"image": image, "anomaly_map": heat, "pred": mask, "result": {"anomaly_score": 1.0}, "image_path": "x"}
+
+
+def test_items_of_a_bundle_run_stay_as_they_are() -> None:
+    given = item(4, 6)
+    del given["image_path"]
+    answer = AnnotationAnswerd(display="heat map")(given)
+    assert answer["pred"] is given["pred"]
+    assert answer["result"] == {"anomaly_score": 1.0}
+
+
+def test_levels_count_the_steps_that_the_map_reaches() -> None:
+    shown = AnnotationAnswerd(display="levels", levels=(0.25, 0.5, 0.9))(item(2, 3, 4))["pred"]
+    expected = np.digitize(HEAT.numpy(), [0.25, 0.5, 0.9]).reshape(1, 2, 3, 4)
+    assert shown.dtype == torch.uint8
+    np.testing.assert_array_equal(shown.numpy(), expected)
+
+
+def test_volume_keeps_axes_and_affine() -> None:
+    given = item(2, 3, 4)
+    answer = AnnotationAnswerd(display=["heat map", "mask"])(given)
+    np.testing.assert_array_equal(answer["pred"].numpy(), given["anomaly_map"].numpy())
+    assert answer["pred"].dtype == torch.float32
+    torch.testing.assert_close(answer["pred"].affine, given["image"].affine)
+
+
+def test_picture_comes_width_first_and_in_whole_numbers() -> None:
+    given = item(4, 6, channels=3)
+    answer = AnnotationAnswerd(display="heat map")(given)
+    np.testing.assert_array_equal(answer["pred"][0].numpy().T, np.rint(255 * HEAT.numpy()).reshape(4, 6))
+    assert list(answer["image"].meta["spatial_shape"]) == [6, 4]
+    assert list(given["image"].meta["spatial_shape"]) == [4, 6]  # not changed in place
+
+
+def test_dicom_picture_becomes_a_volume_of_one_slice() -> None:
+    answer = AnnotationAnswerd()(item(4, 6, native_slices=1))
+    assert answer["pred"].shape == (1, 6, 4, 1)
+    assert list(answer["image"].meta["spatial_shape"]) == [6, 4, 1]
+    np.testing.assert_array_equal(np.diag(answer["pred"].affine), [-1, -1, 1, 1])
+
+
+def test_result_names_display_and_purpose() -> None:
+    result = AnnotationAnswerd(display="levels")(item(4, 6))["result"]
+    assert result["anomaly_score"] == 1.0
+    assert result["display"] == "levels"
+    assert "Research use only" in result["note"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"display": "rainbow"},
+        {"display": []},
+        {"levels": []},
+        {"levels": [0.5, 0.5]},
+        {"levels": [0.0, 0.5]},
+        {"levels": [2.0]},
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        AnnotationAnswerd(**options)

@@ -1,0 +1,190 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+
+import highdicom as hd
+import numpy as np
+import pytest
+import torch
+
+from monai_anomalyclip.transforms.intensity_presets import (
+    PRESET_NAMES,
+    PRESETS,
+    apply_window,
+    check_preset,
+    choose_preset,
+    percentile_limits,
+    scale_,
+    window_limits,
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_windows_as_highdicom_applies_them(name: str) -> None:
+    values = np.linspace(-1500, 2500, 997, dtype=np.float32)
+    width, level = PRESETS[name]
+    expected = hd.pixels.apply_voi_window(values, level, width)
+    result = apply_window(values, width, level)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+    assert values[0] == -1500  # a copy was scaled
+
+
+def test_the_examples_of_the_standard() -> None:
+    # PS3.3 C.11.2.1.2.1 prints the limits for these widths and centres.
+    assert window_limits(4096, 2048) == (0, 4095)
+    assert window_limits(1, 2048) == (2047.5, 2047.5)
+    assert window_limits(100, 0) == (-50, 49)
+    assert window_limits(1, 0) == (-0.5, -0.5)
+    np.testing.assert_array_equal(apply_window(np.array([-2.0, -1.0, -0.5, 0.0, 1.0]), 1, 0), [0, 0, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"at least 1, got 0\.5"):
+        window_limits(0.5, 40)
+
+
+def test_nan_stays() -> None:
+    assert apply_window(torch.tensor([float("nan"), 0.0]), 400, 40).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("body_part", "descriptions", "preset"),
+    [
+        ("HEAD", (), "ct-brain"),
+        ("", ("Routine Head without contrast",), "ct-brain"),
+        ("LUNG", (), "ct-lung"),
+        ("CHEST", ("LUNG 1.0 B70f",), "ct-lung"),
+        ("CHEST", ("Mediastinum",), "ct-mediastinum"),
+        ("ABDOMEN", (), "ct-soft"),
+        ("ABDOMEN", ("Liver, portal-venous",), "ct-liver"),
+        ("ABDOMEN", ("Pelvis",), "ct-soft"),
+        ("", ("BONE_RECON",), "ct-bone"),
+        ("", ("subdural",), "ct-subdural"),
+    ],
+)
+def test_one_region_decides(body_part: str, descriptions: tuple[str, ...], preset: str) -> None:
+    choice = choose_preset("CT", body_part, descriptions)
+    assert choice.preset == preset
+    assert (choice.width, choice.level) == PRESETS[preset]
+    assert choice.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("body_part", "descriptions"),
+    [
+        ("", ()),
+        ("KNEE", ("CANARY^ZEBRA",)),
+        ("CHEST", ()),
+        ("CHEST", ("ABDOMEN",)),
+        ("HEAD", ("NECK",)),
+        ("HEAD", ("CHEST",)),
+        ("HEAD", ("BONE",)),
+        ("HEADNECK", ("HEADHUNTER", "OVERHEAD")),
+    ],
+)
+def test_no_region_or_several_warn(body_part: str, descriptions: tuple[str, ...]) -> None:
+    choice = choose_preset("CT", body_part, descriptions)
+    assert choice.preset == "ct-soft"
+    assert len(choice.warnings) == 1
+    text = json.dumps(choice.to_dict())
+    assert not any(word in text for word in ("CANARY", "KNEE", "HUNTER"))
+
+
+@pytest.mark.parametrize(
+    ("modality", "has_voi", "preset", "warned"),
+    [
+        ("MR", True, "percentile", False),
+        ("", False, "percentile", False),
+        ("PT", False, "percentile", True),
+        ("OPT", True, "percentile", False),
+        ("DX", True, "dicom", False),
+        ("CR", True, "dicom", False),
+        ("MG", True, "dicom", False),
+        ("MG", False, "percentile", False),
+    ],
+)
+def test_other_modalities(modality: str, has_voi: bool, preset: str, warned: bool) -> None:
+    choice = choose_preset(modality, "HEAD", has_voi=has_voi)
+    assert choice.preset == preset
+    assert choice.width is None
+    assert bool(choice.warnings) == warned
+
+
+def test_what_is_requested_wins() -> None:
+    assert choose_preset("CT", "HEAD", requested="ct-bone").preset == "ct-bone"
+    assert choose_preset("CT", "HEAD", requested="ct-bone").warnings == ()
+    assert choose_preset("", requested="ct-bone").warnings == ()
+    assert "another modality" in choose_preset("MR", requested="ct-bone").warnings[0]
+    assert "Hounsfield" in choose_preset("CT", requested="ct-bone", hounsfield=False).warnings[0]
+    assert choose_preset("CT", "HEAD", requested="percentile").preset == "percentile"
+    assert choose_preset("CT", "HEAD", requested="dicom", has_voi=True).preset == "dicom"
+    with pytest.raises(ValueError, match="needs a usable window"):
+        choose_preset("MR", requested="dicom")
+
+
+def test_ct_without_hounsfield_units_gets_no_window() -> None:
+    choice = choose_preset("CT", "HEAD", hounsfield=False)
+    assert choice.preset == "percentile"
+    assert choice.warnings
+
+
+def test_pictures_are_left_alone() -> None:
+    choice = choose_preset("US", picture=True)
+    assert (choice.preset, choice.warnings) == ("none", ())
+    assert "ct-brain" in choose_preset("US", requested="ct-brain", picture=True).warnings[0]
+
+
+def test_unknown_presets_are_refused_with_all_names() -> None:
+    for call in (check_preset, lambda name: choose_preset("CT", requested=name)):
+        with pytest.raises(ValueError, match="'brain'") as caught:
+            call("brain")
+        assert all(name in str(caught.value) for name in PRESET_NAMES)
+
+
+def test_choice_as_json() -> None:
+    choice = choose_preset("CT", "CHEST").with_limits(-160, 239, "Odd.")
+    record = json.loads(choice.to_json())
+    assert record == choice.to_dict()
+    assert (record["low"], record["high"], record["width"], record["level"]) == (-160, 239, 400, 40)
+    assert len(record["warnings"]) == 2
+    assert record["warnings"][1] == "Odd."
+
+
+def test_percentiles_of_the_finite_foreground() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([np.full(5000, -1000), rng.normal(50, 20, 4000)]).astype(np.float32)
+    expected = np.percentile(values[values > -1000].astype(np.float64), [2, 90])
+    with_holes = np.concatenate([values, np.full(300, np.nan), [np.inf, -np.inf]]).astype(np.float32)
+    for array in (values, with_holes, with_holes[::-1].copy()):
+        np.testing.assert_allclose(percentile_limits(torch.from_numpy(array), 2, 90), expected, rtol=1e-5)
+
+
+def test_percentiles_of_few_values() -> None:
+    assert percentile_limits(torch.full((3, 4), 7.0)) == (7, 7)
+    assert percentile_limits(torch.tensor([0.0, 0, 0, 40])) == (0, 40)
+    assert percentile_limits(torch.tensor([float("nan"), 3])) == (3, 3)
+    with pytest.raises(ValueError, match="All voxels"):
+        percentile_limits(torch.full((3,), float("nan")))
+
+
+def test_percentiles_of_many_values_are_sampled() -> None:
+    values = torch.arange(20_000_000, dtype=torch.float32).reshape(1000, -1)
+    low, high = percentile_limits(values, 10, 60)
+    assert abs(low - 2_000_000) < 20
+    assert abs(high - 12_000_000) < 20
+    values.zero_()[517, 4] = 9  # a value that the sample may miss
+    assert percentile_limits(values) == (0, 9)
+
+
+def test_scale_in_place() -> None:
+    values = torch.tensor([-5.0, 0, 5, 10, 20])
+    assert scale_(values, 0, 10) is values
+    assert values.tolist() == [0, 0, 0.5, 1, 1]

@@ -1,0 +1,79 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from monai_anomalyclip.weights import PROMPTS, clip_source
+
+
+def test_clip_is_the_file_that_open_clip_names() -> None:
+    from open_clip.pretrained import get_pretrained_url
+
+    source = clip_source()
+    assert source.url == get_pretrained_url("ViT-L-14-336", "openai")
+    assert source.url.startswith("https://")
+    assert source.url.endswith(f"/{source.sha256}/{source.name}")
+    assert source.name == "ViT-L-14-336px.pt"
+
+
+@pytest.mark.parametrize("url", ["", "https://host/models/abc/clip.pt", f"https://host/{'a' * 64}/.."])
+def test_address_without_a_sha256_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("open_clip.pretrained.get_pretrained_cfg", lambda model, tag: {"url": url})
+    with pytest.raises(ValueError, match="has no address with a SHA-256"):
+        clip_source()
+
+
+def test_prompts_are_those_of_the_authors_scripts() -> None:
+    # train.sh tunes on MVTec AD into ..._visa, which test.sh tests on VisA.
+    assert PROMPTS["mvtec"].path.endswith("9_12_4_multiscale_visa/epoch_15.pth")
+    assert PROMPTS["visa"].path.endswith("9_12_4_multiscale/epoch_15.pth")
+    for source in PROMPTS.values():
+        assert source.url.startswith("https://")
+        assert source.url.endswith(f"/{source.commit}/{source.path}")
+        assert source.commit in source.listing_url
+
+
+def test_blob_id_is_looked_up() -> None:
+    source = PROMPTS["visa"]
+    listing = {
+        "tree": [{"path": "x", "type": "tree", "sha": "0"}, {"path": source.path, "type": "blob", "sha": "b" * 40}]
+    }
+    asked: list[str] = []
+
+    def read(url: str) -> bytes:
+        asked.append(url)
+        return json.dumps(listing).encode()
+
+    assert source.blob_id(read) == "b" * 40
+    assert asked == [source.listing_url]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<html>",
+        [],
+        {},
+        {"tree": 1},
+        {"tree": [1]},
+        {"tree": []},
+        {"tree": [{"path": "P", "type": "blob", "sha": "../x"}]},
+    ],
+)
+def test_other_answers_are_refused(answer: Any) -> None:
+    source = PROMPTS["visa"]
+    text = answer if isinstance(answer, str) else json.dumps(answer).replace("P", source.path)
+    with pytest.raises(ValueError, match=r"is no list of files|names no file"):
+        source.blob_id(lambda _: text.encode())

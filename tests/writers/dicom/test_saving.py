@@ -1,0 +1,60 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.writers.dicom import Provenance, write_segmentation
+from monai_anomalyclip.writers.dicom.saving import check_size
+
+
+def test_private_complete_and_not_overwritten(
+    stacks: dict[str, DicomSeries], tmp_path: Path, provenance: Provenance, write_all: Callable[..., dict[str, Path]]
+) -> None:
+    paths = write_all(stacks["regular"], tmp_path, provenance)
+    assert sorted(tmp_path.iterdir()) == sorted(paths.values())  # no temporary file is left
+    before = {path: path.read_bytes() for path in paths.values()}
+    for path in paths.values():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+    with pytest.raises(FileExistsError, match=r"sr\.dcm"):
+        write_all(stacks["regular"], tmp_path, provenance)
+    assert {path: path.read_bytes() for path in paths.values()} == before
+    write_all(stacks["regular"], tmp_path, provenance, overwrite=True)
+    assert all(path.read_bytes() != content for path, content in before.items())
+
+
+def test_failed_write_leaves_nothing(
+    stacks: dict[str, DicomSeries], tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Dataset, stream: object, **options: object) -> None:
+        stream.write(b"half")  # type: ignore[attr-defined]
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Dataset, "save_as", fail)
+    mask = np.ones((6, 16, 20), np.uint8)
+    with pytest.raises(OSError, match="disk full"):
+        write_segmentation(stacks["regular"], mask, tmp_path / "seg.dcm", provenance=provenance)
+    assert not list(tmp_path.iterdir())
+
+
+def test_size_of_one_element() -> None:
+    check_size(2**32 - 2)
+    with pytest.raises(ValueError, match="4 GiB"):
+        check_size(2**32)

@@ -1,0 +1,71 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monai_anomalyclip.writers.journal import JOURNAL, Journal, known_names
+
+
+def test_the_last_entry_of_a_name_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.jsonl")
+    assert journal.status("a") is None
+    assert not (tmp_path / "j.jsonl").exists()
+    for status in ("started", "ok"):
+        journal.add({"name": "a", "status": status})
+    journal.add({"name": "b", "status": "failed", "reason": "cut ä\n"})
+    again = Journal(tmp_path / "j.jsonl")
+    assert list(again.entries) == ["a", "b"]
+    assert (again.status("a"), again.status("b")) == ("ok", "failed")
+    assert again.entries["b"]["reason"] == "cut ä\n"
+    assert (tmp_path / "j.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("cut", range(1, 26))
+def test_a_line_cut_off_at_any_byte_is_forgotten(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path)
+    journal.add({"name": "a", "status": "ok"})
+    whole = path.read_bytes()
+    journal.add({"name": "b", "status": "ok"})
+    added = path.read_bytes()[len(whole) :]
+    assert cut < len(added)
+    path.write_bytes(whole + added[:cut])
+    again = Journal(path)
+    assert list(again.entries) == ["a"]
+    again.add({"name": "c", "status": "ok"})
+    again.add({"name": "d", "status": "ok"})
+    assert list(Journal(path).entries) == ["a", "c", "d"]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_text("my notes\n" + json.dumps({"name": "a"}) + "\n")
+    with pytest.raises(ValueError, match=r"Line 1 of 'j\.jsonl' in the output folder is not an entry"):
+        Journal(path)
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        Journal(tmp_path / "j.jsonl").add({"name": "a", "score": float("nan")})
+    assert not (tmp_path / "j.jsonl").exists()
+
+
+def test_names_that_a_folder_knows(tmp_path: Path) -> None:
+    assert known_names(tmp_path / "absent") == []
+    assert known_names(tmp_path) == []
+    journal = Journal(tmp_path / JOURNAL)
+    for name, status in (("b", "ok"), ("a", "failed"), ("b", "started"), ("c", "started")):
+        journal.add({"name": name, "status": status})
+    assert known_names(str(tmp_path)) == ["b", "a", "c"]  # also of what failed or was never finished

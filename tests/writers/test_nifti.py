@@ -1,0 +1,173 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel.affines import from_matvec
+from nibabel.nifti1 import Nifti1Extension
+
+from monai_anomalyclip.data import load_volume
+from monai_anomalyclip.writers import NiftiGrid
+
+COS, SIN = np.cos(0.45), np.sin(0.45)
+TURN = np.array([[0, -1, 0], [COS, 0, -SIN], [SIN, 0, COS]])
+AFFINE = from_matvec(TURN @ np.diag([0.7, 0.8, 5]), [12, -34, 56])
+SHAPE = (5, 6, 7)
+LPS = np.diag([-1.0, -1.0, 1.0])
+RNG = np.random.default_rng(0)
+
+
+def read(content: bytes, kind: type[nib.Nifti1Image] = nib.Nifti1Image) -> nib.Nifti1Image:
+    return kind.from_bytes(gzip.decompress(content))
+
+
+def source(tmp_path: Path, kind: type[nib.Nifti1Image], endianness: str, codes: tuple[int, int]) -> Path:
+    data = RNG.integers(-900, 900, SHAPE).astype(np.int16)
+    image = kind(data, AFFINE, kind.header_class(endianness=endianness))
+    image.set_sform(AFFINE, codes[0])
+    image.set_qform(AFFINE, codes[1])
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"DOE^JOHN"
+    image.header["aux_file"] = b"DOE^JOHN"
+    image.header["intent_name"] = b"DOE^JOHN"
+    if "db_name" in image.header:
+        image.header["db_name"] = b"DOE^JOHN"
+    image.header["cal_max"] = 4000
+    image.header["scl_slope"], image.header["scl_inter"] = 2, -1000
+    image.header.extensions.append(Nifti1Extension("comment", b"DOE^JOHN"))
+    nib.save(image, tmp_path / "in.nii")
+    assert b"DOE^JOHN" in (tmp_path / "in.nii").read_bytes()
+    return tmp_path / "in.nii"
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize("codes", [(1, 1), (4, 2), (2, 0), (0, 3), (0, 0)])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_results_lie_on_the_file_they_are_like(
+    tmp_path: Path, kind: type[nib.Nifti1Image], endianness: str, codes: tuple[int, int]
+) -> None:
+    path = source(tmp_path, kind, endianness, codes)
+    original = nib.load(path)
+    grid = NiftiGrid(path, SHAPE, load_volume(path).affine.numpy())
+    heat = RNG.random(SHAPE).astype(np.float32)
+    for values in (heat, (heat >= 0.5).astype(np.uint8)):
+        content = grid.to_bytes(values)
+        written = read(content, kind)
+        assert written.get_data_dtype().newbyteorder("=") == values.dtype
+        assert written.header.endianness == endianness
+        np.testing.assert_array_equal(np.asarray(written.dataobj), values)
+        np.testing.assert_array_equal(written.affine, original.affine)
+        for field in ("sform_code", "qform_code", "xyzt_units", "pixdim", "dim", "srow_x", "quatern_b", "qoffset_x"):
+            np.testing.assert_array_equal(written.header[field], original.header[field], err_msg=field)
+        assert (float(written.header["cal_min"]), float(written.header["cal_max"])) == (0, 1)
+        assert len(written.header.extensions) == 0
+        assert b"DOE^JOHN" not in gzip.decompress(content)
+        if kind is nib.Nifti1Image:
+            (tmp_path / "out.nii.gz").write_bytes(content)
+            ours, theirs = sitk.ReadImage(str(tmp_path / "out.nii.gz")), sitk.ReadImage(str(path))
+            assert ours.GetSize() == theirs.GetSize()
+            np.testing.assert_allclose(ours.GetOrigin(), theirs.GetOrigin())
+            np.testing.assert_allclose(ours.GetDirection(), theirs.GetDirection())
+            np.testing.assert_allclose(ours.GetSpacing(), theirs.GetSpacing())
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(ours).T, values)
+
+
+def test_affine_alone_is_what_simpleitk_reads(tmp_path: Path) -> None:
+    values = RNG.random(SHAPE).astype(np.float32)
+    (tmp_path / "v.nii.gz").write_bytes(NiftiGrid(AFFINE, SHAPE).to_bytes(values))
+    image = sitk.ReadImage(str(tmp_path / "v.nii.gz"))
+    np.testing.assert_allclose(image.GetSpacing(), [0.7, 0.8, 5], atol=1e-6)
+    np.testing.assert_allclose(image.GetOrigin(), LPS @ AFFINE[:3, 3], atol=1e-4)
+    np.testing.assert_allclose(np.reshape(image.GetDirection(), (3, 3)), LPS @ TURN, atol=1e-6)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, values)
+    header = nib.load(tmp_path / "v.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+    assert header.get_xyzt_units()[0] == "mm"
+
+
+@pytest.mark.parametrize("determinant", [1, -1])
+def test_a_sheared_affine_stands_in_the_sform_alone(determinant: int) -> None:
+    sheared = AFFINE.copy()
+    sheared[:3, 2] += [0.4, -0.3, 0.2]
+    sheared[:3, 0] *= determinant
+    written = read(NiftiGrid(sheared, SHAPE).to_bytes(np.zeros(SHAPE, np.uint8)))
+    np.testing.assert_allclose(written.affine, sheared, atol=1e-5)
+    assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (1, 0)
+
+
+def test_a_left_handed_affine_survives() -> None:
+    flipped = AFFINE @ np.diag([-1.0, 1, 1, 1])
+    written = read(NiftiGrid(flipped, SHAPE).to_bytes(np.zeros(SHAPE, np.uint8)))
+    np.testing.assert_allclose(written.affine, flipped, atol=1e-5)
+    np.testing.assert_allclose(written.get_qform(), flipped, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 7, 1), (5, 6, 7, 1, 1)])
+def test_axes_of_length_one_are_kept(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), AFFINE), tmp_path / "in.nii.gz")
+    image = load_volume(tmp_path / "in.nii.gz")
+    values = RNG.random(image.shape[1:]).astype(np.float32)
+    written = read(NiftiGrid(tmp_path / "in.nii.gz", values.shape, image.affine.numpy()).to_bytes(values))
+    assert written.shape == shape
+    np.testing.assert_array_equal(np.asarray(written.dataobj), values.reshape(shape))
+
+
+def test_one_volume_of_several(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 3), np.float32), AFFINE), tmp_path / "in.nii")
+    values = RNG.random(SHAPE).astype(np.float32)
+    written = read(NiftiGrid(tmp_path / "in.nii", SHAPE, AFFINE).to_bytes(values))
+    assert written.shape == SHAPE
+    np.testing.assert_array_equal(np.asarray(written.dataobj), values)
+    np.testing.assert_allclose(written.affine, AFFINE, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_either_of_two_forms_that_disagree(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones(SHAPE, np.float32), AFFINE)
+    moved = AFFINE.copy()
+    moved[:3, 3] += 40
+    image.set_sform(AFFINE, 1)
+    image.set_qform(moved, 1)
+    nib.save(image, tmp_path / "in.nii")
+    for form in ("sform", "qform"):
+        affine = load_volume(tmp_path / "in.nii", form=form).affine.numpy()
+        written = read(NiftiGrid(tmp_path / "in.nii", SHAPE, affine).to_bytes(np.zeros(SHAPE, np.uint8)))
+        np.testing.assert_allclose(written.get_sform(), AFFINE, atol=1e-4)  # as in the input: both are kept
+        np.testing.assert_allclose(written.get_qform(), moved, atol=1e-4)
+
+
+def test_results_on_another_grid_are_refused(tmp_path: Path) -> None:
+    path = source(tmp_path, nib.Nifti1Image, "<", (1, 1))
+    flipped = np.diag([-1.0, 1, 1, 1]) @ AFFINE
+    for shape, affine in ((SHAPE, flipped), (SHAPE[::-1], AFFINE), ((5, 6, 8), AFFINE)):
+        with pytest.raises(ValueError, match="bring the map back to the input's grid"):
+            NiftiGrid(path, shape, affine)
+
+
+def test_what_does_not_survive_is_said() -> None:
+    far = AFFINE.copy()
+    far[0, 3] = 1e12  # NIfTI-1 holds single precision
+    with pytest.raises(ValueError, match="did not survive writing"):
+        NiftiGrid(far + 1e-3 * np.pi, SHAPE).to_bytes(np.zeros(SHAPE, np.uint8))
+
+
+def test_same_values_same_bytes() -> None:
+    values = RNG.random(SHAPE).astype(np.float32)
+    content = NiftiGrid(AFFINE, SHAPE).to_bytes(values)
+    assert content == NiftiGrid(AFFINE, SHAPE).to_bytes(values)
+    assert content[4:8] == b"\0\0\0\0"  # gzip's time of writing (RFC 1952)

@@ -1,0 +1,97 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import csv
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.writers import InputRecord, RunDocument
+from monai_anomalyclip.writers.output_folder import OutputFolder
+
+
+def finished(name: str, score: float = 0.5) -> dict[str, Any]:
+    """An entry of the journal for a picture."""
+    record = InputRecord(
+        name=name, source="frame", kind="frame", files_used=1, frames=1, scores=[score], anomaly_score=score,
+        map_max=0.5, threshold=0.5, anomalous_fraction=0.0, outputs=[f"{name}_overlay.png"],
+    )  # fmt: skip
+    return {"name": name, "status": "ok", "record": record.as_dict(), "map_max": [0.5], "area_fraction": [0.0]}
+
+
+def document_of(records: list[InputRecord]) -> RunDocument:
+    return RunDocument(
+        model={"backbone": "b", "backbone_sha256": "0" * 64, "prompts_sha256": None, "words": {}, "settings": {}},
+        settings={},
+        device="cpu",
+        started=datetime(2026, 1, 2, tzinfo=timezone.utc),
+        duration_s=1.0,
+        skipped={},
+        inputs=records,
+    )
+
+
+def test_a_new_folder_is_its_owners_alone_and_says_what_it_holds(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "deep" / "out")
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in folder.path.iterdir()] == ["NOTICE.txt"]
+    assert RESEARCH_USE_ONLY in (folder.path / "NOTICE.txt").read_text()
+    assert folder.journal.entries == {}
+
+
+def test_tables_hold_all_inputs_in_the_order_of_the_run(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    for name in ("earlier", "b", "a"):
+        folder.journal.add(finished(name))
+    folder.journal.add({"name": "cut", "status": "started"})
+    folder.keep_picture("a", np.zeros((20, 30, 3), np.uint8))
+    again = OutputFolder(tmp_path)
+    names = ["a", "absent", "b", "cut"]
+    records = again.records(names)
+    assert [record.name for record in records] == ["a", "b", "earlier"]
+    again.summarise(document_of(records), names)
+    with (tmp_path / "scores.csv").open(newline="") as table:
+        assert [(row["name"], row["status"]) for row in csv.DictReader(table)] == [
+            ("a", "ok"), ("b", "ok"), ("cut", "started"), ("earlier", "ok"),
+        ]  # fmt: skip
+    assert RunDocument.read(tmp_path / "results.json").inputs == tuple(records)
+    assert (tmp_path / "report.html").read_text().count("data:image/jpeg;base64,") == 1
+    OutputFolder(tmp_path)  # knows its own files again
+
+
+def test_files_of_inputs(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").touch()
+    assert folder.holds_all([])
+    assert folder.holds_all(["sub/a.png", "NOTICE.txt"])
+    assert not folder.holds_all(["sub/a.png", "sub/b.png"])
+    assert folder.relative([tmp_path / "sub" / "a.png"]) == ["sub/a.png"]
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "journal.jsonl", "results.json", "report.html", "NOTICE.txt"])
+def test_files_of_another_program_are_not_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a,b\n")
+    with pytest.raises(ValueError, match=f"{name}' in the output folder is not .* choose another output folder"):
+        OutputFolder(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "a,b\n")]
+
+
+def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/nothing")):
+        with pytest.raises(OSError, match=r"Cannot write to the output folder .* choose another one"):
+            OutputFolder(path)

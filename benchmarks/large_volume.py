@@ -115,8 +115,10 @@ def run_counted(inputs: Path, output: Path, prompts: Path, *options: str) -> dic
 
 
 def run_apart(*values: Any) -> dict[str, Any]:
-    """:func:`run_counted` in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    """:func:`run_counted` in a process of its own, a fork of one that has imported MONAI and done nothing else."""
+    apart = multiprocessing.get_context("forkserver")
+    apart.set_forkserver_preload(["monai.bundle", "monai.engines", "highdicom", "matplotlib.pyplot", "open_clip"])
+    with apart.Pool(1) as pool:
         return pool.apply(run_counted, values)
 
 

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -22,12 +22,13 @@ from monai_anomalyclip.demo.phantoms import MEDICAL_FAMILIES, sample_phantom
 from monai_anomalyclip.networks import FrozenCLIPNetwork
 from monai_anomalyclip.transforms import clip_normalize_resize
 
-__all__ = ["EXACT", "Agreement", "Predict", "check_batches", "measure_agreement"]
+__all__ = ["EXACT", "Agreement", "Result", "check_batches", "measure_agreement", "predict_exactly"]
 
 EXACT = 1e-4
 """Largest difference of a pixel of the map, and of a score, at which a model counts as the same."""
 
-Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
+Result = tuple[Tensor, Tensor]
+"""Anomaly map (B, 1, S, S) and score (B,) of a batch."""
 
 _BATCH_SIZES = (1, 3)
 _PHANTOM_SIZE = 112
@@ -74,28 +75,31 @@ def check_batches(image_size: int) -> list[Tensor]:
     return list(torch.split(clip_normalize_resize(images, (image_size, image_size)), list(_BATCH_SIZES)))
 
 
-def measure_agreement(network: FrozenCLIPNetwork, exported: Predict, batches: Sequence[Tensor]) -> Agreement:
-    """Compare an exported model with its network.
+def predict_exactly(network: FrozenCLIPNetwork, batches: Iterable[Tensor]) -> list[Result]:
+    """Map and score of each batch by PyTorch; the network is to be in float32 on the CPU."""
+    with torch.no_grad():
+        results = [network.predict(batch) for batch in batches]
+    return [(result["anomaly_map"], result["anomaly_score"]) for result in results]
+
+
+def measure_agreement(expected: Sequence[Result], computed: Sequence[Result]) -> Agreement:
+    """Compare the results of an exported model with its network's.
 
     Args:
-        network: the original, in float32 on the CPU.
-        exported: gives map and score of a batch.
-        batches: CLIP-normalised images.
+        expected: map and score of each batch by :func:`predict_exactly`.
+        computed: those of the exported model.
 
     Raises:
-        ValueError: when the exported model returns other shapes.
+        ValueError: when the exported model returned other shapes.
     """
     maps, scores = [], []
-    for batch in batches:
-        with torch.no_grad():
-            expected = network.predict(batch)
-        anomaly_map, score = exported(batch)
-        if anomaly_map.shape != expected["anomaly_map"].shape or score.shape != expected["anomaly_score"].shape:
+    for (anomaly_map, score), (own_map, own_score) in zip(expected, computed, strict=True):
+        if own_map.shape != anomaly_map.shape or own_score.shape != score.shape:
             raise ValueError(
-                f"The exported model returns shapes {tuple(anomaly_map.shape)} and {tuple(score.shape)} for "
-                f"{len(batch)} images."
+                f"The exported model returns shapes {tuple(own_map.shape)} and {tuple(own_score.shape)} for "
+                f"{len(anomaly_map)} images."
             )
-        maps.append((anomaly_map - expected["anomaly_map"]).abs().flatten())
-        scores.append((score - expected["anomaly_score"]).abs())
+        maps.append((own_map - anomaly_map).abs().flatten())
+        scores.append((own_score - score).abs())
     off = torch.cat(maps)
     return Agreement(len(torch.cat(scores)), float(off.mean()), float(off.max()), float(torch.cat(scores).max()))

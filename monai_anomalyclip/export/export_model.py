@@ -26,7 +26,7 @@ import torch
 
 from monai_anomalyclip.baselines import WinCLIP
 from monai_anomalyclip.export import onnx_file
-from monai_anomalyclip.export.agreement import EXACT, Agreement, Predict, check_batches, measure_agreement
+from monai_anomalyclip.export.agreement import EXACT, Agreement, check_batches, measure_agreement, predict_exactly
 from monai_anomalyclip.export.baked import BakedNetwork
 from monai_anomalyclip.export.description import DESCRIPTION_KEY, describe_export
 from monai_anomalyclip.export.int8 import quantise
@@ -121,22 +121,23 @@ def _finish_onnx(
     int8: bool,
 ) -> Path | None:
     """Write and check the model; returns its weights file, if it has one."""
-    size = description["image_size"]
+    batches = check_batches(description["image_size"])
+    expected = predict_exactly(network, batches)
+
+    def agreement_of(model: Path) -> Agreement:
+        session = onnx_file.open_session(model)
+        return measure_agreement(expected, [onnx_file.run_session(session, batch) for batch in batches])
+
     exact = path.with_name("float32.onnx") if int8 else path
     onnx_file.write_onnx(program, exact, opset)
     description |= {"opset": opset, "precision": "float32"}
-    description["agreement"] = _checked(_onnx_agreement(network, exact, size)).as_dict()
+    description["agreement"] = _checked(agreement_of(exact)).as_dict()
     if int8:
         layers = quantise(exact, path)
         description["precision"] = f"{layers} linear layers in int8 (weights per channel, activations dynamic)"
-        description["agreement_int8"] = _onnx_agreement(network, path, size).as_dict()
+        description["agreement_int8"] = agreement_of(path).as_dict()
     onnx_file.add_description(path, description)
     return onnx_file.name_external_data(path, path.name)
-
-
-def _onnx_agreement(network: FrozenCLIPNetwork, path: Path, image_size: int) -> Agreement:
-    session = onnx_file.open_session(path)
-    return measure_agreement(network, lambda image: onnx_file.run_session(session, image), check_batches(image_size))
 
 
 def _finish_torch_export(
@@ -145,11 +146,11 @@ def _finish_torch_export(
     """Write the program, read it back, check it, and write it again with its description."""
     torch.export.save(program, path)
     loaded = torch.export.load(path)
-    run: Predict = loaded.module()
     description["precision"] = "float32"
-    description["agreement"] = _checked(
-        measure_agreement(network, run, check_batches(description["image_size"]))
-    ).as_dict()
+    batches = check_batches(description["image_size"])
+    expected = predict_exactly(network, batches)
+    run = loaded.module()
+    description["agreement"] = _checked(measure_agreement(expected, [run(batch) for batch in batches])).as_dict()
     torch.export.save(loaded, path, extra_files={f"{DESCRIPTION_KEY}.json": json.dumps(description)})
 
 

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from monai_anomalyclip.export.agreement import Agreement, check_batches, measure_agreement
+from monai_anomalyclip.export.agreement import Agreement, check_batches, measure_agreement, predict_exactly
 from monai_anomalyclip.networks import AnomalyCLIP
 
 
 def test_differences_are_those_that_were_made(small: AnomalyCLIP) -> None:
-    def off(image: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            result = small.predict(image)
-        anomaly_map, score = result["anomaly_map"].clone(), result["anomaly_score"].clone()
+    batches = check_batches(42)
+    expected = predict_exactly(small, batches)
+    computed = [(anomaly_map.clone(), score.clone()) for anomaly_map, score in expected]
+    for anomaly_map, score in computed:
         anomaly_map[:, :, 0, 0] += 0.25
         score[-1] -= 0.125
-        return anomaly_map, score
-
-    agreement = measure_agreement(small, off, check_batches(42))
+    agreement = measure_agreement(expected, computed)
     assert agreement.images == 4
     assert agreement.map_max == pytest.approx(0.25)
     assert agreement.map_mean == pytest.approx(0.25 / 42**2)
@@ -43,12 +40,20 @@ def test_exact_is_a_bound_on_both(map_max: float, score_max: float, exact: bool)
     assert Agreement(4, 0.0, map_max, score_max).exact is exact
 
 
-def test_other_shapes_are_told(small: AnomalyCLIP) -> None:
-    def transposed(image: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(image), 42, 42), torch.zeros(len(image))
+def test_pytorch_gives_map_and_score_of_each_batch(small: AnomalyCLIP) -> None:
+    batches = check_batches(42)
+    results = predict_exactly(small, batches)
+    for batch, (anomaly_map, score) in zip(batches, results, strict=True):
+        with torch.no_grad():
+            expected = small.predict(batch)
+        assert torch.equal(anomaly_map, expected["anomaly_map"])
+        assert torch.equal(score, expected["anomaly_score"])
 
+
+def test_other_shapes_are_told() -> None:
+    expected = [(torch.zeros(1, 1, 42, 42), torch.zeros(1))]
     with pytest.raises(ValueError, match=r"returns shapes \(1, 42, 42\)"):
-        measure_agreement(small, transposed, check_batches(42))
+        measure_agreement(expected, [(torch.zeros(1, 42, 42), torch.zeros(1))])
 
 
 def test_batches_differ_and_are_normalised() -> None:

@@ -25,7 +25,7 @@ from .pixel_ap import PixelAP
 from .pixel_auroc import PixelAUROC
 from .region_recall import RegionRecall
 from .threshold_calibration import ThresholdCalibration
-from .tuning_checkpoint import TuningCheckpoint
+from .tuning_checkpoint import TuningCheckpoint, tuning_is_finished
 from .unreadable_table import UnreadableTable
 from .worst_cases import WorstCases
 
@@ -49,6 +49,7 @@ __all__ = [
     "TuningCheckpoint",
     "UnreadableTable",
     "WorstCases",
+    "tuning_is_finished",
 ]
 
 

@@ -26,7 +26,7 @@ from monai.engines import Evaluator
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.networks import AnomalyCLIP
 
-__all__ = ["TuningCheckpoint"]
+__all__ = ["TuningCheckpoint", "tuning_is_finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class TuningCheckpoint:
     final prompts.
 
     MONAI's CheckpointSaver saves on one process and forgets the best metric when a run is resumed. This handler is
-    attached on
-    every process: all of them resume, the first one writes. Files appear under their names only when they are complete.
+    attached on every process: all of them resume, the first one writes. Files appear under their names only when they
+    are complete.
 
     Written: ``checkpoint_dir/checkpoint_epoch=N.pt`` for each epoch; ``best_path`` whenever the validation's key
     metric rises; ``final_path`` when all epochs are done. The last two are bare state dicts of the prompts, as MONAI
@@ -155,7 +155,7 @@ class TuningCheckpoint:
             "best_metric": self.best_metric,
             "run_settings": self.run_settings,
         }
-        _save(state, self.checkpoint_dir / f"checkpoint_epoch={engine.state.epoch}.pt")
+        _save(state, _checkpoint(self.checkpoint_dir, engine.state.epoch))
 
     def _save_final(self, engine: Engine) -> None:
         # Also when nothing was left to do: the file may have been lost.
@@ -164,6 +164,21 @@ class TuningCheckpoint:
         if _is_first_process() and done:
             _save(self.network.state_dict(), self.final_path)
             logger.info(f"Prompts after epoch {engine.state.epoch}: {self.final_path}")
+
+
+def tuning_is_finished(checkpoint_dir: str | Path, max_epochs: int, resume: bool = True) -> bool:
+    """Whether a run would find all its epochs done, so that no image needs to be encoded for it.
+
+    Args:
+        checkpoint_dir: of :class:`TuningCheckpoint`.
+        max_epochs: of the run.
+        resume: of :class:`TuningCheckpoint`.
+    """
+    return resume and _checkpoint(Path(checkpoint_dir), max_epochs).is_file()
+
+
+def _checkpoint(folder: Path, epoch: int) -> Path:
+    return folder / f"checkpoint_epoch={epoch}.pt"
 
 
 def _epoch_of(path: Path) -> int:

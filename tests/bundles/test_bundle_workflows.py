@@ -139,6 +139,28 @@ def test_training_without_validation_set(overlay: Path, few_phantoms: Path, tmp_
     assert not (tmp_path / "out" / "models" / "model_best.pt").exists()
 
 
+def test_finished_tuning_encodes_nothing(
+    overlay: Path, few_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    encode = AnomalyCLIP.encode_image
+    monkeypatch.setattr(AnomalyCLIP, "encode_image", lambda *values: encoded.append(values) or encode(*values))
+    counts, prompts = [], []
+    for changes in ({}, {}, {"max_epochs": 2}, {"max_epochs": 2, "resume": False}):
+        workflow = train_workflow("anomalyclip", overlay, few_phantoms, tmp_path, **changes)
+        encoded.clear()
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        counts.append(len(encoded))
+        prompts.append(torch.load(tmp_path / "models" / "model.pt", weights_only=True))
+    images = counts[0]
+    assert images > 0
+    assert counts == [images, 0, images, images]
+    assert all(torch.equal(value, prompts[1][key]) for key, value in prompts[0].items())
+    assert not all(torch.equal(value, prompts[2][key]) for key, value in prompts[1].items())
+
+
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_inference_has_all_properties_and_runs(
     bundle: str, overlay: Path, prompts: Path, frames: Path, tmp_path: Path

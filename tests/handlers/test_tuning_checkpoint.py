@@ -28,7 +28,7 @@ from monai.transforms import Compose, FlattenSubKeysd
 from torch import Tensor
 
 from monai_anomalyclip.engines import PrepareAnomalyBatch
-from monai_anomalyclip.handlers import TuningCheckpoint
+from monai_anomalyclip.handlers import TuningCheckpoint, tuning_is_finished
 from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP
 
@@ -280,6 +280,9 @@ def test_finished_run_only_restores_the_final_file(tmp_path: Path, caplog: pytes
     with caplog.at_level("INFO"):
         again = Run(tmp_path, metrics=[0.9] * EPOCHS, seed=99).run()
     assert again.losses == {}
+    assert tuning_is_finished(tmp_path / "checkpoints", EPOCHS)
+    assert not tuning_is_finished(tmp_path / "checkpoints", EPOCHS, resume=False)
+    assert not tuning_is_finished(tmp_path / "checkpoints", EPOCHS + 1)
     assert f"All {EPOCHS} epochs are done already" in caplog.text
     assert equal(saved(final), first.network.state_dict())
     after = {name: (tmp_path / name).stat().st_mtime_ns for name in files(tmp_path)}

@@ -61,28 +61,36 @@ def failure_reason(error: BaseException, item: Mapping[str, Any]) -> str:
     while error.__cause__ is not None and not isinstance(error, UnreadableInputError):
         error = error.__cause__
     message = str(error)
-    hidden = set()
+    hidden: set[str] = set()
     for value in item.values():
         for path in _paths(value):
-            for folder in {str(path.parent), repr(str(path.parent))[1:-1]} - {"."}:  # OSError shows the second
+            for folder in _spellings(str(path.parent)) - {"."}:
                 message = message.replace(f"{folder}{os.sep}", "")
             # A name that was made from the file's name is one the user wants to see.
             if isinstance(value, InputPart) and not path.name.startswith(str(item["name"]).rpartition("/")[2]):
-                hidden.add(path.name)
-    message = _ABSOLUTE_FOLDER.sub("", " ".join(message.split()))
-    if hidden:
+                hidden |= _spellings(path.name)
+    if hidden:  # before anything else takes a piece out of the names
         message = _any_of(hidden).sub(lambda found: str(item["name"]), message)
+    message = _ABSOLUTE_FOLDER.sub("", " ".join(message.split()))
     if not isinstance(error, UnreadableInputError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return message if len(message) <= _MAX_REASON else f"{message[: _MAX_REASON - 3]}..."
 
 
+def _spellings(text: str) -> set[str]:
+    """A name as it is, and as ``repr`` shows it: alone, or within a text of both kinds of quotes."""
+    return {text, repr(text)[1:-1], repr(f"{text}'\"")[1:-4]}
+
+
 def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """What finds the names as words of their own, and short ones, such as a DICOM file's "1", within quotes alone."""
-    words = (
-        rf"(?<!\w){re.escape(name)}(?!\w)" if len(name) > _SHORT_NAME else rf"(?<=['\"]){re.escape(name)}(?=['\"])"
-        for name in sorted(names, key=len, reverse=True)
-    )
+    """What finds the names as words of their own, and short ones, such as a DICOM file's "1", within quotes alone.
+
+    Any blanks stand for those of a name, since some messages have been wrapped or tidied.
+    """
+    words = []
+    for name in sorted(names, key=len, reverse=True):
+        pattern = r"\s+".join(re.escape(word) for word in name.split() or [name])
+        words.append(rf"(?<!\w){pattern}(?!\w)" if len(name) > _SHORT_NAME else rf"(?<=['\"]){pattern}(?=['\"])")
     return re.compile("|".join(words))
 
 

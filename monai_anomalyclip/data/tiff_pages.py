@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ __all__ = ["MAX_PAGES", "check_complete", "check_size", "samples_tagged_gray", "
 
 MAX_PAGES = 10_000
 """TIFF files of more pages are refused."""
+
+# Its warnings and errors quote names and texts of the file, such as names of patients; what matters is also raised.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 # Byte order, then per kind: formats of an offset and of the number of entries, bytes per entry, where the first offset
 # is (TIFF 6.0 section 2; BigTIFF design of the libtiff project).

@@ -10,15 +10,18 @@
 # limitations under the License.
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 from monai.transforms import Compose, Lambdad
 from PIL import Image
 
-from monai_anomalyclip.data import FaultTolerantDataset, InputCatalogue, InputPart, LoadInputd
+from monai_anomalyclip.data import FaultTolerantDataset, InputCatalogue, InputPart, LoadInputd, UnreadableInputError
 from monai_anomalyclip.data.fault_tolerant import failure_reason
 from monai_anomalyclip.data.sources import FrameSource
 
@@ -98,6 +101,41 @@ def test_no_folder_is_left_however_the_system_spells_it(tmp_path: Path) -> None:
             assert "John" not in reason
             assert "Müller" not in reason
             assert "frame-1_00000000" in reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        os.fsdecode(b"M\xfcller_Hans.png"),
+        "DOE\u00a0JANE.nii.gz",
+        "Doe\\Jim.png",
+        "Doe\\Jim\\Bob.png",
+        "It's \"Doe\".png",
+        "DOE  JOHN.png",
+        "Doe\nJohn.png",
+        "O'Doe.png",
+        " Doe.png",
+    ],
+)
+@pytest.mark.parametrize("folder", ["scans", "John's", 'the "best"'])
+def test_no_file_name_is_left_however_a_message_spells_it(tmp_path: Path, folder: str, name: str) -> None:
+    path = tmp_path / folder / name
+    item = {"image": InputPart(FrameSource(path, name)), "name": "frame-1_00000000"}
+    tidied = " ".join(name.split())
+    for shown in (name, repr(name), tidied, repr(tidied), str(path), repr(str(path)), repr(path)):
+        reason = failure_reason(UnreadableInputError(f"Cannot read {shown}: bad."), item)
+        assert re.search("doe|john|jane|jim|bob|hans|ller|\\.png|\\.nii|best", reason, re.IGNORECASE) is None, reason
+        assert "frame-1_00000000" in reason
+        assert reason.endswith(": bad.")
+
+
+def test_unreadable_files_of_any_name_are_named_as_their_results(tmp_path: Path) -> None:
+    for name in (b"M\xfcller_Hans.png", "DOE\u00a0JANE.nii.gz".encode(), b"Doe\\Jim.png", b"DOE  JOHN.png"):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_text("neither picture nor volume")
+    items = list(FaultTolerantDataset(InputCatalogue(tmp_path).items(), Compose([LoadInputd()])))
+    assert len(items) == 4
+    for item in items:
+        assert item["error"].startswith(f"Cannot read '{item['name']}': ")
 
 
 def test_short_file_names_do_not_spoil_the_text(phantoms: ModuleType, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from pathlib import Path
 
@@ -68,3 +69,17 @@ def test_missing_parts_are_not_read_as_black(tmp_path: Path, photometric: str, t
     path.write_bytes(content)
     with pytest.raises(UnreadableInputError, match=r"it holds \d+ of \d+ parts"):
         read_frame(path)
+
+
+def test_no_text_of_a_file_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """tifffile itself warns of a description that is no text, and quotes it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    path = tmp_path / "DOE.tif"
+    tifffile.imwrite(
+        path, pixels, photometric="minisblack", planarconfig="contig", metadata=None, description=b"JANE \x81\x8d ROE"
+    )
+    with caplog.at_level(logging.DEBUG):
+        np.testing.assert_array_equal(read_frame(path), pixels)
+    assert "tifffile" not in {record.name for record in caplog.records}
+    assert "JANE" not in caplog.text
+    assert "DOE" not in caplog.text

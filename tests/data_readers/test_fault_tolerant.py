@@ -110,7 +110,7 @@ def test_no_folder_is_left_however_the_system_spells_it(tmp_path: Path) -> None:
         "DOE\u00a0JANE.nii.gz",
         "Doe\\Jim.png",
         "Doe\\Jim\\Bob.png",
-        "It's \"Doe\".png",
+        'It\'s "Doe".png',
         "DOE  JOHN.png",
         "Doe\nJohn.png",
         "O'Doe.png",

@@ -124,11 +124,13 @@ class AnomalyModel:
             UnreadableInputError: the image cannot be read.
         """
         image = read_image(path, preset)
-        with self._lock, torch.inference_mode():
+        with self._lock:
+            # Outside inference mode: weights that are moved or loaded in it could never be tuned through again.
             self._refresh()
             network = DescribedNetwork(self._network.to(device))
-            output = self.inferer(image[None], network)
             digest = self._digest
+            with torch.inference_mode():
+                output = self.inferer(image[None], network)
         anomaly_map = output["anomaly_map"][0]
         score, index = output["anomaly_score"].flatten().max(dim=0)
         assert network.features is not None

@@ -74,7 +74,7 @@ def tune_prompts(
     """Tune a network's prompts in place, from where they are, with the optimiser of the bundles.
 
     Args:
-        network: whose prompts are tuned, on the device of the data.
+        network: whose prompts are tuned, on its own device; each batch is moved there.
         data: encoded slices.
         max_epochs: passes over the slices.
         learning_rate: of Adam.
@@ -120,10 +120,15 @@ def tune_prompts(
 
 
 def _loss_of(network: AnomalyCLIP, data: LabelledSlices, loss: GlocalLoss, index: torch.Tensor) -> torch.Tensor:
-    features = {"global_features": data.global_features[index], "patch_features": data.patch_features[index]}
+    device = network.clip.logit_scale.device
+    features = {
+        "global_features": data.global_features[index].to(device),
+        "patch_features": data.patch_features[index].to(device),
+    }
     logits: Logits = network(features, output="logits")
-    anomalous = data.image_label[index]
-    target = {"image_label": anomalous, "label": data.label[index], "has_label": anomalous}
+    anomalous, label = data.image_label[index].to(device), data.label[index].to(device)
+    # Where an anomaly is too small for the network's size, what is known is the image's label only.
+    target = {"image_label": anomalous, "label": label, "has_label": anomalous * label.flatten(1).amax(dim=1)}
     value: torch.Tensor = loss(logits, target)
     return value + loss.lambda_local * _focal_of_normal(logits, 1 - anomalous)
 

@@ -69,7 +69,7 @@ def read_image(path: str | os.PathLike[str], preset: str = "auto") -> MetaTensor
         volume = load_input(path) if colour is None else colour
         # MONAI Label keeps the series that it made a NIfTI of in a folder of the same name.
         series = Path(path).with_name(Path(path).name[: -len(_suffix(name))])
-        tags = _read_tags(_series_files(series)[0]) if series.is_dir() else {}
+        tags = _tags_of_the_series(series)
     else:
         volume, tags = _read_itk(path)
     if volume.shape[0] == 1 and tags.get("modality"):
@@ -135,6 +135,16 @@ def _read_itk(path: str | os.PathLike[str]) -> tuple[MetaTensor, dict[str, str]]
         raise UnreadableInputError(f"Cannot read {Path(path).name!r}: colours of {values.dtype} are not supported.")
     numbers = values.astype(np.uint8 if channels == 3 else np.float32)
     return _volume(numbers.transpose(3, 2, 1, 0), itk_affine(image), native=channels == 3), tags
+
+
+def _tags_of_the_series(folder: Path) -> dict[str, str]:
+    """The tags of the one DICOM series in a folder; none where it is another kind of folder, or there is none."""
+    if not folder.is_dir():
+        return {}
+    try:
+        return _read_tags(_series_files(folder)[0])
+    except (UnreadableInputError, RuntimeError):
+        return {}
 
 
 def _read_tags(file: str) -> dict[str, str]:

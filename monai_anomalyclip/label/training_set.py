@@ -40,10 +40,11 @@ class LabelledSlices:
     """Encoded slices of labelled images.
 
     Attributes:
-        global_features: (N, D).
+        global_features: (N, D), like all tensors here on the CPU: those of many volumes need not fit on a GPU.
         patch_features: (N, layers, ...), as :meth:`AnomalyCLIP.encode_image` gives them, stacked.
         label: (N, 1, S, S) of 0 and 1, at the network's size.
-        image_label: (N,), 1 for slices with an anomaly.
+        image_label: (N,), 1 for slices with an anomaly; also where it is so small that nothing of it is left in
+            ``label``.
         images: how many images they are of.
         normal_images: how many of these have an empty label.
         unreadable: how many images were left out because image or label cannot be read.
@@ -80,7 +81,7 @@ def encode_labelled(
     Raises:
         ValueError: there is no pair that can be read.
     """
-    global_features, patch_features, labels = [], [], []
+    global_features, patch_features, labels, image_labels = [], [], [], []
     images = normal = unreadable = 0
     size = image_size_pair(network.image_size)
     resize = CLIPMaskPreprocess(size)
@@ -101,20 +102,20 @@ def encode_labelled(
             batch = slices[start : start + _BATCH].to(network.clip.logit_scale.device).expand(-1, 3, -1, -1)
             with torch.no_grad():
                 encoded, patches = network.encode_image(clip_normalize_resize(batch, size))
-            global_features.append(encoded)
-            patch_features.append(torch.stack(patches, dim=1))
+            global_features.append(encoded.cpu())
+            patch_features.append(torch.stack(patches, dim=1).cpu())
         labels += [torch.as_tensor(resize(mask)) for mask in masks]
+        image_labels.append(masks.flatten(1).any(dim=1).float())
     if not labels:
         raise ValueError(
             f"There is no final label to tune the prompts on ({unreadable} cannot be read): save some labels first, "
             "anomalous and normal ones."
         )
-    label = torch.stack(labels).to(network.clip.logit_scale.device)
     return LabelledSlices(
         torch.cat(global_features),
         torch.cat(patch_features),
-        label,
-        label.flatten(1).amax(dim=1),
+        torch.stack(labels),
+        torch.cat(image_labels),
         images,
         normal,
         unreadable,

@@ -10,9 +10,11 @@
 # limitations under the License.
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -141,3 +143,19 @@ def test_bundle_settings_hold(weak_bundle: Path, tmp_path: Path) -> None:
 def test_bundle_in_a_folder_with_an_odd_name(weak_bundle: Path, tmp_path: Path, picture: Path) -> None:
     shutil.copytree(weak_bundle, tmp_path / "a#b $c@d %e")
     assert AnomalyModel(tmp_path / "a#b $c@d %e", tmp_path / "model").predict(picture).prompts
+
+
+def test_network_that_was_moved_to_predict_can_be_tuned(model: AnomalyModel, picture: Path) -> None:
+    """Weights that move in inference mode stay inference tensors; another type stands in for another device."""
+    target: list[Any] = []
+    move = model._network.to
+    model._network.to = lambda device: move(target[0])  # type: ignore[method-assign,assignment]
+    with contextlib.suppress(RuntimeError):  # the image itself stays float32
+        target.append(torch.float64)
+        model.predict(picture)
+    target[0] = torch.float32
+    assert model.predict(picture).prompts
+    network = model.network()
+    assert not any(value.is_inference() for value in (*network.parameters(), *network.buffers()))
+    network.encode_prompts().sum().backward()
+    assert network.prompts.contexts[0].grad is not None

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ import torch
 from monai_anomalyclip.demo.volumes import write_nifti
 from monai_anomalyclip.label import AnomalyModel, LabelledSlices, encode_labelled, tune_prompts
 from monai_anomalyclip.label.demo_studies import demo_seeds, demo_volume
+from monai_anomalyclip.label.prompt_tuning import _loss_of
+from monai_anomalyclip.losses import GlocalLoss
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,28 @@ def test_normal_studies_alone_are_no_error(model: AnomalyModel, pairs: list[dict
 def test_arguments_must_be_positive(model: AnomalyModel, data: LabelledSlices, argument: str) -> None:
     with pytest.raises(ValueError, match=f"{argument} must be positive, got 0"):
         tune_prompts(model.network(), data, **{argument: 0})
+
+
+def test_features_wait_on_the_cpu_and_batches_go_to_the_network(data: LabelledSlices) -> None:
+    """PyTorch's device without memory stands in for a GPU, and plain zeros for what the network makes there."""
+
+    def zeros(features: dict[str, torch.Tensor], output: str) -> dict[str, Any]:
+        assert {value.device.type for value in features.values()} == {"meta"}
+        count = len(features["global_features"])
+        maps = torch.zeros(count, 2, 8, 8, device="meta")
+        return {"image_logits": torch.zeros(count, 2, device="meta"), "patch_logits": [maps]}
+
+    network: Any = zeros
+    network.clip = SimpleNamespace(logit_scale=torch.zeros((), device="meta"))
+    assert _loss_of(network, data, GlocalLoss(), torch.arange(2)).device.type == "meta"
+    assert {value.device.type for value in (data.global_features, data.patch_features, data.label)} == {"cpu"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tuning_on_a_gpu_between_predictions(model: AnomalyModel, pairs: list[dict[str, Path]]) -> None:
+    model.predict(pairs[3]["image"], device="cuda")
+    network = model.network("cuda")
+    data = encode_labelled(pairs[:3], network, model.inferer)
+    assert {value.device.type for value in (data.global_features, data.patch_features, data.label)} == {"cpu"}
+    assert tune_prompts(network, data, max_epochs=2).improved
+    assert model.predict(pairs[3]["image"], device="cuda").prompts

@@ -124,3 +124,27 @@ def test_unknown_preset(tmp_path: Path) -> None:
     nib.loadsave.save(nib.nifti1.Nifti1Image(volume.image, volume.affine), tmp_path / "a.nii")
     with pytest.raises(ValueError, match="no intensity preset 'ct-nose'"):
         read_image(tmp_path / "a.nii", "ct-nose")
+
+
+@pytest.mark.parametrize("series", [0, 2])
+def test_folder_of_the_same_name_need_not_hold_the_series(tmp_path: Path, series: int) -> None:
+    phantom = make_volume("brain_mr", 1, size=32, slices=3)
+    nib.loadsave.save(nib.nifti1.Nifti1Image(phantom.image, phantom.affine), tmp_path / "case_1.nii.gz")
+    expected = np.asarray(read_image(tmp_path / "case_1.nii.gz"))
+    (tmp_path / "case_1").mkdir()
+    for number in range(series):
+        write_dicom_series(tmp_path / f"made_{number}", number, size=32, slices=3)
+        for file in (tmp_path / f"made_{number}").iterdir():
+            file.rename(tmp_path / "case_1" / f"{number}_{file.name}")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "case_1.nii.gz")), expected)
+
+
+def test_tags_that_cannot_be_read_are_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phantom = write_dicom_series(tmp_path / "a", 3, size=32, slices=3)
+    nib.loadsave.save(nib.nifti1.Nifti1Image(phantom.image, phantom.affine), tmp_path / "a.nii.gz")
+
+    def fail(file: str) -> dict[str, str]:
+        raise RuntimeError("as SimpleITK raises it")
+
+    monkeypatch.setattr("monai_anomalyclip.label.reading._read_tags", fail)
+    assert json.loads(read_image(tmp_path / "a.nii.gz").meta["intensity"])["preset"] != "ct-brain"

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from monai_anomalyclip.label import AnomalyModel, encode_labelled
+from monai_anomalyclip.label import AnomalyModel, encode_labelled, tune_prompts
 from monai_anomalyclip.label.reading import read_image
 from monai_anomalyclip.transforms import CLIPMaskPreprocess, CLIPPreprocess
 
@@ -82,3 +82,21 @@ def test_what_cannot_be_read_is_left_out(model: AnomalyModel, tmp_path: Path, ca
     assert "A labelled image is left out: Cannot read the label 'b_label.nii.gz'" in caplog.text
     with pytest.raises(ValueError, match=r"no final label to tune the prompts on \(1 cannot be read\)"):
         encode_labelled([bad], model.network(), model.inferer)
+
+
+def test_tiny_mark_that_vanishes_at_the_networks_size_is_still_an_anomaly(model: AnomalyModel, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((1024, 1024), dtype=np.uint8)).save(tmp_path / "a.png")
+    mask = np.zeros((1024, 1024), dtype=np.uint8)
+    mask[501:503, 501:503] = 255
+    Image.fromarray(mask).save(tmp_path / "a_label.png")
+    network = model.network()
+    data = encode_labelled([{"image": tmp_path / "a.png", "label": tmp_path / "a_label.png"}], network, model.inferer)
+    assert not data.label.any()
+    assert data.image_label.tolist() == [1]
+    # Its pixels are unknown then: they add nothing to the loss, which is that of the image alone.
+    features = {"global_features": data.global_features, "patch_features": data.patch_features}
+    with torch.no_grad():
+        alone = torch.nn.functional.cross_entropy(network(features, output="logits")["image_logits"], torch.tensor([1]))
+    report = tune_prompts(network, data, max_epochs=1)
+    assert report.anomalous_slices == 1
+    assert report.loss_before == pytest.approx(float(alone), rel=1e-5)

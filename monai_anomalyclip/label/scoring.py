@@ -16,6 +16,8 @@ import logging
 import time
 from typing import Any
 
+import requests
+import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -29,11 +31,17 @@ __all__ = ["DESCRIPTOR", "PROMPTS", "SCORE", "AnomalyScoring"]
 SCORE, DESCRIPTOR, PROMPTS, SLICE = "anomaly_score", "anomaly_descriptor", "anomaly_prompts", "anomaly_slice"
 """Keys of an image's info."""
 
+# What says nothing of the image: it is tried again the next time.
+_PASSING = (requests.ConnectionError, requests.Timeout, torch.OutOfMemoryError)
+
 logger = logging.getLogger(__name__)
 
 
 class AnomalyScoring(ScoringMethod):
     """Scores the images that have no final label; those scored with the prompts in use are passed over.
+
+    An image that cannot be fetched, read or scored does not stop the others: it counts as scored, without a score. Only
+    where the archive did not answer, or memory did not suffice, it is tried again at the next call.
 
     Args:
         model: shared with the infer tasks.
@@ -60,32 +68,41 @@ class AnomalyScoring(ScoringMethod):
         limit = int(request.get("max_samples") or len(open_names))
         failed = 0
         for name in open_names[:limit]:
+            info: dict[str, Any] = {SCORE: None, PROMPTS: prompts}
             try:
-                prediction = self.model.predict(
-                    datastore.get_image_uri(name),
-                    preset=request.get("preset", "auto"),
-                    device=name_to_device(request.get("device")),
-                )
-                info = {
-                    SCORE: prediction.anomaly_score,
-                    SLICE: prediction.slice_index,
-                    DESCRIPTOR: prediction.descriptor,
-                    PROMPTS: prediction.prompts,
-                }
+                info = self._info(datastore.get_image_uri(name), request)
+            except _PASSING as error:
+                logger.warning(f"An image cannot be scored now ({type(error).__name__}): the next call tries it again.")
+                failed += 1
+                continue
             except (UnreadableInputError, ValueError) as error:
                 logger.warning(f"An image cannot be scored: {error}")
-                info = {SCORE: None, PROMPTS: prompts}
+                failed += 1
+            except Exception as error:  # MONAI Label's readers raise nearly anything; messages quote UIDs and addresses
+                logger.warning(f"An image cannot be fetched or read ({type(error).__name__}).")
                 failed += 1
             # The server may have saved labels meanwhile, in another process: read its file anew before writing it.
             datastore.refresh()
             try:
                 datastore.update_image_info(name, info)
-            except ImageNotFoundException:  # removed meanwhile
-                logger.warning("An image was removed while it was scored.")
+            except ImageNotFoundException:
+                logger.warning("An image is not in the datastore (removed meanwhile, or never fetched).")
         return {
             "total": len(names),
             "skipped": len(names) - len(open_names),
             "executed": len(open_names[:limit]),
             "failed": failed,
             "latency": round(time.perf_counter() - begun, 3),
+        }
+
+    def _info(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        """What is kept with an image."""
+        prediction = self.model.predict(
+            path, preset=request.get("preset", "auto"), device=name_to_device(request.get("device"))
+        )
+        return {
+            SCORE: prediction.anomaly_score,
+            SLICE: prediction.slice_index,
+            DESCRIPTOR: prediction.descriptor,
+            PROMPTS: prediction.prompts,
         }

@@ -1,0 +1,88 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the app's scoring makes of images that fail, in MONAI Label's environment but without a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.label_server
+
+SCRIPT = """
+import json, logging, sys
+from types import SimpleNamespace
+import requests
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.label.scoring import AnomalyScoring
+from monailabel.interfaces.exception import ImageNotFoundException
+
+logging.basicConfig(stream=sys.stderr)
+FAILURES = {
+    "a_itk": RuntimeError("patient 1.2.3"),
+    "b_status": requests.HTTPError("404 for http://archive/1.2.3"),
+    "c_file": OSError("patient 1.2.3"),
+    "d_absent": IndexError("1.2.3"),
+    "e_connection": requests.ConnectionError("http://archive/1.2.3"),
+    "f_slow": requests.Timeout("http://archive/1.2.3"),
+    "g_damaged": UnreadableInputError("Cannot read 'g': damaged."),
+    "i_unknown": IndexError("1.2.3"),
+}
+
+class Store:
+    def __init__(self):
+        self.info = {name: {} for name in [*FAILURES, "h_good", "j_good"]}
+    def get_unlabeled_images(self):
+        return list(self.info)
+    def get_image_info(self, name):
+        return self.info[name]
+    def get_image_uri(self, name):
+        if name in FAILURES:
+            raise FAILURES[name]
+        return name
+    def refresh(self):
+        pass
+    def update_image_info(self, name, info):
+        if name == "i_unknown":
+            raise ImageNotFoundException(name)
+        self.info[name].update(info)
+
+class Model:
+    prompts_digest = "0123"
+    def predict(self, path, preset, device):
+        return SimpleNamespace(anomaly_score=0.25, slice_index=2, descriptor=[0.5], prompts="0123")
+
+store = Store()
+runs = [AnomalyScoring(Model())({}, store) for _ in range(2)]
+print(json.dumps({"runs": runs, "info": store.info}))
+"""
+
+
+def test_images_that_fail_do_not_stop_the_others(label_python: Path) -> None:
+    command = [str(label_python), "-W", "ignore", "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    first, second = result["runs"]
+    assert (first["total"], first["executed"], first["failed"]) == (10, 10, 8)
+    # What failed for good is passed over; where nothing answered, or nothing is known of the image, it is tried again.
+    assert (second["executed"], second["skipped"], second["failed"]) == (3, 7, 3)
+    info = result["info"]
+    for name in ("a_itk", "b_status", "c_file", "d_absent", "g_damaged"):
+        assert info[name] == {"anomaly_score": None, "anomaly_prompts": "0123"}
+    for name in ("e_connection", "f_slow"):
+        assert info[name] == {}
+    for name in ("h_good", "j_good"):
+        assert info[name]["anomaly_score"] == 0.25
+    assert "1.2.3" not in done.stderr

@@ -26,6 +26,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
+from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video, with_true_frames
 from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
@@ -169,13 +170,20 @@ class NiftiSource(Source):
 
 
 class DicomSource(Source):
-    """A stack of a DICOM series."""
+    """A stack of a DICOM series.
+
+    Args:
+        series: the stack. The attribute of that name has the frames that a video really holds, not those its header
+            claims, once the parts, the times or the frames have been asked for.
+        options: how it is read.
+    """
 
     origin = "dicom"
 
     def __init__(self, series: DicomSeries, options: ReadOptions) -> None:
         self.series = series
         self.options = options
+        self._video: EncapsulatedVideo | None = None
         self.paths = tuple(instance.path for instance in series.instances)
         self.key = series.key
         self.kind = series.kind
@@ -191,8 +199,13 @@ class DicomSource(Source):
 
         Malformed values, and those that no film can be played by, count as absent.
         """
+        with contextlib.suppress(UnreadableInputError):
+            self._count_frames()
         count = len(self.series.frames)
         steps = self._numbers("FrameTimeVector", count)
+        if steps is None and count < (stated := self.series.frames[0].instance.n_frames):  # a video of fewer frames
+            steps = self._numbers("FrameTimeVector", stated)
+            steps = None if steps is None else steps[:count]
         if steps is None or count == 1 or not _playable(steps[1:], count):
             single = [self._numbers("FrameTime", 1)]
             rates = [self._numbers(keyword, 1) for keyword in ("CineRate", "RecommendedDisplayFrameRate")]
@@ -210,14 +223,29 @@ class DicomSource(Source):
             return None
 
     def parts(self) -> list[tuple[int, int | None]]:
-        """One range for a stack, several for a long cine."""
+        """One range for a stack, several for a long cine; one for a damaged video, so that reading it says why."""
+        try:
+            self._count_frames()
+        except UnreadableInputError:
+            return [(0, None)]
         if self.kind != "cine":
             return [(0, None)]
         return _ranges(len(self.series.frames), *self.series.size)
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
-        """Read it, see :func:`monai_anomalyclip.data.dicom.load_series`."""
-        return load_series(self.series, preset=self.options.preset, start=start, stop=stop)
+        """Read it, see :func:`monai_anomalyclip.data.dicom.load_series`; the last part of a video closes it."""
+        self._count_frames()
+        image = load_series(self.series, preset=self.options.preset, start=start, stop=stop, video=self._video)
+        if self._video is not None and stop in (None, len(self.series.frames)):
+            self._video.close()
+        return image
+
+    def _count_frames(self) -> None:
+        """Find out once how many frames a video holds, which headers often tell wrongly."""
+        if self._video is None and self.kind != "volume" and self.series.colour and is_video(self.series.instances[0]):
+            video = EncapsulatedVideo(self.series.instances[0])
+            self.series = with_true_frames(self.series, video)
+            self.kind, self._video = self.series.kind, video
 
 
 class VideoSource(Source):

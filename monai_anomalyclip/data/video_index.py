@@ -28,7 +28,17 @@ from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import MAX_PIXELS
 from monai_anomalyclip.data.video_extent import promised_size
 
-__all__ = ["MAX_FRAMES", "VideoIndex", "VideoSource", "broken_at", "index_video", "named_errors", "open_video"]
+__all__ = [
+    "MAX_FRAMES",
+    "ONE_PICTURE_PER_PACKET",
+    "VideoIndex",
+    "VideoSource",
+    "broken_at",
+    "index_video",
+    "named_errors",
+    "open_video",
+    "scan_packets",
+]
 
 VideoSource: TypeAlias = str | os.PathLike[str] | BinaryIO
 """A path, or a binary file that can be read and sought from its start."""
@@ -40,7 +50,7 @@ MAX_FRAMES = 2**24
 _CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v"
 # Of these codecs every packet of a container holds one picture that is shown. Others hide pictures (VP8) or leave some
 # out (MPEG-4 in AVI), so only decoding tells how many there are.
-_ONE_PICTURE_PER_PACKET = frozenset(("av1", "ffv1", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"))
+ONE_PICTURE_PER_PACKET = frozenset(("av1", "ffv1", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"))
 _UNKNOWN_RATE = Fraction(25)
 _THREADS = "4"  # each holds a picture
 
@@ -94,9 +104,9 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
             fps = _nominal_rate(stream)
             clock = stream.time_base
         packets = None
-        if codec in _ONE_PICTURE_PER_PACKET and not first.interlaced_frame:
+        if codec in ONE_PICTURE_PER_PACKET and not first.interlaced_frame:
             with open_video(source, max_pixels) as (container, stream):
-                packets = _scan_packets(container, stream)
+                packets = scan_packets(container, stream)
         if packets is None:
             with open_video(source, max_pixels) as (container, stream):
                 stamps = _scan_pictures(container, stream, size)
@@ -202,7 +212,7 @@ def _nominal_rate(stream: Any) -> Fraction:
     return Fraction(rate.numerator, rate.denominator) if rate else _UNKNOWN_RATE
 
 
-def _scan_packets(container: Any, stream: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+def scan_packets(container: Any, stream: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
     """Time stamps in display order and numbers of the key frames; None where packets do not tell the frames."""
     pts, keys = array("q"), array("q")
     empty = 0

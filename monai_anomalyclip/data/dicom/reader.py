@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-from monai_anomalyclip.data.dicom.encapsulated_video import is_video, iterate_video
+from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video
 from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_gray_
 from monai_anomalyclip.data.dicom.lookup import real_values, to_rgb
 from monai_anomalyclip.data.dicom.pixel_stream import readable
@@ -40,7 +41,13 @@ _CINE_SAMPLES = 16
 
 
 def load_series(
-    series: DicomSeries, *, preset: str = "auto", start: int = 0, stop: int | None = None, max_bytes: int = MAX_BYTES
+    series: DicomSeries,
+    *,
+    preset: str = "auto",
+    start: int = 0,
+    stop: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    video: EncapsulatedVideo | None = None,
 ) -> MetaTensor:
     """Decode a series, scale gray to [0, 1] and convert colour to RGB.
 
@@ -54,6 +61,8 @@ def load_series(
         start: first frame to load, for cines only. All parts of a cine get the same limits.
         stop: frame before which to stop, for cines only; None loads up to the last.
         max_bytes: images that take more are refused before memory is allocated.
+        video: decoder of a series that is a video; it stays open, so that the next part goes on from there. Without
+            it, every part decodes the video from its start.
 
     Returns:
         Volumes and cines (1, X, Y, Z) float32 in [0, 1] with Z the frames in stack order, or (3, X, Y, Z) uint8 in
@@ -80,7 +89,7 @@ def load_series(
         notes = list(series.notes)
         pixels: npt.NDArray[Any]
         if series.colour:
-            pixels, choice = _load_colour(series, start, stop, max_bytes, preset, notes)
+            pixels, choice = _load_colour(series, start, stop, max_bytes, preset, notes, video)
         else:
             pixels, choice = _load_gray(series, start, stop, max_bytes, preset)
         # From (frames, rows, columns, channels): only the view changes.
@@ -100,16 +109,36 @@ def load_series(
 
 
 def _load_colour(
-    series: DicomSeries, start: int, stop: int, max_bytes: int, preset: str, notes: list[str]
+    series: DicomSeries,
+    start: int,
+    stop: int,
+    max_bytes: int,
+    preset: str,
+    notes: list[str],
+    video: EncapsulatedVideo | None,
 ) -> tuple[npt.NDArray[np.uint8], IntensityChoice]:
     pixels = _allocate(series, stop - start, 3, np.uint8, max_bytes)
     instance = series.frames[0].instance
     if is_video(instance):
-        pictures: Iterator[npt.NDArray[Any]] = iterate_video(instance, start, stop)
+        pixels = _fill_from_video(pixels, series, start, stop, notes, video or EncapsulatedVideo(instance))
     else:
-        pictures = _frame_by_frame(series, series.frames[start:stop], to_rgb)
+        for number, picture in enumerate(_frame_by_frame(series, series.frames[start:stop], to_rgb)):
+            pixels[number] = picture
+    choice = choose_preset(series.modality, requested=preset, picture=True)
+    return pixels, choice.with_limits(0.0, 255.0)
+
+
+def _fill_from_video(
+    pixels: npt.NDArray[np.uint8],
+    series: DicomSeries,
+    start: int,
+    stop: int,
+    notes: list[str],
+    video: EncapsulatedVideo,
+) -> npt.NDArray[np.uint8]:
+    """Fill an array (frames, rows, columns, 3); what it is returned as is shorter if the video ends before."""
     filled = 0
-    for filled, picture in enumerate(pictures, start=1):
+    for filled, picture in enumerate(video.read(start, stop), start=1):
         pixels[filled - 1] = picture
     if not filled:
         raise UnreadableInputError(
@@ -117,8 +146,11 @@ def _load_colour(
         )
     if filled < len(pixels):
         notes.append("The video holds fewer frames than its header says.")
-    choice = choose_preset(series.modality, requested=preset, picture=True)
-    return pixels[:filled], choice.with_limits(0.0, 255.0)
+    elif stop == len(series.frames):
+        with contextlib.suppress(UnreadableInputError):  # what is behind the last frame was not asked for
+            if next(video.read(stop, stop + 1), None) is not None:
+                notes.append("The video holds more frames than its header says.")
+    return pixels[:filled]
 
 
 def _load_gray(

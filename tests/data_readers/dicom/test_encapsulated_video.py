@@ -22,10 +22,12 @@ import pytest
 import torch
 from pydicom.encaps import encapsulate
 
+from monai_anomalyclip.data import sources
 from monai_anomalyclip.data.dicom import DicomSeries, encapsulated_video, group_instances, scan_files
-from monai_anomalyclip.data.dicom.encapsulated_video import is_video, iterate_video
+from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.sources import DicomSource, ReadOptions
 
 av = pytest.importorskip("av")
 
@@ -104,7 +106,7 @@ def test_parts(write: Write) -> None:
     image = load_series(series)
     parts = [load_series(series, start=start, stop=min(start + 5, COUNT)) for start in (0, 5, 10)]
     torch.testing.assert_close(torch.cat([part.as_tensor() for part in parts], dim=-1), image.as_tensor())
-    first = next(iterate_video(series.frames[0].instance, 7))
+    first = next(EncapsulatedVideo(series.frames[0].instance).read(7, 8))
     np.testing.assert_array_equal(first, image[..., 7].permute(2, 1, 0))
 
 
@@ -170,3 +172,63 @@ def test_unknown_video_syntax(write: Write) -> None:
     series = write(encoded("h264", "libx264"), "1.2.840.10008.1.2.4.102")
     instance = series.frames[0].instance
     assert not is_video(type(instance)(instance.path, instance.header, "1.2.840.10008.1.2.4.90"))
+
+
+@pytest.mark.parametrize(("container", "codec", "syntax"), [("h264", "libx264", H264), ("mp4", "libx264", H264)])
+@pytest.mark.parametrize(("stated", "note"), [(30, "fewer"), (7, "more"), (1, "more"), (COUNT, "")])
+def test_headers_of_the_wrong_number_lose_no_frame(
+    write: Write, monkeypatch: pytest.MonkeyPatch, container: str, codec: str, syntax: str, stated: int, note: str
+) -> None:
+    """What the stream holds counts, in parts of five frames; it is joined once to count and once to decode."""
+    monkeypatch.setattr(sources, "_MAX_PART", 5)
+    joined = []
+    join = EncapsulatedVideo._join
+    monkeypatch.setattr(EncapsulatedVideo, "_join", lambda video: joined.append(video) or join(video))
+    source = DicomSource(write(encoded(container, codec), syntax, NumberOfFrames=stated), ReadOptions())
+    parts = source.parts()
+    assert (parts, source.kind) == ([(0, 5), (5, 10), (10, 12)], "cine")
+    images = [source.load(*part) for part in parts]
+    assert len(joined) == 2
+    frames = torch.cat([image.as_tensor() for image in images], dim=-1).permute(3, 2, 1, 0).numpy()
+    assert np.abs(frames.mean(axis=(1, 2, 3)) - pictures().mean(axis=(1, 2, 3))).max() < 2
+    expected = f"The video holds {note} frames than its header says." if note else ""
+    assert [image.meta["notes"] for image in images] == [expected] * 3
+    assert source.series.notes == ((expected,) if note else ())
+    assert len(source.timing()[0]) == len(source.series.frames) == COUNT
+    assert source.load(0, 5).shape[-1] == 5  # again from the start
+    assert torch.equal(source.load(10, 12).as_tensor(), images[2].as_tensor())
+
+
+def test_parts_in_any_order_are_those_of_the_whole(write: Write) -> None:
+    video = EncapsulatedVideo(write(encoded("h264", "libx264")).frames[0].instance)
+    whole = list(video.read(0, 99))
+    assert len(whole) == video.count() == COUNT
+    for start, stop in ((3, 5), (5, 6), (8, 12), (0, 2), (11, 12)):
+        np.testing.assert_array_equal(list(video.read(start, stop)), whole[start:stop])
+    assert list(video.read(12, 13)) == []
+
+
+def test_times_when_the_header_lists_too_many(write: Write) -> None:
+    steps = [0, *range(100, 2000, 100)]
+    series = write(encoded("h264", "libx264"), NumberOfFrames=20, FrameTimeVector=[str(step) for step in steps])
+    times, _ = DicomSource(series, ReadOptions()).timing()
+    np.testing.assert_allclose(times, np.cumsum(steps[:COUNT]) / 1000)
+
+
+def test_more_frames_than_the_header_says_are_noted_without_a_source(write: Write) -> None:
+    series = write(encoded("h264", "libx264"), NumberOfFrames=7)
+    image = load_series(series)
+    assert image.shape[-1] == 7
+    assert image.meta["notes"] == "The video holds more frames than its header says."
+    assert load_series(series, start=2, stop=6).meta["notes"] == ""
+
+
+def test_a_damaged_video_is_one_part_whose_reading_says_why(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = DicomSource(write(b"\0\0\0\1" + bytes(500)), ReadOptions())
+    assert damaged.parts() == [(0, None)]
+    assert len(damaged.timing()[0]) == COUNT
+    with pytest.raises(UnreadableInputError, match="Cannot read the video of a DICOM series"):
+        damaged.load()
+    monkeypatch.setattr(encapsulated_video, "MAX_FRAMES", COUNT - 1)
+    with pytest.raises(UnreadableInputError, match="more than the allowed 11 frames"):
+        DicomSource(write(encoded("mp4", "libx264")), ReadOptions()).load()

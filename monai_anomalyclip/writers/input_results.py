@@ -156,16 +156,11 @@ def write_results(
             notes.append(f"No {_NAMES[kind]}: the series lacks positions or pixel spacing.")
             continue
         (path,) = result_paths(folder, name, [DICOM_RESULTS[kind]])
-        try:
-            writers[kind](path)
-        except UnsuitableSourceError as error:
-            failed.append(f"{kind} ({error})")
-        except Exception as error:  # headers can be odd in any way, and other libraries quote them
-            failed.append(f"{kind} ({type(error).__name__})")
+        if problem := _attempt(writers[kind], path):
+            failed.append(f"{kind} ({problem})")
         else:
             paths.append(path)
-    if failed:
-        raise ValueError(f"These DICOM objects could not be written: {'; '.join(failed)}; the other files are there.")
+    _refuse_failed(failed)
     return paths, notes
 
 
@@ -180,10 +175,29 @@ def write_series_report(
     """Write the structured report alone, replacing what is there; arguments as for :func:`write_results`.
 
     Raises:
-        ValueError: as for :func:`monai_anomalyclip.writers.dicom.write_report`.
+        ValueError: it could not be made; the message quotes nothing of the headers.
     """
     (path,) = result_paths(folder, name, [DICOM_RESULTS["sr"]])
-    return _report(path, series, findings, threshold, provenance)
+    if problem := _attempt(lambda path: _report(path, series, findings, threshold, provenance), path):
+        _refuse_failed([f"sr ({problem})"])
+    return path
+
+
+def _attempt(write: Callable[[Path], Path], path: Path) -> str:
+    """Write a DICOM object; what went wrong, in words that quote nothing of the source, or nothing."""
+    try:
+        write(path)
+    except UnsuitableSourceError as error:
+        return str(error)
+    except Exception as error:  # headers can be odd in any way, and other libraries quote them
+        return type(error).__name__
+    return ""
+
+
+def _refuse_failed(failed: Sequence[str]) -> None:
+    # Outside of any except block: the exception must not lead on to one that quotes a header.
+    if failed:
+        raise ValueError(f"These DICOM objects could not be written: {'; '.join(failed)}; the other files are there.")
 
 
 def _report(path: Path, series: DicomSeries, findings: Findings, threshold: float, provenance: Provenance) -> Path:

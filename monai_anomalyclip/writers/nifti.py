@@ -87,8 +87,8 @@ class NiftiGrid:
 def _without_text(header: Any) -> Any:
     clean = header.copy()
     clean.extensions.clear()
-    for field in ("descrip", "aux_file", "db_name", "intent_name"):
-        if field in clean:  # db_name is NIfTI-1 only
+    for field in ("descrip", "aux_file", "db_name", "intent_name", "data_type", "unused_str"):
+        if field in clean:  # db_name and data_type are NIfTI-1 only, unused_str NIfTI-2
             clean[field] = b""
     clean["intent_code"] = 0
     for field in ("intent_p1", "intent_p2", "intent_p3"):

@@ -27,10 +27,11 @@ from PIL import Image
 from pydicom import Dataset
 
 from monai_anomalyclip.data import InputCatalogue
+from monai_anomalyclip.data.sources import DicomSource
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.input_record import view_of
-from monai_anomalyclip.writers.input_results import ScoredInput, possible_results, write_results
+from monai_anomalyclip.writers.input_results import ScoredInput, possible_results, write_results, write_series_report
 
 PROVENANCE = Provenance("0f" * 32, "ViT-tiny", {"threshold": 0.5})
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -255,6 +256,30 @@ def test_an_object_that_cannot_be_written_does_not_keep_the_others(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png", "r_sc.dcm", "r_sr.dcm",
     ]  # fmt: skip
+
+
+def test_a_report_that_cannot_be_written_quotes_no_header(
+    phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phantoms.make_series(tmp_path / "in", count=2, size=(32, 40))
+    result = scored(tmp_path / "in")
+    assert isinstance(result.source, DicomSource)
+    series = result.source.series
+
+    def report() -> str:
+        with pytest.raises(ValueError, match="could not be written") as caught:
+            write_series_report(tmp_path, "r", series, result.findings, 0.5, PROVENANCE)
+        assert caught.value.__cause__ is caught.value.__context__ is None  # reasons of failures come from there
+        return str(caught.value)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("could not convert string to float: 'ZEBRAFINCH'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_anomalyclip.writers.input_results.write_report", broken)
+        assert report() == "These DICOM objects could not be written: sr (ValueError); the other files are there."
+    del series.instances[0].header.SOPInstanceUID
+    assert "sr (A file of the series has no SOPInstanceUID, so" in report()
 
 
 def test_a_series_whose_files_have_no_uid_says_so(phantoms: ModuleType, tmp_path: Path) -> None:

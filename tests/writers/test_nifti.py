@@ -44,8 +44,9 @@ def source(tmp_path: Path, kind: type[nib.Nifti1Image], endianness: str, codes: 
     image.header["descrip"] = b"DOE^JOHN"
     image.header["aux_file"] = b"DOE^JOHN"
     image.header["intent_name"] = b"DOE^JOHN"
-    if "db_name" in image.header:
-        image.header["db_name"] = b"DOE^JOHN"
+    for field in ("db_name", "data_type", "unused_str"):  # the first two of NIfTI-1, the third of NIfTI-2
+        if field in image.header:
+            image.header[field] = b"DOE^JOHN"
     image.header["cal_max"] = 4000
     image.header["scl_slope"], image.header["scl_inter"] = 2, -1000
     image.header.extensions.append(Nifti1Extension("comment", b"DOE^JOHN"))

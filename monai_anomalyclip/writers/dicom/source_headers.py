@@ -20,6 +20,7 @@ single-frame header per frame, at made-up positions that give the right order;
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -106,9 +107,9 @@ def check_shape(series: DicomSeries, shape: Sequence[int], name: str) -> None:
 def frame_headers(series: DicomSeries) -> list[Dataset]:
     """Make one neutral single-frame header per frame, in the order of the frames.
 
-    Equipment, lossy compression, size, pixel spacing and slice thickness are the source's; patient and study are empty;
-    UIDs, orientation and positions are placeholders. The series itself is not changed. Where the
-    frames have no place in space there is no spatial attribute at all.
+    Equipment and lossy compression (but for values that cannot be decoded), size, pixel spacing and slice thickness are
+    the source's; patient and study are empty; UIDs, orientation and positions are placeholders. The series itself is
+    not changed. Where the frames have no place in space there is no spatial attribute at all.
     """
     common = Dataset()
     for keyword in _EMPTY:
@@ -117,8 +118,10 @@ def frame_headers(series: DicomSeries) -> list[Dataset]:
     common.Modality = series.modality
     common.Rows, common.Columns = series.size
     for keyword in (*_EQUIPMENT, *_LOSSY):
-        if series.header.get(keyword):
-            common.add(verbatim(keyword, series.header.get(keyword)))
+        # pydicom raises nearly anything for a value that it cannot decode, such as "10:1" for a number
+        with contextlib.suppress(Exception):
+            if series.header.get(keyword):
+                common.add(verbatim(keyword, series.header.get(keyword)))
     if not is_placed(series):
         common.SOPClassUID = SecondaryCaptureImageStorage
         return [_placed(common, index) for index in range(len(series.frames))]

@@ -15,6 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom.source_headers import (
@@ -50,6 +52,17 @@ def test_lossy_compression_is_told(stacks: dict[str, DicomSeries]) -> None:
     series.header.LossyImageCompressionRatio = 12
     (header,) = frame_headers(series)
     assert (header.LossyImageCompression, header.LossyImageCompressionRatio) == ("01", 12)
+
+
+@pytest.mark.parametrize("value", [b"10:1", b"ZEBRAFINCH", b"1\\x"])
+def test_what_cannot_be_decoded_is_left_out(stacks: dict[str, DicomSeries], value: bytes) -> None:
+    series = deepcopy(stacks["single"])
+    tag = Tag("LossyImageCompressionRatio")
+    series.header[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+    series.header.LossyImageCompression = "01"
+    (header,) = frame_headers(series)
+    assert header.LossyImageCompression == "01"
+    assert "LossyImageCompressionRatio" not in header
 
 
 @pytest.mark.parametrize("missing", ["positions", "orientation", "pixel_spacing"])

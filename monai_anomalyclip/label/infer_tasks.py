@@ -119,7 +119,8 @@ class MaskTask(_AnomalyTask):
     """The map from a threshold on, as one label."""
 
     def __init__(self, model: AnomalyModel) -> None:
-        super().__init__(model, "Anomalies as one label", {"anomaly": 1}, options={"threshold": 0.5})
+        options = {"threshold": model.default_threshold}
+        super().__init__(model, "Anomalies as one label", {"anomaly": 1}, options=options)
 
     def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         threshold = self.model.threshold(options["threshold"])
@@ -156,7 +157,7 @@ class PolygonTask(_AnomalyTask):
     """Outlines of the mask of a picture, in the form that MONAI Label's CVAT and pathology plugins read."""
 
     def __init__(self, model: AnomalyModel) -> None:
-        options = {"threshold": 0.5, "min_poly_area": 10}
+        options = {"threshold": model.default_threshold, "min_poly_area": 10}
         super().__init__(
             model, "Anomalies as polygons", {"anomaly": 1}, dimension=2, kind=InferType.OTHERS, options=options
         )

@@ -67,6 +67,9 @@ class AnomalyModel:
         bundle: folder of a bundle of this package.
         folder: where re-tuned prompts are kept; made when prompts are first saved.
 
+    Attributes:
+        default_threshold: of masks, as the bundle has it: a number, or "calibrated".
+
     Raises:
         FileNotFoundError: there is no bundle, or there are no prompts.
         ValueError: the prompts are damaged or of another backbone.
@@ -85,6 +88,7 @@ class AnomalyModel:
         inferer: AnomalySliceInferer = parser.get_parsed_content("inferer")
         inferer.progress = False
         self.inferer = inferer
+        self.default_threshold: float | str = parser.get_parsed_content("threshold")
         self._loaded: tuple[Path, int, int] | None = None
         self._digest = ""
         self._lock = threading.Lock()  # the server answers several requests at a time

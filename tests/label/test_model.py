@@ -136,8 +136,13 @@ def test_bundle_settings_hold(weak_bundle: Path, tmp_path: Path) -> None:
     config = bundle / "configs" / "inference.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "sigma": 2.5, "slice_axis": 1}))
-    inferer = AnomalyModel(bundle, tmp_path / "model").inferer
+    model = AnomalyModel(bundle, tmp_path / "model")
+    inferer = model.inferer
     assert (inferer.sigma, inferer.slice_axis, inferer.progress) == (2.5, 1, False)
+    assert model.default_threshold == content["displayable_configs"]["threshold"] == 0.3
+    content["displayable_configs"]["threshold"] = "calibrated"
+    config.write_text(json.dumps(content))
+    assert AnomalyModel(bundle, tmp_path / "model").default_threshold == "calibrated"
 
 
 def test_bundle_in_a_folder_with_an_odd_name(weak_bundle: Path, tmp_path: Path, picture: Path) -> None:

@@ -16,13 +16,17 @@ import io
 import zlib
 from typing import BinaryIO
 
-__all__ = ["Allowance", "BoundedStream", "TooMuchError", "inflate_beginning"]
+__all__ = ["Allowance", "BoundedStream", "TooManyError", "TooMuchError", "inflate_beginning"]
 
 _PIECE = 2**20
 
 
 class TooMuchError(Exception):
     """More was asked for than is allowed."""
+
+
+class TooManyError(TooMuchError):
+    """Not more bytes, but more calls than are allowed."""
 
 
 class Allowance:
@@ -32,10 +36,17 @@ class Allowance:
         self.size = size
         self.calls = calls
 
-    @property
-    def used_up(self) -> bool:
-        """Whether more was asked for than is allowed."""
-        return self.size < 0 or self.calls < 0
+    def check(self) -> None:
+        """See whether it is used up.
+
+        Raises:
+            TooManyError: more calls were made than are allowed.
+            TooMuchError: more bytes were asked for than are allowed.
+        """
+        if self.calls < 0:
+            raise TooManyError
+        if self.size < 0:
+            raise TooMuchError
 
 
 class BoundedStream:
@@ -55,7 +66,8 @@ class BoundedStream:
         """
         self._allowance.size -= size
         self._allowance.calls -= 1
-        if size < 0 or self._allowance.used_up:
+        self._allowance.check()
+        if size < 0:
             raise TooMuchError
         return self._stream.read(size)
 

@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 from pydicom.values import converters
 
-from monai_anomalyclip.data.dicom.bounded import Allowance, BoundedStream, TooMuchError, inflate_beginning
+from monai_anomalyclip.data.dicom.bounded import Allowance, BoundedStream, TooManyError, TooMuchError, inflate_beginning
 from monai_anomalyclip.data.dicom.exclusion import object_kind
 from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding
 from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
@@ -51,7 +51,11 @@ MAX_INFLATED_BYTES = 256 * 2**20
 """Deflated data sets that inflate to more bytes are skipped."""
 
 _MAX_HEADER_BYTES = 128 * 2**20
+# Every element takes two reads. Functional groups take some 125 to 250 for each frame and 16 bytes for each read, so
+# large files get more: a small one that makes millions of empty elements is still refused.
 _MAX_READS = 1_000_000
+_MAX_READS_OF_LARGE = 4 * _MAX_READS
+_BYTES_PER_READ = 16
 _MAX_ELEMENT_BYTES = 64 * 2**10
 _MAX_DEPTH = 32
 
@@ -109,8 +113,12 @@ def _read(path: Path, stream: BinaryIO) -> Instance:
     except Exception as error:  # damaged files make pydicom raise nearly anything, RecursionError included
         if not has_prefix:
             raise _RefusedError("not DICOM", "The file does not begin like a DICOM file.") from error
+        if isinstance(error, TooManyError):
+            raise _RefusedError(
+                "header too large", "The header has too many elements for a file of its size."
+            ) from error
         if isinstance(error, TooMuchError):
-            detail = f"The header has more than {_MAX_HEADER_BYTES:,} bytes, or claims so, or too many elements."
+            detail = f"The header has more than {_MAX_HEADER_BYTES:,} bytes, or claims so."
             raise _RefusedError("header too large", detail) from error
         raise _RefusedError("damaged header", "The header cannot be decoded, or names no SOP class.") from error
     if kind:
@@ -121,7 +129,8 @@ def _read(path: Path, stream: BinaryIO) -> Instance:
 
 def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, bool]:
     """The header, the transfer syntax, and whether pixel data follow."""
-    allowance = Allowance(_MAX_HEADER_BYTES, _MAX_READS)
+    size = stream.seek(0, io.SEEK_END)
+    allowance = Allowance(_MAX_HEADER_BYTES, max(_MAX_READS, min(size // _BYTES_PER_READ, _MAX_READS_OF_LARGE)))
     stream.seek(start)
     body = BoundedStream(stream, allowance)
     meta = read_dataset(body, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
@@ -192,9 +201,8 @@ def _decode_sequences(header: Dataset, allowance: Allowance) -> None:
             if isinstance(element, RawDataElement):
                 try:
                     _decode_sequence(dataset, element, allowance)
-                except Exception as error:  # see _read
-                    if allowance.used_up:  # which pydicom may have turned into another error
-                        raise TooMuchError from error
+                except Exception:  # see _read
+                    allowance.check()  # pydicom may have turned what it raised into another error
                     del dataset[tag]
                     continue
             pending.extend((item, depth + 1) for item in dataset[tag].value)

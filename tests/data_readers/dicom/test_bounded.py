@@ -17,7 +17,7 @@ import zlib
 import numpy as np
 import pytest
 
-from monai_anomalyclip.data.dicom.bounded import Allowance, BoundedStream, TooMuchError, inflate_beginning
+from monai_anomalyclip.data.dicom.bounded import Allowance, BoundedStream, TooManyError, TooMuchError, inflate_beginning
 
 
 def deflated(data: bytes) -> io.BytesIO:
@@ -34,11 +34,15 @@ def test_stream_reads_until_bytes_or_calls_are_used_up() -> None:
     assert second.read(4) == b"abcd"  # both use the same allowance
     with pytest.raises(TooMuchError):
         second.read(1)
+    with pytest.raises(TooMuchError) as caught:
+        allowance.check()
+    assert not isinstance(caught.value, TooManyError)
+    Allowance(0, 0).check()
 
     stream = BoundedStream(io.BytesIO(b"abc"), Allowance(100, 2))
     stream.read(1)
     stream.read(1)
-    with pytest.raises(TooMuchError):
+    with pytest.raises(TooManyError):
         stream.read(1)
     with pytest.raises(TooMuchError):
         BoundedStream(io.BytesIO(b"abc"), Allowance(100, 2)).read()

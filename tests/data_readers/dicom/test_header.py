@@ -219,7 +219,24 @@ def test_too_many_elements_are_refused(phantoms: ModuleType, tmp_path: Path, mon
     items = spliced(one(phantoms, tmp_path / "c"), explicit(0x0040A730, b"SQ\0\0", empty_items))
     assert [code(in_sequence), code(plain), code(items)] == [None] * 3
     monkeypatch.setattr(header, "_MAX_READS", 0x2000)
-    assert [code(in_sequence), code(plain), code(items)] == ["header too large"] * 3
+    for path in (in_sequence, plain, items):
+        refused = read_header(path)
+        assert isinstance(refused, SkippedFile)
+        assert refused.code == "header too large"
+        assert refused.detail == "The header has too many elements for a file of its size."
+
+
+def test_many_frames_may_have_many_elements(
+    phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Functional groups grow with the frames, as the pixels do, so the file's size tells how many there may be."""
+    (path,) = phantoms.make_series(tmp_path, count=50, modality="MR", enhanced=True, size=(64, 64))
+    monkeypatch.setattr(header, "_MAX_READS", 500)
+    instance = read_header(path)
+    assert isinstance(instance, Instance)
+    assert len(instance.header.PerFrameFunctionalGroupsSequence) == instance.n_frames == 50
+    monkeypatch.setattr(header, "_MAX_READS_OF_LARGE", 500)
+    assert code(path) == "header too large"
 
 
 def test_a_header_that_claims_more_than_there_is_is_refused(phantoms: ModuleType, tmp_path: Path) -> None:

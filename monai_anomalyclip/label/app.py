@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from fastapi import HTTPException
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -33,8 +34,8 @@ from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.label.app_folder import bundle_of
 from monai_anomalyclip.label.archive_labels import ArchiveDatastore, answer_without_segmentation
+from monai_anomalyclip.label.checked_labels import FolderDatastore, saved_label_answer
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
-from monai_anomalyclip.label.label_files import is_empty_label
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.scoring import AnomalyScoring
 from monai_anomalyclip.label.strategies import HighestScore, MostDiverse, MostUncertain
@@ -99,9 +100,16 @@ class AnomalyLabelApp(MONAILabelApp):
         """MONAI Label's, on one device unless there are several GPUs: on a CPU its default divides by zero."""
         return _BatchInfer()
 
+    def init_datastore(self) -> Datastore:
+        """MONAI Label's; that of a local folder takes readable final labels only."""
+        store = super().init_datastore()
+        if type(store) is LocalDatastore:
+            store.__class__ = FolderDatastore  # making a second one would watch the folder twice
+        return store
+
     def _init_dicomweb_datastore(self) -> Datastore:
         store = super()._init_dicomweb_datastore()
-        store.__class__ = ArchiveDatastore  # making a second one would watch the folder twice
+        store.__class__ = ArchiveDatastore  # likewise
         return store
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -117,21 +125,12 @@ class AnomalyLabelApp(MONAILabelApp):
         return result
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
-        """Note with a final label whether it is that of a normal study, and say so in the answer.
+        """Say in the answer to a final label whether it is that of a normal study.
 
         Over DICOMweb the answer also says whether the label is in the archive, as a segmentation.
         """
         super().on_save_label(image_id, label_id)
-        store = self.datastore()
-        if isinstance(store, ArchiveDatastore):
-            kept = store.kept_labels()
-            return {"normal": kept.get(image_id, False), "archived": image_id not in kept}
-        file = store.get_label_uri(label_id, DefaultLabelTag.FINAL)
-        if not file:
-            return {}
-        normal = is_empty_label(file)
-        store.update_label_info(label_id, DefaultLabelTag.FINAL, {"normal": normal})
-        return {"normal": normal}
+        return saved_label_answer()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from monailabel.datastore.utils.convert import binary_to_image
 from monailabel.endpoints import infer
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from monai_anomalyclip.label.label_files import is_empty_label
+from monai_anomalyclip.label.checked_labels import answer_on_saved_label, is_normal_label
 
 __all__ = ["KEPT_TAG", "ArchiveDatastore", "answer_without_segmentation"]
 
@@ -45,17 +45,21 @@ class ArchiveDatastore(DICOMWebDatastore):
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
         """Save a label; a final one that the archive cannot take is kept here."""
+        answer_on_saved_label({})
         if label_tag != DefaultLabelTag.FINAL:
             return str(super().save_label(image_id, label_filename, label_tag, label_info, label_id))
+        normal, archived = is_normal_label(label_filename), False
         try:
-            if is_empty_label(label_filename):
+            if normal:
                 saved = self._keep(image_id, label_filename, {**label_info, "normal": True})
             else:
                 saved = str(super().save_label(image_id, label_filename, label_tag, label_info, label_id))
                 self._forget_kept(image_id)
+                archived = True
         except FileNotFoundError:  # the tool that makes segmentations made none
             logger.warning("No DICOM segmentation can be made of a label: it is kept in the server's folder.")
             saved = self._keep(image_id, label_filename, {**label_info, "normal": False})
+        answer_on_saved_label({"normal": normal, "archived": archived})
         # What was just saved is to be seen at once, not only when the cached answer of the archive expires.
         DICOMWebDatastore.get_labeled_images.cache_clear()
         return saved

@@ -230,6 +230,20 @@ def test_label_of_a_single_picture_is_saved_and_tuned_on(
     assert (result["images"], result["unreadable"]) == (images, 0)
 
 
+def test_draft_and_damaged_label_go_nowhere(
+    server: Any, archive: Any, heads: dict[str, tuple[Path, VolumePhantom]], tmp_path: Path
+) -> None:
+    folder, phantom = heads["held1"]
+    before = len(segmentations(archive)), server.get("/datastore/")["completed"]
+    draft = write_nifti(tmp_path / "draft.nii.gz", phantom.mask.astype(np.uint8), phantom.affine)
+    answer = server.save_label(uid(folder), draft, tag="draft", label_info=SEGMENT)
+    assert not {"normal", "archived"} & set(answer)
+    (tmp_path / "damaged.nii.gz").write_bytes(b"nothing")
+    with pytest.raises(AssertionError, match=r"400.*The label was not saved"):
+        server.save_label(uid(folder), tmp_path / "damaged.nii.gz", label_info=SEGMENT)
+    assert (len(segmentations(archive)), server.get("/datastore/")["completed"]) == before
+
+
 def test_mr_is_on_its_own_grid(server: Any, others: dict[str, Path], tmp_path: Path) -> None:
     heat = volume(server.infer("anomaly_heatmap", uid(others["mr"]), "image"))
     header = pydicom.dcmread(sorted(others["mr"].iterdir())[0])

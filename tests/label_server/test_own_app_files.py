@@ -212,6 +212,23 @@ def test_what_is_wrong_is_said(server: Any) -> None:
         assert said in str(failed.value)
 
 
+def test_damaged_label_is_refused_and_the_one_of_before_stays(server: Any, truth: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.nii.gz").write_bytes(b"nothing")
+    for name in (CORRECTED[0], HELD_OUT[0]):
+        with pytest.raises(AssertionError, match=r"400.*The label was not saved: Cannot read the label"):
+            server.save_label(name, tmp_path / "damaged.nii.gz")
+    labels = {name: entry["labels"] for name, entry in server.get("/datastore/?output=all")["objects"].items()}
+    assert labels[HELD_OUT[0]] == {}
+    assert labels[CORRECTED[0]]["final"]["info"]["normal"] is False
+    kept, _ = server.request(f"/datastore/label?label={CORRECTED[0]}&tag=final")
+    assert kept == (truth / f"{CORRECTED[0]}.nii.gz").read_bytes()
+
+
+def test_only_final_labels_are_called_normal_or_not(server: Any, truth: Path) -> None:
+    answer = server.save_label("normal", truth / "normal.nii.gz", tag="draft")
+    assert "normal" not in answer
+
+
 def test_batch_inference_without_options_on_a_cpu(server: Any) -> None:
     answers = server.post_json("/batch/infer/anomaly?images=unlabeled&run_sync=true", {})
     assert set(answers) == set(HELD_OUT)

@@ -90,6 +90,7 @@ class AnomalyResultWriter:
         settings: further settings that results depend on, such as the smoothing.
 
     Raises:
+        FolderInUseError: another process writes to the folder.
         ValueError: the threshold is not in [0, 1], an unknown kind of output, a text that is no code, or the folder
             holds files of another program under the names that this one uses.
         OSError: the folder cannot be made or written to.
@@ -159,6 +160,7 @@ class AnomalyResultWriter:
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration, and finish when the run is completed or interrupted."""
+        engine.add_event_handler(Events.STARTED, self.folder.hold)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
         engine.add_event_handler(Events.TERMINATE, self.finish)
@@ -297,7 +299,7 @@ class AnomalyResultWriter:
             self.journal.add({**entry, "claimed": claimed})
 
     def finish(self) -> None:
-        """Save table, results and report, and log a summary."""
+        """Save table, results and report, log a summary, and let other runs into the folder."""
         for film in self._films.values():
             film.abort()
         self._films.clear()
@@ -312,6 +314,7 @@ class AnomalyResultWriter:
             inputs=self.folder.records(names),
         )
         self.folder.summarise(document, names)
+        self.folder.release()
         logger.info(
             "%d results written, %d inputs failed; the folder now holds %d of %d. %s",
             len(self.written),

@@ -43,12 +43,14 @@ class Journal:
         self.path = Path(path)
         self.entries: dict[str, dict[str, Any]] = {}
         self._length = 0  # of the whole lines
+        self._size: int | None = 0  # of the file as this object left it; None: unknown
         if self.path.is_symlink():  # writing would go elsewhere
             raise ValueError(f"{self.path.name!r} in the output folder is a link: choose another output folder.")
         if not self.path.exists():
             return
         *lines, cut_off = self.path.read_bytes().split(b"\n")
-        self._length = self.path.stat().st_size - len(cut_off)
+        self._length = sum(len(line) + 1 for line in lines)
+        self._size = self._length + len(cut_off)
         if not (cut_off.startswith(_BEGINNING) or _BEGINNING.startswith(cut_off)):
             lines.append(cut_off)  # no line of ours, not even the beginning of one
         for number, line in enumerate(lines, start=1):
@@ -62,13 +64,25 @@ class Journal:
                 ) from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry, which must have a ``name``; the file is its owner's alone."""
-        line = json.dumps(entry, allow_nan=False, separators=(",", ":")) + "\n"
+        """Append an entry, which must have a ``name``; the file is its owner's alone.
+
+        Raises:
+            RuntimeError: another run has changed the file; it stays as that one left it.
+        """
+        line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
         with os.fdopen(handle, "wb") as stream:
+            if self._size not in (None, os.fstat(stream.fileno()).st_size):
+                raise RuntimeError(
+                    f"{self.path.name!r} in the output folder was changed while this run went on: start it again when "
+                    "no other one writes there."
+                )
+            self._size = None  # until the line is whole; the disk may be full
             stream.truncate(self._length)
             stream.seek(self._length)
-            self._length += stream.write(line.encode())
+            stream.write(line)
+        self._length += len(line)
+        self._size = self._length
         self.entries[str(entry["name"])] = dict(entry)
 
     def status(self, name: str) -> str | None:

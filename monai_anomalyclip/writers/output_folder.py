@@ -20,6 +20,7 @@ from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import remove_abandoned
+from monai_anomalyclip.writers.folder_lock import FolderLock
 from monai_anomalyclip.writers.journal import JOURNAL, Journal
 from monai_anomalyclip.writers.overlay import Picture, jpeg
 from monai_anomalyclip.writers.record import InputRecord
@@ -51,7 +52,7 @@ journal.jsonl   what is finished, so that a second run goes on
 
 
 class OutputFolder:
-    """An output folder with its journal. One process per folder.
+    """An output folder with its journal. One process per folder: others are kept out until it is released.
 
     Args:
         path: the folder; made if it does not exist, for its owner only.
@@ -60,14 +61,17 @@ class OutputFolder:
         journal: what is finished.
 
     Raises:
+        FolderInUseError: another process writes to the folder.
         ValueError: the folder holds files of another program under the names that this one uses.
         OSError: the folder cannot be made or written to.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._lock: FolderLock | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.hold()
             check_score_table(self.path / "scores.csv")
             self.journal = Journal(self.path / JOURNAL)
             for name in ("results.json", "report.html", "NOTICE.txt"):
@@ -78,6 +82,21 @@ class OutputFolder:
             raise OSError(
                 f"Cannot write to the output folder {str(path)!r} ({error.strerror}): choose another one."
             ) from error
+
+    def hold(self) -> None:
+        """Keep the runs of other processes out, again if it was released.
+
+        Raises:
+            FolderInUseError: another process writes to the folder.
+        """
+        if self._lock is None:
+            self._lock = FolderLock(self.path)
+
+    def release(self) -> None:
+        """Let the runs of other processes in: nothing more is written."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def holds_all(self, outputs: Iterable[str]) -> bool:
         """Whether all of these files, relative to the folder, exist."""

@@ -15,6 +15,8 @@ import gzip
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -241,6 +243,26 @@ def test_a_second_run_continues(inputs: Path, tmp_path: Path, caplog: pytest.Log
     third = writer_of(out, catalogue)
     assert third.pending(catalogue.items()) == []
     assert len(writer_of(out, catalogue, overwrite=True).pending(catalogue.items())) == 2
+
+
+def test_another_process_is_kept_out_until_the_run_is_finished(inputs: Path, tmp_path: Path) -> None:
+    script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    catalogue = catalogue_of(inputs)
+    writer = writer_of(tmp_path / "out", catalogue)
+    engine = Engine(lambda _, item: [item])
+    said: list[subprocess.CompletedProcess[str]] = []
+
+    def other(_: Engine) -> None:
+        said.append(subprocess.run(command, capture_output=True, text=True, check=False))
+
+    writer.attach(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, other)
+    for _ in range(2):  # the second time it is held anew
+        engine.run(scored_items(catalogue)[:1])
+        assert "BlockingIOError" in said[-1].stderr
+        other(engine)
+        assert said[-1].returncode == 0
 
 
 def test_an_output_that_was_deleted_is_made_again(inputs: Path, tmp_path: Path) -> None:

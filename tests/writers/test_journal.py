@@ -10,8 +10,11 @@
 # limitations under the License.
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +50,37 @@ def test_a_line_cut_off_at_any_byte_is_forgotten(tmp_path: Path, cut: int) -> No
     again.add({"name": "c", "status": "ok"})
     again.add({"name": "d", "status": "ok"})
     assert list(Journal(path).entries) == ["a", "c", "d"]
+
+
+def test_what_another_run_wrote_is_not_destroyed(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    first, second = Journal(path), Journal(path)
+    first.add({"name": "a", "status": "ok"})
+    whole = path.read_bytes()
+    with pytest.raises(
+        RuntimeError, match=r"'j\.jsonl' in the output folder was changed while this run went on: start"
+    ):
+        second.add({"name": "b", "status": "ok"})
+    assert path.read_bytes() == whole
+    first.add({"name": "c", "status": "ok"})
+    assert list(Journal(path).entries) == ["a", "c"]
+
+
+def test_a_line_that_found_no_room_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.add({"name": "a", "status": "ok"})
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(bytes(content)[:5])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", Full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.add({"name": "b", "status": "ok"})
+    journal.add({"name": "c", "status": "ok"})
+    assert list(Journal(tmp_path / "j.jsonl").entries) == ["a", "c"]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.writers import InputRecord, RunDocument
+from monai_anomalyclip.writers.folder_lock import FolderInUseError
 from monai_anomalyclip.writers.output_folder import OutputFolder
 
 
@@ -88,6 +89,33 @@ def test_files_of_another_program_are_not_touched(tmp_path: Path, name: str) -> 
     with pytest.raises(ValueError, match=f"{name}' in the output folder is not .* choose another output folder"):
         OutputFolder(tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "a,b\n")]
+
+
+def test_it_is_held_until_it_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Path] = []
+
+    class Lock:
+        def __init__(self, path: Path) -> None:
+            if path in held:
+                raise FolderInUseError("Another run is writing.")
+            held.append(path)
+
+        def release(self) -> None:
+            held.clear()
+
+    monkeypatch.setattr("monai_anomalyclip.writers.output_folder.FolderLock", Lock)
+    folder = OutputFolder(tmp_path)
+    folder.hold()
+    assert held == [tmp_path]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(FolderInUseError, match=r"Another run is writing\."):
+        OutputFolder(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    folder.release()
+    folder.release()
+    assert held == []
+    folder.hold()
+    assert held == [tmp_path]
 
 
 def test_folders_that_cannot_be_made(tmp_path: Path) -> None:

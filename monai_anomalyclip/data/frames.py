@@ -29,7 +29,16 @@ from monai.transforms.transform import MapTransform
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.tiff_pages import check_complete, check_size, samples_tagged_gray, tiff_pages
+from monai_anomalyclip.data.tiff_pages import (
+    MAX_GRAY,
+    check_complete,
+    check_size,
+    deepest_gray,
+    samples_tagged_gray,
+    size_tagged_gray,
+    tiff_pages,
+    white_is_zero,
+)
 
 __all__ = [
     "FRAME_SUFFIXES",
@@ -62,8 +71,9 @@ def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
     The EXIF rotation is applied; palettes are looked up; CMYK and YCbCr are converted (without colour profiles). Alpha
     is dropped when the picture is opaque, otherwise it is composited on black, so that colours hidden under transparent
     pixels do not appear. Gray of more than 8 bits is scaled by 255, 4095 or 65535, the smallest that holds the
-    maximum: 12-bit exports in a 16-bit file would otherwise come out nearly black. GIF gives its first frame.
-    TIFF with three samples tagged as gray (CVC-ClinicDB) is read as RGB with tifffile.
+    maximum of all pages of the file: 12-bit exports in a 16-bit file would otherwise come out nearly black, and pages
+    of their own scale would not compare. GIF gives its first frame. TIFF with three samples tagged as gray
+    (CVC-ClinicDB) is read as RGB with tifffile.
 
     Args:
         path: the file.
@@ -74,7 +84,10 @@ def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
         UnreadableInputError: the file is missing, truncated, damaged, too large, without such a page, of floating point
             or signed values, or no picture.
     """
-    return to_rgb(open_picture(path, page, max_pixels=max_pixels), Path(path).name)
+    picture = open_picture(path, page, max_pixels=max_pixels)
+    with _named_errors(path, max_pixels):
+        largest = deepest_gray(path, max_pixels) if picture.mode.startswith("I") else 0
+    return to_rgb(picture, Path(path).name, largest)
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:
@@ -97,9 +110,16 @@ def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:
     Raises:
         UnreadableInputError: the file is missing, or its header cannot be read.
     """
-    with _named_errors(path, MAX_PIXELS), Image.open(path, formats=_FORMATS) as picture:
-        picture.seek(page)
-        return picture.height, picture.width
+    with _named_errors(path, MAX_PIXELS):
+        try:
+            with Image.open(path, formats=_FORMATS) as picture:
+                picture.seek(page)
+                return picture.height, picture.width
+        except Exception:
+            size = size_tagged_gray(path, page)
+            if size is None:
+                raise
+            return size
 
 
 def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -131,18 +151,18 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
             image.load()
             upright = ImageOps.exif_transpose(image)
             upright.format = image.format
-            # WhiteIsZero: Pillow inverts 8-bit pictures on its own, 16-bit ones not.
-            if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0 and "I;16" in image.mode:
-                upright = Image.fromarray(np.iinfo(np.uint16).max - np.asarray(upright, dtype=np.uint16))
+            if white_is_zero(image):
+                upright = Image.fromarray(MAX_GRAY - np.asarray(upright, dtype=np.uint16))
             return upright
 
 
-def to_rgb(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+def to_rgb(picture: Image.Image, name: str, largest: int = 0) -> npt.NDArray[np.uint8]:
     """Convert an upright picture of any mode to (H, W, 3) uint8, by the rules of :func:`read_frame`.
 
     Args:
         picture: what :func:`open_picture` returned.
         name: the file's name, for the error.
+        largest: largest value among the pictures that are to have the same white, when they hold more than 8 bits.
 
     Raises:
         UnreadableInputError: floating point or signed values, or a mode without a conversion to RGB.
@@ -152,7 +172,7 @@ def to_rgb(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
             f"Cannot read {name!r}: floating point pixels have no defined white; save it as 8- or 16-bit first."
         )
     if picture.mode.startswith("I"):
-        return _from_deep_gray(np.asarray(picture), name)
+        return _from_deep_gray(np.asarray(picture), name, largest)
     if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         if picture.mode == "La":  # the one mode that Pillow cannot convert in one step
             picture = picture.convert("LA")
@@ -235,9 +255,9 @@ def _named_errors(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Non
         raise UnreadableInputError(f"Cannot read {name!r}: the file is truncated or damaged ({reason}).") from error
 
 
-def _from_deep_gray(gray: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+def _from_deep_gray(gray: npt.NDArray[Any], name: str, largest: int) -> npt.NDArray[np.uint8]:
     low, high = int(gray.min()), int(gray.max())
-    white = next((white for white in (255, 4095, 65535) if high <= white), None)
+    white = next((white for white in (255, 4095, MAX_GRAY) if max(high, largest) <= white), None)
     if low < 0 or white is None:
         raise UnreadableInputError(
             f"Cannot read {name!r}: gray values must lie in 0..65535, got {low}..{high}; rescale the picture first."

@@ -12,22 +12,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import struct
 from collections.abc import Iterator
 from math import ceil, prod
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["MAX_PAGES", "check_complete", "check_size", "samples_tagged_gray", "tiff_pages"]
+__all__ = [
+    "MAX_GRAY",
+    "MAX_PAGES",
+    "check_complete",
+    "check_size",
+    "deepest_gray",
+    "samples_tagged_gray",
+    "size_tagged_gray",
+    "tiff_pages",
+    "white_is_zero",
+]
 
 MAX_PAGES = 10_000
 """TIFF files of more pages are refused."""
+
+MAX_GRAY = 65535
+"""The largest gray value that a picture may hold."""
 
 # Its warnings and errors quote names and texts of the file, such as names of patients; what matters is also raised.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -37,6 +52,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 _ORDER = {b"II": "<", b"MM": ">"}
 _KINDS = {42: ("I", "H", 12, 4), 43: ("Q", "Q", 20, 8)}
 _GRAY_PHOTOMETRIC = (0, 1)  # WhiteIsZero, BlackIsZero
+_SEPARATE = 2  # planar configuration: one plane after the other
 
 
 def tiff_pages(stream: BinaryIO) -> Iterator[int]:
@@ -100,10 +116,67 @@ def check_complete(image: TiffImagePlugin.TiffImageFile) -> None:
         needed, stored = ceil(tags[256] / tags[322]) * ceil(tags[257] / tags[323]), len(tags[324])
     else:
         needed, stored = ceil(tags[257] / min(tags.get(278, tags[257]), tags[257])), len(tags[273])
-    if tags.get(284) == 2:  # one plane after the other
+    if tags.get(284) == _SEPARATE:
         needed *= samples
     if stored < needed:
         raise UnreadableInputError(f"the file is damaged: it holds {stored} of {needed} parts.")
+
+
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a decoded picture still has to be inverted: Pillow does so on its own with 8 bits, not with 16."""
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0 and "I;16" in image.mode
+
+
+def deepest_gray(path: str | os.PathLike[str], max_pixels: int) -> int:
+    """The largest value among all pages of more than 8 bits of a TIFF; 0 for every other file, and for a single page.
+
+    Pages that cannot be read count for nothing. One page is in memory at a time; the answer is kept, so that a page
+    after the other can be read without going through all of them again.
+
+    Args:
+        path: the file.
+        max_pixels: pages of more pixels are not decoded.
+    """
+    status = os.stat(path)
+    return _deepest_gray(os.fspath(path), max_pixels, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _deepest_gray(path: str, max_pixels: int, *_state: int) -> int:
+    with open(path, "rb") as stream:
+        count = sum(1 for _ in tiff_pages(stream))
+    deepest = 0
+    if count < 2:
+        return deepest
+    with Image.open(path, formats=["TIFF"]) as image:
+        for number in range(count):
+            with contextlib.suppress(Exception):  # reading that page says why
+                image.seek(number)
+                if not image.mode.startswith("I"):
+                    continue
+                check_size(image.width, image.height, max_pixels)
+                assert isinstance(image, TiffImagePlugin.TiffImageFile)
+                check_complete(image)
+                values = np.asarray(image)
+                low, high = int(values.min()), int(values.max())
+                if white_is_zero(image):
+                    low, high = MAX_GRAY - high, MAX_GRAY - low
+                if low >= 0 and high <= MAX_GRAY:
+                    deepest = max(deepest, high)
+    return deepest
+
+
+def size_tagged_gray(path: str | os.PathLike[str], number: int) -> tuple[int, int] | None:
+    """Rows and columns of a page for which :func:`samples_tagged_gray` gives a picture; None for every other page.
+
+    No pixel is read.
+
+    Args:
+        path: the file.
+        number: of the page, from 0.
+    """
+    with _page_tagged_gray(path, number) as page:
+        return None if page is None else (int(page.imagelength), int(page.imagewidth))
 
 
 def samples_tagged_gray(path: str | os.PathLike[str], number: int, max_pixels: int) -> Image.Image | None:
@@ -119,18 +192,8 @@ def samples_tagged_gray(path: str | os.PathLike[str], number: int, max_pixels: i
     Raises:
         UnreadableInputError: the page is too large, incomplete, or has many samples.
     """
-    try:
-        import tifffile
-    except ImportError:  # optional: without it such files are refused
-        return None
-    try:
-        tiff = tifffile.TiffFile(path)
-    except tifffile.TiffFileError:  # Pillow may still read it, or say what is wrong
-        return None
-    with tiff:
-        page = tiff.pages[number]
-        tagged_gray = page.photometric in _GRAY_PHOTOMETRIC and page.samplesperpixel >= 3
-        if not tagged_gray or page.dtype != np.uint8:
+    with _page_tagged_gray(path, number) as page:
+        if page is None:
             return None
         check_size(page.imagewidth, page.imagelength, max_pixels)
         if page.size > 4 * page.imagewidth * page.imagelength:
@@ -138,8 +201,27 @@ def samples_tagged_gray(path: str | os.PathLike[str], number: int, max_pixels: i
         if len(page.dataoffsets) < (needed := prod(page.chunked)):
             raise UnreadableInputError(f"the file is damaged: it holds {len(page.dataoffsets)} of {needed} parts.")
         samples = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        if page.planarconfig == _SEPARATE:
             samples = np.moveaxis(samples, 0, -1)
     picture = Image.fromarray(np.ascontiguousarray(samples[..., :3]))
     picture.format = "TIFF"
     return picture
+
+
+@contextlib.contextmanager
+def _page_tagged_gray(path: str | os.PathLike[str], number: int) -> Iterator[Any]:
+    """tifffile's page, if it is of that kind and tifffile can be used."""
+    try:
+        import tifffile
+    except ImportError:  # optional: without it such files are refused
+        yield None
+        return
+    try:
+        tiff = tifffile.TiffFile(path)
+    except tifffile.TiffFileError:  # Pillow may still read it, or say what is wrong
+        yield None
+        return
+    with tiff:
+        page = tiff.pages[number]
+        tagged_gray = page.photometric in _GRAY_PHOTOMETRIC and page.samplesperpixel >= 3
+        yield page if tagged_gray and page.dtype == np.uint8 else None

@@ -100,6 +100,37 @@ def test_deep_gray_is_scaled_by_its_bit_range(tmp_path: Path, maximum: int, whit
     assert np.abs(read_frame(tmp_path / "big.tif")[..., 2] - expected).max() == 0
 
 
+@pytest.mark.parametrize(
+    ("maxima", "white"), [((200, 3000, 60000), 65535), ((3000, 200, 40), 4095), ((9, 200, 40), 255)]
+)
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_pages_of_deep_gray_have_one_white(
+    tmp_path: Path, maxima: tuple[int, ...], white: int, photometric: str
+) -> None:
+    """A dark page stays darker than a bright one, in whatever order they are read."""
+    pages = np.stack([np.linspace(0, maximum, 600).round().reshape(20, 30) for maximum in maxima]).astype(np.uint16)
+    stored = 65535 - pages if photometric == "miniswhite" else pages
+    path = tmp_path / "z.tif"
+    tifffile.imwrite(path, stored, photometric=photometric, metadata=None)
+    for page in (2, 0, 1):
+        np.testing.assert_array_equal(read_frame(path, page)[..., 0], np.round(pages[page] / white * 255))
+    tifffile.imwrite(path, stored[:2], photometric=photometric, metadata=None)  # another file of that name
+    other = next(bound for bound in (255, 4095, 65535) if max(maxima[:2]) <= bound)
+    np.testing.assert_array_equal(read_frame(path)[..., 0], np.round(pages[0] / other * 255))
+
+
+def test_pages_that_cannot_be_read_have_no_part_in_the_white(tmp_path: Path) -> None:
+    deep = np.linspace(0, 3000, 600).round().astype(np.uint16).reshape(20, 30)
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as writer:
+        for values in (GRAY.astype(np.float32), deep, deep.astype(np.int32) - 5000, deep.astype(np.int32) * 40, GRAY):
+            writer.write(values, metadata=None)
+        writer.write(np.full((50, 50), 60000, np.uint16), metadata=None)
+    for allowed, white in ((2499, 4095), (2500, 65535)):
+        seen = read_frame(tmp_path / "mixed.tif", 1, max_pixels=allowed)[..., 0]
+        np.testing.assert_array_equal(seen, np.round(deep / white * 255))
+    np.testing.assert_array_equal(read_frame(tmp_path / "mixed.tif", 4)[..., 0], GRAY)
+
+
 def test_white_is_zero(tmp_path: Path) -> None:
     for dtype, white in ((np.uint8, 255), (np.uint16, 65535)):
         tifffile.imwrite(tmp_path / "w.tif", white - GRAY.astype(dtype) * (white // 255), photometric="miniswhite")
@@ -320,3 +351,13 @@ def test_stored_size(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"nothing")
     with pytest.raises(UnreadableInputError, match="is not a picture"):
         stored_size(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_stored_size_of_samples_tagged_as_gray(tmp_path: Path, planar: str) -> None:
+    """Whatever is read has a size."""
+    pages = np.stack([RGB, RGB])
+    samples = pages if planar == "contig" else pages.transpose(0, 3, 1, 2)
+    tifffile.imwrite(tmp_path / "cvc.tif", samples, photometric="minisblack", planarconfig=planar, metadata=None)
+    for page in (0, 1):
+        assert stored_size(tmp_path / "cvc.tif", page) == read_frame(tmp_path / "cvc.tif", page).shape[:2] == (20, 30)

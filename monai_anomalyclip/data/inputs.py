@@ -145,12 +145,15 @@ class InputCatalogue:
                     f"Results cannot go into the input folder {str(root)!r}: choose another output folder."
                 )
             for file in _walk(root, excluded, self.skipped):
-                if not file.resolve().is_relative_to(root.resolve()):
-                    self.skipped.append(SkippedFile(file, "link out of the folder"))
-                elif file.exists() and not file.is_file():  # to open a pipe would wait for ever
-                    self.skipped.append(SkippedFile(file, "no regular file"))
-                else:
-                    files.setdefault(file.resolve(), (root, file))
+                try:
+                    if not file.resolve().is_relative_to(root.resolve()):
+                        self.skipped.append(SkippedFile(file, "link out of the folder"))
+                    elif file.exists() and not file.is_file():  # to open a pipe would wait for ever
+                        self.skipped.append(SkippedFile(file, "no regular file"))
+                    else:
+                        files.setdefault(file.resolve(), (root, file))
+                except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter
+                    self.skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
         return list(files.values())
 
     def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
@@ -205,7 +208,8 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
     The metadata holds ``kind`` ("frame", "volume" or "cine") and ``read_s``, the seconds that reading took.
 
     Args:
-        value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series.
+        value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series. A long film does
+            not fit into memory as a whole: the items are parts of it.
         options: how a path is read; an item knows for itself.
 
     Raises:
@@ -264,8 +268,16 @@ def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Itera
         skipped.append(SkippedFile(Path(error.filename), "unreadable", "The folder cannot be opened."))
 
     for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != "." and (Path(folder, name)).resolve() != exclude)
+        folders[:] = sorted(name for name in folders if name[0] != "." and _resolved(Path(folder, name)) != exclude)
         yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+
+
+def _resolved(folder: Path) -> Path:
+    """Where it really is; itself if that cannot be found out."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError):
+        return folder
 
 
 def _suffix(path: Path) -> str:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import MAX_PIXELS
 from monai_anomalyclip.data.video_index import (
     VideoIndex,
@@ -30,10 +32,13 @@ from monai_anomalyclip.data.video_index import (
     open_video,
 )
 
-__all__ = ["VIDEO_SUFFIXES", "VideoIndex", "VideoReader", "index_video"]
+__all__ = ["MAX_BYTES", "VIDEO_SUFFIXES", "VideoIndex", "VideoReader", "index_video"]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg")
 """File names that are taken for videos; what a file really is, its content says."""
+
+MAX_BYTES = 4 * 2**30
+"""Frames that take more memory together are refused."""
 
 _FAR = 64  # frames ahead from which on seeking is quicker than decoding what lies between
 
@@ -102,13 +107,20 @@ class VideoReader:
         No more than these, and the few that the decoder works on, are held at a time.
 
         Raises:
-            UnreadableInputError: the video is damaged; the message names the frame at which it breaks.
+            UnreadableInputError: the video is damaged; the message names the frame at which it breaks. Or the frames
+                take more than 4 GiB.
             ValueError: there are no such frames.
         """
         if not 0 <= start <= stop <= self.n_frames:
             raise ValueError(f"Frames {start} to {stop} were asked for, but the video has {self.n_frames}.")
-        frames = np.empty((stop - start, self.index.height, self.index.width, 3), np.uint8)
+        shape = (stop - start, self.index.height, self.index.width, 3)
         with named_errors(self._source):
+            if math.prod(shape) > MAX_BYTES:
+                raise UnreadableInputError(
+                    f"{shape[0]:,} frames of {shape[1]} x {shape[2]} pixels take {math.prod(shape):,} bytes, more than "
+                    f"the allowed {MAX_BYTES:,}: read it in parts, which InputCatalogue(path).items() gives."
+                )
+            frames = np.empty(shape, np.uint8)
             for row, number in enumerate(range(start * self.stride, stop * self.stride, self.stride)):
                 frames[row] = self._upright(self._picture(number))
         return frames

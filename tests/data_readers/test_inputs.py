@@ -269,6 +269,55 @@ def test_folders_that_cannot_be_opened_are_counted(tmp_path: Path, monkeypatch: 
     assert catalogue.left_out() == {"unreadable": 1}
 
 
+def test_entries_that_cannot_be_followed_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link that leads to itself, and a folder that can be listed but not entered."""
+    make(tmp_path, "a.png", "DOE/b.png", "DOE/c.dcm")
+    os.symlink("loop.png", tmp_path / "loop.png")
+    os.symlink("there", tmp_path / "back")
+    os.symlink("back", tmp_path / "there")
+    assert names_of(tmp_path) == {"a.png": "a", "DOE/b.png": "DOE/b"}
+    stat = os.stat
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if "DOE/" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with caplog.at_level(logging.DEBUG):
+        catalogue = InputCatalogue(tmp_path)
+    assert [source.paths[0].name for source in catalogue.sources.values()] == ["a.png"]
+    assert catalogue.left_out() == {"unreadable": 5}
+    assert "DOE" not in caplog.text + str([file.detail for file in catalogue.skipped])
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UnreadableInputError, match="left out: 5 x unreadable"):
+        InputCatalogue(tmp_path)
+
+
+def test_videos_of_much_memory_are_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(tmp_path / "v.mkv"), "w") as film:
+        stream = film.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "bgr0"
+        for index in range(70):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((16, 32, 3), index, np.uint8), "rgb24")))
+        film.mux(stream.encode(None))
+    needed = 70 * 16 * 32 * 3
+    monkeypatch.setattr("monai_anomalyclip.data.video.MAX_BYTES", needed)
+    np.testing.assert_array_equal(load_input(tmp_path / "v.mkv")[:, 0, 0].numpy(), [list(range(70))] * 3)
+    monkeypatch.setattr("monai_anomalyclip.data.video.MAX_BYTES", needed - 1)
+    message = (
+        rf"^Cannot read 'v\.mkv': 70 frames of 16 x 32 pixels take {needed:,} bytes, .* InputCatalogue\(path\)\.items"
+    )
+    with pytest.raises(UnreadableInputError, match=message):
+        load_input(tmp_path / "v.mkv")
+    with pytest.raises(UnreadableInputError, match="more than the allowed"):
+        LoadInputd()({"image": str(tmp_path / "v.mkv")})
+    assert [load_input(item["image"]).shape[-1] for item in InputCatalogue(tmp_path).items()] == [64, 6]
+
+
 def test_results_are_not_scanned(tmp_path: Path) -> None:
     make(tmp_path, "a.png", "out/a_mask.png", "sub/out/b.png")
     assert set(names_of(tmp_path, exclude=tmp_path / "out").values()) == {"a", "sub/out/b"}

@@ -80,7 +80,7 @@ def _files(paths: Iterable[Path], skipped: list[SkippedFile]) -> set[Path]:
 
     found: set[Path] = set()
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # that of pathlib raises where a folder above is locked
             for folder, _, names in os.walk(path, onerror=refuse):
                 found.update(Path(folder, name) for name in names)
         else:

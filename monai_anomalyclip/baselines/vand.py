@@ -93,6 +93,11 @@ class VAND(FrozenCLIPNetwork):
         self.prompts = FixedPrompts(self.clip, *sentences)
         self.adapters = nn.ModuleList(nn.Linear(*self.clip.visual.proj.shape) for _ in taps)
 
+    @property
+    def patch_feature_width(self) -> int:
+        """The tower's own width: tokens are mapped to the text's by the adapters."""
+        return int(self.clip.visual.proj.shape[0])
+
     def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The image feature (B, D), and per tapped block its tokens (B, N, W), class token first."""
         return self._vision(self.clip.visual, image)
@@ -113,7 +118,8 @@ class VAND(FrozenCLIPNetwork):
         Raises:
             ValueError: when the number of patches does not match the grid.
         """
-        adapted = [adapter(tokens) for adapter, tokens in zip(self.adapters, patch_features, strict=True)]
+        own = next(self.adapters.parameters()).dtype  # features may have been cached in float16
+        adapted = [adapter(tokens.to(own)) for adapter, tokens in zip(self.adapters, patch_features, strict=True)]
         return super().logits(global_features, adapted, grid=grid or square_grid(patch_features[0].shape[1] - 1))
 
     def _anomaly_map(self, logits: Logits, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.data.datalist import load_datalist
+from monai_anomalyclip.data.datalist import entries_digest, load_datalist
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.fault_tolerant import FaultTolerantDataset
 from monai_anomalyclip.data.feature_cache import EncodeImaged, FeatureKey, feature_dataset
@@ -40,6 +40,7 @@ __all__ = [
     "UnreadableInputError",
     "UnreadableItem",
     "UnreadableItemsError",
+    "entries_digest",
     "feature_dataset",
     "load_datalist",
     "load_frame",

@@ -12,11 +12,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_datalist"]
+__all__ = ["entries_digest", "load_datalist"]
 
 
 def load_datalist(
@@ -84,3 +87,21 @@ def _checked(entry: Any, folder: Path, which: str, check_files: bool) -> dict[st
     if "image_label" not in item and not item.get("label"):
         raise ValueError(f"{which} has neither a label (mask) nor an image_label.")
     return item
+
+
+def entries_digest(entries: Iterable[Mapping[str, Any]]) -> str:
+    """A short text that differs where the images, their order or their labels do; folders do not count.
+
+    Args:
+        entries: with ``image``, and ``label``, ``image_label`` and ``class`` where known.
+    """
+    named = [
+        [
+            os.path.basename(os.fspath(entry["image"])),
+            os.path.basename(os.fspath(entry.get("label") or "")),
+            str(entry.get("image_label")),
+            str(entry.get("class")),
+        ]
+        for entry in entries
+    ]
+    return f"{len(named)} images, {hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]}"

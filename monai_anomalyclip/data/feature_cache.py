@@ -189,7 +189,7 @@ def _bytes_per_item(network: FrozenCLIPNetwork, feature_dtype: str) -> int:
     kinds = len(network.settings.get("dpam_attention", "qk").split("+"))
     tokens = len(network.settings["feature_layers"]) * kinds * (1 + side * side)
     mask = network.image_size**2
-    return _BYTES[feature_dtype] * tokens * int(network.clip.visual.output_dim) + 4 * mask
+    return _BYTES[feature_dtype] * tokens * network.patch_feature_width + 4 * mask
 
 
 EncodeImageD = EncodeImageDict = EncodeImaged

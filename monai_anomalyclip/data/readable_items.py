@@ -73,6 +73,7 @@ class ReadableItems:
 
     Raises:
         UnreadableItemsError: an entry cannot be read, without ``skip``; or none can.
+        ValueError: there are fewer readable entries than processes: one without any would wait for ever.
     """
 
     def __init__(
@@ -98,6 +99,11 @@ class ReadableItems:
             )
         if self.data and not self.readable:
             raise UnreadableItemsError(self._summary())
+        if self.data and len(self.readable) < idist.get_world_size():
+            raise ValueError(
+                f"{len(self.readable)} images are too few for {idist.get_world_size()} processes, each of which needs "
+                f"one: start at most {len(self.readable)}."
+            )
         if self.unreadable and idist.get_rank() == 0:
             logger.warning(f"{self._summary()} Left out.")
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
+from monai.utils.enums import CommonKeys
+from torch import Tensor
 
 from monai_anomalyclip.data.fault_tolerant import failure_reason
 
@@ -31,6 +33,11 @@ _LISTED = 5
 
 class InputsFailedError(RuntimeError):
     """Some inputs could not be read, processed or written; the others are done."""
+
+
+def _keep_in_place(batch: Mapping[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None]:
+    """The images as they are: the inferer moves some slices at a time to the device, not a whole volume."""
+    return batch[CommonKeys.IMAGE], None
 
 
 class FaultTolerantEvaluator(SupervisedEvaluator):
@@ -46,8 +53,8 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
         failures: reason by input name; handlers that fail on an item add to it.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, prepare_batch: Callable[..., Any] = _keep_in_place, **kwargs: Any) -> None:
+        super().__init__(*args, prepare_batch=prepare_batch, **kwargs)
         self.failures: dict[str, str] = {}
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) -> list[dict[str, Any]]:

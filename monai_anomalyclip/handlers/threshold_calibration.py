@@ -22,7 +22,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from monai_anomalyclip.handlers.anomaly_metric import AnomalyMetricHandler
-from monai_anomalyclip.metrics.calibration import CalibratedThresholds, file_sha256, thresholds_path
+from monai_anomalyclip.metrics.calibration import CalibratedThresholds, prompts_digest, thresholds_path
 from monai_anomalyclip.metrics.thresholds import ImageThresholdMetric, PixelThresholdMetric, Rule
 
 __all__ = ["ThresholdCalibration"]
@@ -71,14 +71,23 @@ class ThresholdCalibration:
     def _save(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
-        values = {name: float(engine.state.metrics[name]) for name in self._metrics}
+        values = {name: _reachable(name, float(engine.state.metrics[name])) for name in self._metrics}
         calibrated = CalibratedThresholds(
             **{name: None if math.isnan(value) else value for name, value in values.items()},
             method=self.method,
             n=len(self._metrics["image_threshold"].metric_fn),
-            prompts_sha256=file_sha256(self.prompts),
+            prompts_sha256=prompts_digest(self.prompts),
         )
         path = thresholds_path(self.prompts)
+        path.parent.mkdir(parents=True, exist_ok=True)  # of a method that learns nothing there are no prompts
         calibrated.save(path)
         listed = ", ".join(f"{name.partition('_')[0]} {value:.4f}" for name, value in values.items())
         logger.info(f"Thresholds ({self.method}, {calibrated.n} images): {listed}; written to {path.name}.")
+
+
+def _reachable(name: str, threshold: float) -> float:
+    """The threshold, or NaN where only one above 1, which nothing reaches, would keep to the rate."""
+    if threshold > 1:
+        logger.warning(f"Too much that is normal has the highest value, 1: there is no {name.replace('_', ' ')}.")
+        return math.nan
+    return threshold

@@ -51,8 +51,8 @@ class TuningCheckpoint:
         best_path: file of the prompts with the best key metric of ``validator``.
         validator: evaluator that has run before this handler at the end of an epoch.
         resume: whether to go on from the newest checkpoint; if not, those that exist and the best prompts are removed.
-        run_settings: plain values (seed, batch size, number of images, ...) that a checkpoint must share to be
-            resumed from.
+        run_settings: plain values (seed, batch size, digest of the data, ...) that a checkpoint must share to be
+            resumed from, besides the network's own settings and its backbone.
 
     Raises:
         TypeError: when ``run_settings`` holds other than plain values.
@@ -77,8 +77,8 @@ class TuningCheckpoint:
         self.best_path = None if best_path is None else Path(best_path)
         self.validator = validator
         self.resume = resume
-        self.run_settings = dict(run_settings or {})
-        json.dumps(self.run_settings)  # what is no plain value could not be read back: better to fail now
+        # Written and read as JSON: what is no plain value could not be read back, and better fails now.
+        self.run_settings = json.loads(json.dumps({**_identity(network), **(run_settings or {})}))
         self.best_metric = -math.inf
         self._finished_before = False
 
@@ -164,6 +164,12 @@ class TuningCheckpoint:
         if _is_first_process() and done:
             _save(self.network.state_dict(), self.final_path)
             logger.info(f"Prompts after epoch {engine.state.epoch}: {self.final_path}")
+
+
+def _identity(network: AnomalyCLIP) -> dict[str, Any]:
+    """The network's settings, and its backbone by the weights instead of by where they lie."""
+    settings = {key: value for key, value in network.settings.items() if key not in ("model_name", "pretrained")}
+    return {"backbone": network.backbone_sha256, **settings}
 
 
 def tuning_is_finished(checkpoint_dir: str | Path, max_epochs: int, resume: bool = True) -> bool:

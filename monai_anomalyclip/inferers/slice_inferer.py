@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -97,14 +98,20 @@ class AnomalySliceInferer(Inferer):
             ValueError: wrong rank or number of channels, values out of [0, 1], or volumes of one batch that are cut
                 into different numbers of slices.
         """
-        images = _checked(inputs)
         unwrapped: Any = getattr(network, "module", network)
 
         def predict(batch: Tensor) -> dict[str, Tensor]:
             result: dict[str, Tensor] = unwrapped.predict(batch, *args, **kwargs)
             return result
 
-        device = _device_of(network, images.device)
+        # The text side is encoded, and looked at for changes, once for all batches.
+        with getattr(unwrapped, "fixed_prompts", nullcontext)():
+            return self._score(inputs, predict, _device_of(network, inputs.device))
+
+    def _score(
+        self, inputs: Tensor, predict: Callable[[Tensor], dict[str, Tensor]], device: torch.device
+    ) -> dict[str, Tensor]:
+        images = _checked(inputs)
         if images.ndim == 4:
             anomaly_map, slice_scores = self._score_slices(images, predict, device)
             scores = slice_scores[:, None]
@@ -132,7 +139,7 @@ class AnomalySliceInferer(Inferer):
         count, _, *native = slices.shape
         maps = torch.empty(count, 1, *native)
         scores = torch.empty(count)
-        waiting: tuple[slice, Tensor, Tensor] | None = None
+        waiting: _Results | None = None
         with tqdm(total=count, unit="slice", leave=False, disable=not self.progress or count == 1) as bar:
             for start in range(0, count, self.slice_batch_size):
                 chosen = slice(start, start + self.slice_batch_size)
@@ -140,12 +147,14 @@ class AnomalySliceInferer(Inferer):
                 with autocast(self.precision, device):
                     predicted = predict(clip_normalize_resize(batch, self.image_size))
                 smooth = smooth_anomaly_map(predicted["anomaly_map"], self.sigma)
-                found = (chosen, resize_anomaly_map(smooth, native), predicted["anomaly_score"].float())
-                # A GPU works on this batch while the results of the one before are fetched.
-                _fetch(waiting, maps, scores)
+                found = _Results(chosen, resize_anomaly_map(smooth, native), predicted["anomaly_score"].float())
+                # A GPU works on this batch while the results of the one before are put in their place.
+                if waiting is not None:
+                    waiting.put_into(maps, scores)
                 waiting = found
                 bar.update(len(batch))
-            _fetch(waiting, maps, scores)
+            if waiting is not None:
+                waiting.put_into(maps, scores)
         return maps, scores
 
     def _view(self, inputs: Tensor, item: int) -> SliceView:
@@ -155,16 +164,31 @@ class AnomalySliceInferer(Inferer):
         return SliceView.from_affine(affine[item] if affine.ndim == 3 else affine, inputs.shape[2:], self.slice_axis)
 
 
+class _Results:
+    """Maps and scores of a batch, on their way from a GPU to the CPU while it goes on computing."""
+
+    def __init__(self, chosen: slice, maps: Tensor, scores: Tensor) -> None:
+        self._chosen = chosen
+        self._arrived: torch.cuda.Event | None = None
+        if maps.device.type == "cuda":
+            maps, scores = (
+                torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True) for t in (maps, scores)
+            )
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+        self._maps, self._scores = maps, scores
+
+    def put_into(self, maps: Tensor, scores: Tensor) -> None:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        maps[self._chosen], scores[self._chosen] = self._maps.cpu(), self._scores.cpu()
+
+
 def _on_device(batch: Tensor, device: torch.device) -> Tensor:
-    # From pinned memory the copy runs beside what the GPU still computes.
-    staged = batch.pin_memory() if device.type == "cuda" and batch.device.type == "cpu" else batch
+    # From pinned memory the copy runs beside what the GPU still computes. Contiguous first: the slices of a volume lie
+    # so far apart that pinning them as they are would pin the volume.
+    staged = batch.contiguous().pin_memory() if device.type == "cuda" and batch.device.type == "cpu" else batch
     return staged.to(device, torch.float32, non_blocking=True)
-
-
-def _fetch(found: tuple[slice, Tensor, Tensor] | None, maps: Tensor, scores: Tensor) -> None:
-    if found is not None:
-        chosen, found_maps, found_scores = found
-        maps[chosen], scores[chosen] = found_maps.cpu(), found_scores.cpu()
 
 
 def _native(inputs: Tensor) -> bool:

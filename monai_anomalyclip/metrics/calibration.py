@@ -34,7 +34,8 @@ class CalibratedThresholds:
         image_threshold: for scores; None likewise.
         method: how they were chosen, e.g. "best_f1" or "fpr=0.05".
         n: number of images.
-        prompts_sha256: of the prompts' file that they were measured with; None when unknown.
+        prompts_sha256: of the prompts' file that they were measured with; None when unknown, or when the method learns
+            nothing.
     """
 
     pixel_threshold: float | None
@@ -85,6 +86,11 @@ def file_sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def prompts_digest(prompts: str | Path) -> str | None:
+    """SHA-256 of the prompts' file; None when there is none, as for methods that learn nothing."""
+    return file_sha256(prompts) if Path(prompts).is_file() else None
+
+
 def resolve_threshold(
     threshold: float | str | Sequence[float], prompts: str | Path, level: Literal["pixel", "image"] = "pixel"
 ) -> float:
@@ -114,7 +120,7 @@ def resolve_threshold(
             "validation set, or give a number."
         )
     calibrated = CalibratedThresholds.load(path)
-    if calibrated.prompts_sha256 not in (None, file_sha256(prompts)):
+    if calibrated.prompts_sha256 not in (None, prompts_digest(prompts)):
         raise ValueError(
             f"'{path.name}' was measured with other prompts than '{Path(prompts).name}': calibrate anew, or give a "
             "number."

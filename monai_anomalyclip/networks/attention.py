@@ -12,9 +12,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
-from torch import Tensor
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from torch import Tensor, nn
+
+from monai_anomalyclip.networks.frozen_linear import linear
 
 __all__ = ["attend", "mlp", "project_qkv"]
 
@@ -31,7 +34,7 @@ def project_qkv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, 
     """
     attention = block.attn
     batch, length, width = tokens.shape
-    qkv = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    qkv = linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
     query, key, value = qkv.view(batch, length, 3, attention.num_heads, width // attention.num_heads).permute(
         2, 0, 3, 1, 4
     )
@@ -52,11 +55,22 @@ def attend(block: ResidualAttentionBlock, query: Tensor, key: Tensor, value: Ten
         update of the residual stream, shape (B, M, W).
     """
     mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
-    update: Tensor = block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
+    out = block.attn.out_proj
+    update: Tensor = block.ls_1(linear(mixed.transpose(1, 2).flatten(2), out.weight, out.bias))
     return update
 
 
 def mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """Residual MLP half of a block, shape (B, N, W) to (B, N, W)."""
-    output: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    first, activation, second = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+    hidden = _activate(activation, linear(block.ln_2(tokens), first.weight, first.bias))
+    output: Tensor = tokens + block.ls_2(linear(hidden, second.weight, second.bias))
     return output
+
+
+def _activate(activation: nn.Module, hidden: Tensor) -> Tensor:
+    if isinstance(activation, QuickGELU) and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # The same with one temporary tensor instead of three: fetching memory takes longer than computing here.
+        return torch.mul(hidden, 1.702).sigmoid_().mul_(hidden)
+    activated: Tensor = activation(hidden)
+    return activated

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isqrt
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -75,6 +76,7 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         self.temperature = temperature
         self.settings = settings
         self._encoded_prompts: tuple[Tensor, Tensor] | None = None
+        self._fixed_prompts: Tensor | None = None
         self._compiled_encode: Callable[[Tensor], tuple[Tensor, list[Tensor]]] | None = None
         register_state_dict_hooks(self)
 
@@ -82,6 +84,11 @@ class FrozenCLIPNetwork(nn.Module, ABC):
     def feature_settings(self) -> dict[str, Any]:
         """What the features of :meth:`encode_image` depend on, besides the image and the backbone."""
         return {key: self.settings[key] for key in _FEATURE_SETTINGS if key in self.settings}
+
+    @property
+    def patch_feature_width(self) -> int:
+        """Last dimension of the patch features that :meth:`encode_image` gives."""
+        return int(self.clip.visual.output_dim)
 
     def encode_image(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features of the whole image and of its patches, not normalised.
@@ -122,6 +129,8 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         Unless gradients of the prompts are recorded, they are computed once per state of the prompts. They are never in
         reduced precision.
         """
+        if self._fixed_prompts is not None:
+            return self._fixed_prompts
         with torch.autocast(self.clip.logit_scale.device.type, enabled=False):
             learned = list(self.prompts.parameters())
             if learned and torch.is_grad_enabled():
@@ -134,6 +143,19 @@ class FrozenCLIPNetwork(nn.Module, ABC):
                 if self._encoded_prompts is None or not _same(self._encoded_prompts[0], state):
                     self._encoded_prompts = (state, self.prompts(self.clip))
             return self._encoded_prompts[1].clone()
+
+    @contextmanager
+    def fixed_prompts(self) -> Iterator[None]:
+        """A context in which nobody changes the prompts: they are encoded once, without gradients.
+
+        Outside, each call of :meth:`encode_prompts` looks whether they changed, for which a GPU has to finish first.
+        """
+        with torch.no_grad():
+            self._fixed_prompts = self.encode_prompts()
+        try:
+            yield
+        finally:
+            self._fixed_prompts = None
 
     def logits(
         self, global_features: Tensor, patch_features: Sequence[Tensor], *, grid: tuple[int, int] | None = None
@@ -241,7 +263,9 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         clone = self.__class__.__new__(self.__class__)
         memo[id(self)] = clone
         clone.__dict__.update(
-            copy.deepcopy({**self.__dict__, "_encoded_prompts": None, "_compiled_encode": None}, memo)
+            copy.deepcopy(
+                {**self.__dict__, "_encoded_prompts": None, "_fixed_prompts": None, "_compiled_encode": None}, memo
+            )
         )
         return clone
 

@@ -73,8 +73,8 @@ class BundleRuns:
                 raise FileNotFoundError(f"There is no overlay '{path.name}' in '{path.parent}'.")
         return [
             *(str(self.bundle / "configs" / f"{name}.json") for name in names),
+            *map(str, self.further),  # before the overlays: these change what an experiment is about
             *map(str, laid_over),
-            *map(str, self.further),
         ]
 
     def check_weights(self, overlays: Sequence[str]) -> None:

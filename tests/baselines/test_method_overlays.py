@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from monai_anomalyclip.baselines import VAND, CoOp, PlainCLIP, WinCLIP
@@ -117,6 +117,11 @@ def test_cache_on_and_off_learn_the_same(
         given = {"dataset_dir": str(phantoms), "max_epochs": 2, "model_dir": str(output), "feature_cache": cache}
         run(workflow("anomalyclip", ["train"], method, output, small_backbone, **given))
         states.append(torch.load(output / "model.pt", weights_only=True))
+    output = tmp_path / "float16"
+    given |= {"output_dir": str(output), "model_dir": str(output), "feature_cache": "memory"}
+    run(workflow("anomalyclip", ["train"], method, output, small_backbone, **given, feature_dtype="float16"))
+    for name, value in torch.load(output / "model.pt", weights_only=True).items():
+        torch.testing.assert_close(value, states[0][name], rtol=0, atol=1e-3)
     start = workflow("anomalyclip", ["train"], method, tmp_path, small_backbone)
     start.initialize()
     for name, value in start.network_def.state_dict().items():
@@ -158,3 +163,13 @@ def test_methods_keep_their_files_apart() -> None:
         given = [json.loads((REPOSITORY / "configs/methods" / f"{name}.json").read_text()).get(key) for name in METHODS]
         named = [value for value in given if value is not None]
         assert len(set(named)) == len(named) == (len(METHODS) if key == "output_dir" else len(TUNED))
+
+
+def test_no_method_takes_the_prompts_or_thresholds_of_another_one() -> None:
+    given = {"bundle_root": "root", "output_dir": "out"}
+    found = set()
+    for name in METHODS:
+        parser = ConfigParser({**json.loads((REPOSITORY / "configs/methods" / f"{name}.json").read_text()), **given})
+        found.add(parser.get_parsed_content("prompts"))
+    assert len(found) == len(METHODS)
+    assert "root/models/model.pt" not in found

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from monai_anomalyclip.baselines import VAND, VANDLoss, ensemble_prompts, read_adapters
+from monai_anomalyclip.baselines import VAND, PlainCLIP, VANDLoss, ensemble_prompts, read_adapters
 from monai_anomalyclip.networks import Backbone
 
 Make = Callable[..., Any]
@@ -84,6 +84,12 @@ def test_cached_features_give_the_same_logits(make: Make, image: Tensor) -> None
     ours, theirs = network(cached, output="logits"), network(image, output="logits")
     for layer, other in zip(ours["patch_logits"], theirs["patch_logits"], strict=True):
         torch.testing.assert_close(layer, other)
+
+
+def test_width_of_the_patch_features(make: Make, image: Tensor) -> None:
+    for method in (VAND, PlainCLIP):
+        network = make(method)
+        assert network.patch_feature_width == network.encode_image(image)[1][0].shape[-1]
 
 
 def test_layers_survive_the_disk(make: Make, tmp_path: Path) -> None:

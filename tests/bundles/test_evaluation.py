@@ -247,6 +247,21 @@ def test_unreadable_files_are_named_and_left_out_also_on_two_processes(
         assert len(list((folder / "worst_cases").glob("*.jpg"))) == 10
 
 
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_evaluation_needs_no_training_images(bundle: str, models: Path, few_phantoms: Path, tmp_path: Path) -> None:
+    content = json.loads((few_phantoms / "datalist.json").read_text())
+    for section in ("testing", "validation"):
+        path = tmp_path / f"{section}.json"
+        entries = [
+            {key: str(few_phantoms / value) if key in ("image", "label") else value for key, value in entry.items()}
+            for entry in content[section]
+        ]
+        path.write_text(json.dumps({section: entries}))
+        names = () if section == "testing" else ("calibrate",)
+        metrics = evaluate(bundle, models, tmp_path, tmp_path / section, *names, datalist=str(path))
+        assert 0 <= metrics["image_auroc"] <= 1
+
+
 def test_tuning_refuses_unreadable_files_or_leaves_them_out(
     few_phantoms: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.data import load_datalist
+from monai_anomalyclip.data import entries_digest, load_datalist
 
 
 @pytest.fixture
@@ -145,3 +145,23 @@ def test_encodings(folder: Path) -> None:
     path.write_bytes(b"\xff\xfe{")
     with pytest.raises(ValueError, match="is not valid JSON"):
         load_datalist(path)
+
+
+def test_digest_tells_lists_apart_and_does_not_look_at_folders() -> None:
+    entries: list[dict[str, Any]] = [
+        {"image": "/old/a.png", "image_label": 0, "class": "colon"},
+        {"image": "/old/b.png", "label": "/old/b_mask.png", "image_label": 1},
+    ]
+    moved = [{**entries[0], "image": "/new/a.png"}, {**entries[1], "image": Path("/new/b.png"), "label": "b_mask.png"}]
+    digest = entries_digest(entries)
+    assert digest == entries_digest(moved)
+    assert digest.startswith("2 images, ")
+    others = [
+        entries[:1],
+        entries[::-1],
+        [entries[0], {**entries[1], "image": "c.png"}],
+        [entries[0], {**entries[1], "label": "c.png"}],
+        [entries[0], {**entries[1], "image_label": 0}],
+        [{**entries[0], "class": "brain"}, entries[1]],
+    ]
+    assert len({digest, *map(entries_digest, others)}) == 7

@@ -99,6 +99,17 @@ def test_many_are_counted(entries: list[dict[str, Any]]) -> None:
         ReadableItems([entries[0], *[entries[3]] * 30], READ, progress=False)
 
 
+def test_fewer_images_than_processes_are_refused(
+    entries: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without an image would never reach the others, which wait for its metrics."""
+    monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 3)
+    monkeypatch.setattr("ignite.distributed.all_gather", lambda found: [found])
+    with pytest.raises(ValueError, match=r"2 images are too few for 3 processes.*start at most 2"):
+        ReadableItems(entries[:2], READ, progress=False)
+    assert ReadableItems([], READ, progress=False).readable == []
+
+
 def _one_of_two(entries: list[dict[str, Any]], folder: Path, rank: int) -> None:
     torch.set_num_threads(1)  # a forked process cannot use the threads that its parent started
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)

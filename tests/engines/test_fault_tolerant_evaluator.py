@@ -226,3 +226,20 @@ def test_interruption_while_a_result_is_written() -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.run()
     assert recorder.events == ["started", "terminate"]
+
+
+def test_inputs_stay_where_they_are() -> None:
+    """A volume is not moved to the device as a whole: the inferer moves some slices at a time."""
+    seen = []
+
+    def infer(inputs: Tensor, _: nn.Module) -> dict[str, Tensor]:
+        seen.append(inputs.device.type)
+        return {"anomaly_map": inputs, "anomaly_score": inputs.flatten(1).amax(dim=1)}
+
+    FaultTolerantEvaluator(
+        device=torch.device("meta"),
+        val_data_loader=DataLoader(FaultTolerantDataset([{"image": "1.png", "name": "1.png"}], load), batch_size=1),
+        network=Doubling(),
+        inferer=infer,
+    ).run()
+    assert seen == ["cpu"]

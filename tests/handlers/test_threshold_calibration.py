@@ -93,6 +93,23 @@ def test_undefined_is_written_as_null(prompts: Path) -> None:
     assert saved.image_threshold is not None
 
 
+def test_rate_that_no_threshold_keeps_is_written_as_null(prompts: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = batches()
+    for batch in data:
+        batch["maps"][batch["masks"] == 0] = 1.0
+    calibrate(prompts, data, rule="fpr", fpr=0.05)
+    saved = CalibratedThresholds.load(prompts.with_name("model.thresholds.json"))
+    assert saved.pixel_threshold is None
+    assert saved.image_threshold is not None
+    assert "there is no pixel threshold" in caplog.text
+
+
+def test_method_that_learns_nothing(tmp_path: Path) -> None:
+    absent = tmp_path / "models" / "winclip" / "model.pt"
+    metrics = calibrate(absent, batches())
+    assert resolve_threshold("calibrated", absent) == metrics["pixel_threshold"]
+
+
 def test_other_processes_write_nothing(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     assert set(calibrate(prompts, batches())) == {"pixel_threshold", "image_threshold"}

@@ -309,6 +309,29 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     assert files(tmp_path) == [*checkpoints(1, 2), "models/model.pt"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ("dpam_attention", r"\(dpam_attention\)"),
+        ("abnormal_words", r"\(abnormal_words\)"),
+        ("backbone", r"\(backbone\)"),
+    ],
+)
+def test_prompts_of_another_network_are_not_gone_on_with(changed: str, named: str, tmp_path: Path) -> None:
+    Run(tmp_path).run()
+    other = small_network(7)
+    if changed == "backbone":
+        other.backbone_sha256 = "0" * 64
+    else:
+        other.settings[changed] = "other"
+    optimizer = torch.optim.Adam(other.prompts.parameters())
+    checkpoint = TuningCheckpoint(other, optimizer, tmp_path / "checkpoints", tmp_path / "models" / "model.pt")
+    engine = Engine(lambda *_: None)
+    checkpoint.attach(engine)
+    with pytest.raises(ValueError, match=f"other settings {named}"):
+        engine.run([0] * STEPS, max_epochs=EPOCHS)
+
+
 @pytest.mark.parametrize("value", [Path("x"), torch.zeros(1), object()], ids=lambda value: type(value).__name__)
 def test_settings_that_could_not_be_read_back_are_refused_at_once(value: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError):

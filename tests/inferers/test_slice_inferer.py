@@ -10,7 +10,9 @@
 # limitations under the License.
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -300,3 +302,21 @@ def test_volumes_of_one_batch_cut_into_different_numbers_of_slices_are_refused()
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AnomalySliceInferer(**arguments)
+
+
+def test_prompts_are_fixed_for_all_batches_of_a_volume_and_no_longer() -> None:
+    class Prompted(Mirror):
+        events: ClassVar[list[str]] = []
+
+        @contextmanager
+        def fixed_prompts(self) -> Iterator[None]:
+            self.events.append("fixed")
+            yield
+            self.events.append("free")
+
+        def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.events.append("predict")
+            return super().predict(images)
+
+    AnomalySliceInferer(28, slice_axis=2, slice_batch_size=10)(torch.rand(1, 1, 8, 9, 25), Prompted())
+    assert Prompted.events == ["fixed", "predict", "predict", "predict", "free"]

@@ -26,7 +26,7 @@ from monai.networks.utils import copy_model_state
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from monai_anomalyclip.networks import AnomalyCLIP, PromptLearner
+from monai_anomalyclip.networks import AnomalyCLIP, PromptLearner, frozen_clip
 
 NetFactory = Callable[..., AnomalyCLIP]
 TextOracle = Callable[..., Tensor]
@@ -365,6 +365,29 @@ def test_prompts_are_encoded_once_per_state(make_net: NetFactory, text_passes: l
         net(image)
     assert len(text_passes) == 4
     assert not torch.equal(second, third)
+
+
+def test_fixed_prompts_are_not_looked_at(make_net: NetFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each look would wait for everything before it."""
+    net = make_net()
+    looks: list[int] = []
+    same = frozen_clip._same
+    monkeypatch.setattr(frozen_clip, "_same", lambda *pair: looks.append(1) or same(*pair))
+    image = torch.randn(1, 3, 56, 56, dtype=torch.float64)
+    with torch.no_grad():
+        expected = net(image)
+        with net.fixed_prompts():
+            looks.clear()
+            for _ in range(3):
+                assert torch.equal(net(image), expected)
+            assert looks == []
+        before = net.encode_prompts()
+        for parameter in net.prompts.parameters():
+            parameter.add_(0.1)
+        assert not torch.equal(net.encode_prompts(), before)
+        with pytest.raises(ValueError, match="multiple"), net.fixed_prompts():
+            net(image[..., :5])
+    net.encode_prompts().sum().backward()  # also after a failure gradients are recorded again
 
 
 def test_loading_prompts_encodes_again(make_net: NetFactory, tmp_path: Path, text_passes: list[int]) -> None:

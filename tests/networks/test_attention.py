@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
 from monai_anomalyclip.networks.attention import attend, mlp, project_qkv
 
@@ -31,6 +31,16 @@ def test_the_halves_together_are_open_clips_block(block: ResidualAttentionBlock)
     tokens = torch.randn(2, 7, 32, dtype=torch.float64)
     result = mlp(block, tokens + attend(block, *project_qkv(block, tokens)))
     torch.testing.assert_close(result, block(tokens), rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+def test_activation_in_place_is_open_clips() -> None:
+    built = ResidualAttentionBlock(32, 4, act_layer=QuickGELU).double().eval()
+    tokens = torch.randn(2, 7, 32, dtype=torch.float64)
+    before = tokens.clone()
+    result = mlp(built, tokens)
+    assert torch.equal(tokens, before)
+    torch.testing.assert_close(result, tokens + built.mlp(built.ln_2(tokens)), rtol=1e-12, atol=1e-12)
 
 
 @torch.no_grad()

@@ -100,4 +100,4 @@ def test_missing_bundle_overlay_or_file_is_said(runs: Runs, tmp_path: Path) -> N
 
 def test_order_of_the_files(runs: Runs, thin: Path) -> None:
     files = [Path(file).name for file in runs().files("evaluate", ["methods/vand", "experiments/loss_local"])]
-    assert files == ["train.json", "evaluate.json", "vand.json", "loss_local.json", "thin.json"]
+    assert files == ["train.json", "evaluate.json", "thin.json", "vand.json", "loss_local.json"]

@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ def workspace(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder like a clone after `make label-env` and a tuning."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / ".venv-label").symlink_to(label_python.parents[1])
+    (folder / ".venv").symlink_to(sys.prefix)
     bundle = folder / "bundles" / "anomalyclip_demo"
     ignored = shutil.ignore_patterns("data", "runs", "*.pt")
     shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
@@ -125,11 +127,14 @@ def test_commands_run_as_printed(workspace: Path, ports: dict[str, str]) -> None
     assert lines[0] == "make label-env"  # the fixture's environment is what it makes
     answers = dict(zip(lines[1:], run_script(lines[1:], workspace, ports), strict=True))
     documented = [json.loads(block) for block in blocks("json") if "latencies" in block or "loss_before" in block]
-    (mask,) = (answer for line, answer in answers.items() if "8000/infer/anomaly?" in line)
+    mask, calibrated = (answer for line, answer in answers.items() if "8000/infer/anomaly?" in line)
     (tuning,) = (answer for line, answer in answers.items() if "/train/" in line)
     print(f"\n{mask}\n{tuning}")
     for shown, answer in zip(documented, (mask, tuning), strict=True):
         assert shown.keys() == json.loads(answer).keys()
+    assert json.loads(mask)["threshold"] == documented[0]["threshold"] == 0.3
+    thresholds = json.loads((workspace / "runs" / "label_app" / "model" / "prompts.thresholds.json").read_text())
+    assert json.loads(calibrated)["threshold"] == thresholds["pixel_threshold"]
     assert (json.loads(tuning)["images"], json.loads(tuning)["normal_images"]) == (2, 1)
     heat = nib.loadsave.load(workspace / "runs" / "brain_00_map.nii.gz")
     assert heat.get_data_dtype() == np.float32

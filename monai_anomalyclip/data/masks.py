@@ -26,7 +26,8 @@ from monai.transforms.transform import MapTransform
 from torch import Tensor
 
 from monai_anomalyclip.data.frames import open_picture, to_rgb
-from monai_anomalyclip.data.nifti import is_nifti, read_volume
+from monai_anomalyclip.data.nifti import NiftiVolume, is_nifti, read_volume
+from monai_anomalyclip.data.nifti_form import NO_FORM, distance_apart
 
 __all__ = ["LoadMaskD", "LoadMaskDict", "LoadMaskd", "read_mask"]
 
@@ -45,7 +46,7 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
             :func:`monai_anomalyclip.data.nifti.read_volume`).
     """
     if is_nifti(path):
-        return np.asarray(np.nan_to_num(read_volume(path).data) != 0, dtype=np.uint8)
+        return _marked(read_volume(path))
     picture = open_picture(path)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return np.asarray(np.asarray(picture) != 0, dtype=np.uint8)  # 8 bits would lose the small label numbers
@@ -66,6 +67,9 @@ class LoadMaskd(MapTransform):
 
     The mask becomes a MetaTensor (1, H, W) or (1, X, Y, Z), uint8 of 0 and 1, with the image's affine. ``has_label``
     (int) says whether the mask is known, ``image_label`` (int) whether the image holds an anomaly.
+
+    A NIfTI mask must lie where its image lies, by the affines of both; one whose file has none (neither sform nor
+    qform) is laid on it voxel by voxel.
 
     Args:
         keys: the one key of the mask's path.
@@ -96,7 +100,8 @@ class LoadMaskd(MapTransform):
 
         Raises:
             UnreadableInputError: the mask cannot be read.
-            ValueError: the image is not loaded, the sizes differ, there is neither mask nor label, or they contradict.
+            ValueError: the image is not loaded, the sizes or places differ, there is neither mask nor label, or they
+                contradict.
         """
         item = dict(data)
         key = self.keys[0]
@@ -105,10 +110,13 @@ class LoadMaskd(MapTransform):
             raise ValueError(f"Load the image (key {self.image_key!r}) before its mask: use LoadInputd or LoadFramed.")
         meta: dict[str, Any] = {"spatial_shape": np.asarray(image.shape[1:])}
         if path:
-            mask = torch.from_numpy(read_mask(path))[None]
+            volume = read_volume(path) if is_nifti(path) else None
+            mask = torch.from_numpy(read_mask(path) if volume is None else _marked(volume))[None]
             meta["filename_or_obj"] = str(path)
             anomalous = int(mask.any())
             self._check(Path(path).name, mask, image, None if label is None else int(label))
+            if volume is not None and isinstance(image, MetaTensor):
+                _check_place(Path(path).name, volume, image)
         elif label is None:
             raise ValueError(f"The item has neither a mask ({key!r}) nor {self.image_label_key!r}: give one of them.")
         else:
@@ -130,6 +138,21 @@ class LoadMaskd(MapTransform):
                 f"Mask {name!r} holds {int(mask.sum())} anomalous pixels but {self.image_label_key} is {label}: "
                 "correct the label, or remove the mask if it is unknown."
             )
+
+
+def _marked(volume: NiftiVolume) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.nan_to_num(volume.data) != 0, dtype=np.uint8)
+
+
+def _check_place(name: str, mask: NiftiVolume, image: MetaTensor) -> None:
+    if NO_FORM in mask.notes:
+        return
+    apart = distance_apart(mask.affine, np.asarray(image.affine, dtype=np.float64), mask.data.shape)
+    if apart:
+        raise ValueError(
+            f"Mask {name!r} lies up to {apart:.3g} mm from its image, by their affines: resample it onto the image, or "
+            "give it the image's affine if their voxels belong together."
+        )
 
 
 LoadMaskD = LoadMaskDict = LoadMaskd

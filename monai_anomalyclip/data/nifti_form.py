@@ -20,10 +20,13 @@ from nibabel.spatialimages import HeaderDataError
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["NIFTI_FORMS", "choose_affine"]
+__all__ = ["NIFTI_FORMS", "NO_FORM", "choose_affine", "distance_apart"]
 
 NIFTI_FORMS = ("refuse", "sform", "qform")
 """What can be done when the sform and the qform of a file disagree."""
+
+NO_FORM = "The file has neither sform nor qform: which side is left, and the position, are assumed."
+"""The note on a file whose affine is only assumed."""
 
 _SAME_POSITION = 0.1  # voxels by which the corners of the volume may differ between two affines that agree
 # Three float32 components fix the quaternion of a qform. Near half turns, as of every scan stored in DICOM's axes, its
@@ -59,8 +62,7 @@ def choose_affine(header: Any, shape: tuple[int, int, int], form: str) -> tuple[
             raise UnreadableInputError("the quaternion of its qform is no rotation.") from error
         qform = None
     if sform is None and qform is None:
-        note = "The file has neither sform nor qform: which side is left, and the position, are assumed."
-        return _usable(header.get_best_affine()), [note]
+        return _usable(header.get_best_affine()), [NO_FORM]
     chosen = {"sform": sform, "qform": qform}.get(form, qform if sform is None else sform)
     if chosen is None:
         other = "sform" if form == "qform" else "qform"
@@ -71,6 +73,21 @@ def choose_affine(header: Any, shape: tuple[int, int, int], form: str) -> tuple[
         ways = "nifti_form sform" if qform is None else "nifti_form sform or nifti_form qform"
         raise UnreadableInputError(f"{difference}; say which counts with the option {ways}.")
     return affine, [f"In this file {difference}; the {form} is used, as asked."] if difference else []
+
+
+def distance_apart(first: npt.NDArray[Any], second: npt.NDArray[Any], shape: tuple[int, ...]) -> float:
+    """How far in mm a corner of a volume lies apart by two affines; 0 where rounding explains it.
+
+    Args:
+        first: (4, 4) voxel index to mm.
+        second: (4, 4); its voxel sizes, and the distances from its voxel 0, say what rounding explains.
+        shape: (X, Y, Z) of the volume.
+    """
+    corners = np.array(list(np.ndindex(2, 2, 2)), dtype=np.float64) * (np.array(shape, dtype=np.float64) - 1)
+    moved = np.linalg.norm(corners @ (first - second)[:3, :3].T + (first - second)[:3, 3], axis=1)
+    distance = np.linalg.norm(corners @ second[:3, :3].T, axis=1)  # from voxel 0, about which the two may turn
+    allowed = _SAME_POSITION * np.linalg.norm(second[:3, :3], axis=0).min() + _QUATERNION_ROUNDING * distance
+    return 0.0 if (moved <= allowed).all() else float(moved.max())
 
 
 def _usable(affine: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -84,17 +101,14 @@ def _difference(header: Any, shape: tuple[int, int, int], sform: Any, qform: Any
     """How the file contradicts itself about where its voxels are; empty where it does not beyond rounding."""
     if sform is None:
         return ""
-    last = np.array(shape, dtype=np.float64) - 1
     if qform is not None:
-        corners = np.array(list(np.ndindex(2, 2, 2)), dtype=np.float64) * last
-        moved = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1)
-        distance = np.linalg.norm(corners @ qform[:3, :3].T, axis=1)  # from voxel 0, about which the two may turn
-        allowed = _SAME_POSITION * np.linalg.norm(qform[:3, :3], axis=0).min() + _QUATERNION_ROUNDING * distance
-        return "" if (moved <= allowed).all() else f"sform and qform differ by up to {moved.max():.3g} mm"
+        apart = distance_apart(sform, qform, shape)
+        return f"sform and qform differ by up to {apart:.3g} mm" if apart else ""
+    last = np.array(shape, dtype=np.float64) - 1
     spacing = np.linalg.norm(sform[:3, :3], axis=0)
     sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    apart = ~(np.abs(spacing - sizes) <= _SAME_SPACING * spacing)
-    if not apart[last > 0].any():  # 2-D files leave the third size open
+    unequal = ~(np.abs(spacing - sizes) <= _SAME_SPACING * spacing)
+    if not unequal[last > 0].any():  # 2-D files leave the third size open
         return ""
     return (
         f"the voxels have {np.round(spacing, 3).tolist()} mm by its sform but {np.round(sizes, 3).tolist()} mm by its "

@@ -103,6 +103,32 @@ def test_volume_mask(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask.affine, affine)
 
 
+def test_volume_masks_of_another_place_are_refused(tmp_path: Path) -> None:
+    """The same shape is no proof: a mask that was stored the other way round marks the wrong side."""
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    labels = np.zeros((4, 5, 6), np.int16)
+    labels[3, 2, 3] = 1
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.float32), affine), tmp_path / "v.nii.gz")
+    flipped, moved, close = affine.copy(), affine.copy(), affine.copy()
+    flipped[0] = -1, 0, 0, 3  # world positions of the image's voxels, in the opposite order
+    moved[2, 3] = 0.5
+    close[2, 3] = 0.05
+    load = LoadMaskd()
+    image = LoadInputd()({"image": str(tmp_path / "v.nii.gz")})
+    item = {**image, "label": str(tmp_path / "m.nii.gz")}
+    for place, apart in ((flipped, "3"), (moved, "0.5")):
+        nib.save(nib.Nifti1Image(labels, place), tmp_path / "m.nii.gz")
+        with pytest.raises(ValueError, match=rf"'m\.nii\.gz' lies up to {apart} mm from its image"):
+            load(item)
+    unplaced = nib.Nifti1Image(labels, None)
+    unplaced.header.set_zooms((1, 2, 3))
+    for mask in (nib.Nifti1Image(labels, close), unplaced):
+        nib.save(mask, tmp_path / "m.nii.gz")
+        np.testing.assert_array_equal(load(item)["label"][0], labels)
+    nib.save(nib.Nifti1Image(labels, moved), tmp_path / "m.nii.gz")
+    load({**item, "image": image["image"].as_tensor()})  # an image without a place
+
+
 def test_real_colour_coded_masks(real_data: Path) -> None:
     masks = sorted((real_data / "frames").glob("brain_*/masks/*.png"))
     assert len(masks) == 77

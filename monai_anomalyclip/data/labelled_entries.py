@@ -29,10 +29,12 @@ from monai.data import Dataset
 from monai.transforms.transform import MapTransform
 from torch import Tensor
 
+from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.feature_cache import feature_dataset
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, LoadFramed
 from monai_anomalyclip.data.inputs import LoadInputd
 from monai_anomalyclip.data.masks import LoadMaskd
+from monai_anomalyclip.data.nifti import is_nifti
 from monai_anomalyclip.data.sources import ReadOptions
 from monai_anomalyclip.label.label_files import read_label
 from monai_anomalyclip.label.labelled_slices import labelled_slices, representative_slices
@@ -172,6 +174,11 @@ class LoadLabelledd(MapTransform):
         """
         place, label = data[self.keys[0]], data.get(self.label_key)
         if not isinstance(place, VolumeSlice):
+            if is_nifti(place):  # of a datalist written by hand: annotation servers' volumes have been cut
+                raise UnreadableInputError(
+                    f"{Path(place).name!r} is a volume, but a datalist is of pictures: save its slices as pictures, or "
+                    "tune on volumes with MONAI Label."
+                )
             return self._mask(self._frame(data))
         assert isinstance(label, VolumeSlice)  # see _parts
         images, masks = _slices(place.path, label.path, _state(place), _state(label))

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from monai_anomalyclip.data import load_input
+from monai_anomalyclip.data import UnreadableInputError, load_input
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.labelled_entries import (
     LoadInputOrServedd,
@@ -57,6 +57,11 @@ def volume(tmp_path: Path) -> tuple[np.ndarray, np.ndarray, Pair]:
 def test_numbered_entries_of_a_datalist_are_not_handed_over(volume: tuple[Any, Any, Pair]) -> None:
     assert is_handed_over([volume[2]])
     assert not is_handed_over([{**volume[2], "index": 0}])
+
+
+def test_numbered_volumes_are_refused_as_such(volume: tuple[Any, Any, Pair]) -> None:
+    with pytest.raises(UnreadableInputError, match=r"^'image\.nii\.gz' is a volume, but a datalist is of pictures: "):
+        LoadLabelledd()({**volume[2], "index": 0})
 
 
 def test_volume_becomes_its_slices(volume: tuple[np.ndarray, np.ndarray, Pair]) -> None:

@@ -15,16 +15,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
-from monai_anomalyclip.data.datasets.own_table import read_own_table
+from monai_anomalyclip.data.datasets.own_table import read_own_table, refuse_volumes
 from monai_anomalyclip.data.datasets.pairing import anomalous_entries, pair_masks
 from monai_anomalyclip.data.datasets.tree import folders, named, pictures, sub_folder
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES
 from monai_anomalyclip.data.masks import read_mask
 from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
 
 __all__ = ["OWN_DATA", "read_own_data"]
 
-_SUFFIXES = (*FRAME_SUFFIXES, *NIFTI_SUFFIXES)
 _NORMAL = ("good", "normal", "ok", "no", "healthy", "negative")
 _ANOMALOUS = ("bad", "abnormal", "anomalous", "anomaly", "defect", "ko", "ng", "yes", "lesion", "positive")
 _IMAGES = ("images", "image", "imgs")
@@ -42,7 +40,7 @@ def read_own_data(root: Path) -> Found:
 
     Raises:
         LayoutError: the folder is laid out otherwise.
-        ValueError: a mask cannot be paired or read, or a line of the table is wrong.
+        ValueError: a mask cannot be paired or read, a line of the table is wrong, or there are NIfTI volumes.
     """
     if root.is_file():
         return read_own_table(root)
@@ -60,8 +58,8 @@ def read_own_data(root: Path) -> Found:
 
 
 def _read_masked(images: Path, masks: Path, class_name: str) -> Found:
-    paths = pictures(images, _SUFFIXES)
-    paired, left_over = pair_masks(paths, pictures(masks, _SUFFIXES), images.name)
+    paths = _pictures(images)
+    paired, left_over = pair_masks(paths, _pictures(masks), images.name)
     found = Found([Entry(image, int(read_mask(mask).any()), class_name, mask) for image, mask in paired.items()])
     found.testing.sort(key=lambda entry: entry.image)
     if without := [image for image in paths if image not in paired]:
@@ -75,8 +73,8 @@ def _read_kinds(kinds: list[Path], masks: Path | None, class_name: str) -> Found
     found = Found()
     anomalous: list[Path] = []
     for folder in kinds:
-        paths = pictures(folder, _SUFFIXES)
-        own_masks = pictures(sub_folder(masks, folder.name) if masks else None, _SUFFIXES)
+        paths = _pictures(folder)
+        own_masks = _pictures(sub_folder(masks, folder.name) if masks else None)
         if folder.name.casefold() in _NORMAL:
             found.testing += [Entry(image, 0, class_name) for image in paths]
         elif own_masks:
@@ -85,7 +83,7 @@ def _read_kinds(kinds: list[Path], masks: Path | None, class_name: str) -> Found
             found.notes += notes
         else:
             anomalous += paths
-    common = pictures(masks, _SUFFIXES)
+    common = _pictures(masks)
     if not common:  # no masks at all is a usual way to have data: nothing to remark
         found.testing += [Entry(image, 1, class_name) for image in anomalous]
         return found
@@ -94,6 +92,11 @@ def _read_kinds(kinds: list[Path], masks: Path | None, class_name: str) -> Found
     found.testing += entries
     found.notes += notes
     return found
+
+
+def _pictures(folder: Path | None) -> list[Path]:
+    refuse_volumes(pictures(folder, NIFTI_SUFFIXES))
+    return pictures(folder)
 
 
 OWN_DATA = DataSet(

@@ -13,12 +13,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from monai_anomalyclip.data.datasets.listing import Entry, Found
+from monai_anomalyclip.data.datasets.tree import named
 from monai_anomalyclip.data.masks import read_mask
+from monai_anomalyclip.data.nifti import is_nifti
 
-__all__ = ["read_own_table"]
+__all__ = ["read_own_table", "refuse_volumes"]
 
 _COLUMNS = ("image", "label", "image_label", "class")
 
@@ -32,7 +35,7 @@ def read_own_table(table: Path) -> Found:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a column, a line or a mask is wrong.
+        ValueError: a column, a line or a mask is wrong, or a file is a NIfTI volume.
     """
     try:
         lines = table.read_text(encoding="utf-8-sig").splitlines()
@@ -56,6 +59,23 @@ def read_own_table(table: Path) -> Found:
     return found
 
 
+def refuse_volumes(paths: Iterable[Path], where: str = "") -> None:
+    """Prompts are tuned and measured on pictures alone, so that a datalist of volumes would be of no use.
+
+    Args:
+        paths: files of any kind.
+        where: what to begin the message with.
+
+    Raises:
+        ValueError: some are NIfTI volumes by their name.
+    """
+    if volumes := [path for path in paths if is_nifti(path)]:
+        raise ValueError(
+            f"{where}{'v' if where else 'V'}olumes ({named(volumes)}) cannot be listed, because prompts are tuned and measured on pictures: "
+            "save their slices as pictures, or tune on volumes with MONAI Label (docs/monai_label.md)."
+        )
+
+
 def _entry(table: Path, row: dict[str, str], where: str) -> Entry:
     if not row["image"]:
         raise ValueError(f"{where}: there is no image.")
@@ -64,6 +84,7 @@ def _entry(table: Path, row: dict[str, str], where: str) -> Entry:
     for path in (image, mask):
         if path is not None and not path.is_file():
             raise FileNotFoundError(f"{where}: there is no file '{path.name}'.")
+    refuse_volumes(filter(None, (image, mask)), f"{where}: ")
     if row["image_label"] not in ("", "0", "1"):
         raise ValueError(f"{where}: image_label is {row['image_label']!r}, not 0 or 1.")
     if not row["image_label"] and mask is None:

@@ -86,11 +86,20 @@ def test_images_with_masks_tell_the_label(tmp_path: Path, picture: Picture) -> N
     )
 
 
-def test_volumes(tmp_path: Path) -> None:
-    for folder, value in (("images", 5), ("masks", 1)):
-        (tmp_path / folder).mkdir()
-        nib.save(nib.Nifti1Image(np.full((3, 3, 3), value, np.int16), np.eye(4)), tmp_path / folder / "v.nii.gz")
-    assert found(tmp_path) == {"images/v.nii.gz": (1, "masks/v.nii.gz")}
+@pytest.mark.parametrize("places", [("images", "masks"), ("good", "bad"), ("bad", "masks")])
+def test_volumes_are_refused(tmp_path: Path, picture: Picture, places: tuple[str, str]) -> None:
+    """Neither tuning nor evaluation reads them: better said here than there."""
+    for folder in places:
+        picture(tmp_path / folder / "a.png", mask=folder == "masks")
+    make_datalist("folder", tmp_path)
+    for folder in places:
+        path = tmp_path / folder / "v.nii.gz"
+        nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4)), path)
+        with pytest.raises(
+            ValueError, match=r"^Volumes \(v\.nii\.gz\) cannot be listed.*slices as pictures.*MONAI Label"
+        ):
+            make_datalist("folder", tmp_path)
+        path.unlink()
 
 
 def test_folders_of_unknown_meaning_are_refused(tmp_path: Path, picture: Picture) -> None:

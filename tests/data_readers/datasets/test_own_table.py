@@ -85,3 +85,10 @@ def test_wrong_lines_are_refused(folder: Path, text: str, match: str) -> None:
 def test_other_files_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.png is no table"):
         make_datalist("folder", folder / "a.png")
+
+
+@pytest.mark.parametrize("line", ["v.nii,,0,", "a.png,v.nii,,"])
+def test_volumes_are_refused(folder: Path, line: str) -> None:
+    (folder / "v.nii").write_bytes(b"")
+    with pytest.raises(ValueError, match=r", line 2: volumes \(v\.nii\) cannot be listed"):
+        make_datalist("folder", write(folder, f"{HEADER}{line}\n"))

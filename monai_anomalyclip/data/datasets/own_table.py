@@ -70,8 +70,9 @@ def refuse_volumes(paths: Iterable[Path], where: str = "") -> None:
         ValueError: some are NIfTI volumes by their name.
     """
     if volumes := [path for path in paths if is_nifti(path)]:
+        begin = f"{where}volumes" if where else "Volumes"
         raise ValueError(
-            f"{where}{'v' if where else 'V'}olumes ({named(volumes)}) cannot be listed, because prompts are tuned and measured on pictures: "
+            f"{begin} ({named(volumes)}) cannot be listed, because prompts are tuned and measured on pictures: "
             "save their slices as pictures, or tune on volumes with MONAI Label (docs/monai_label.md)."
         )
 

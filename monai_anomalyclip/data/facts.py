@@ -71,9 +71,7 @@ def facts_of(name: str, source: Source) -> InputFacts:
         if isinstance(source, DicomSource):
             return _series_facts(name, source.series, source.options.preset)
         if isinstance(source, NiftiSource):
-            shape, affine, notes = describe_volume(
-                source.paths[0], form=source.options.nifti_form, time_point=source.options.time_point
-            )
+            shape, affine, notes = describe_volume(source.paths[0], **source.reading())
             spacing = " x ".join(f"{length:.3g}" for length in np.linalg.norm(affine[:3, :3], axis=0))
             size = " x ".join(map(str, shape))
             facts |= {"size": size, "geometry": f"{spacing} mm", "preset": source.options.preset, "notes": notes}

@@ -105,6 +105,9 @@ class InputCatalogue:
                 sources.append(source)
                 relative.append((name, _suffix(file)))
         dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, progress)
+        for source in sources:
+            if isinstance(source, NiftiSource):
+                source.among_others = len(sources) + len(dicom) > 1
         if not sources and not dicom and not empty:
             raise UnreadableInputError(self._nothing(roots))
         if keep_names:

@@ -73,6 +73,7 @@ def read_volume(
     *,
     form: str = "refuse",
     time_point: int | None = None,
+    only_if_4d: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> NiftiVolume:
     """Read a 3-D volume from NIfTI-1 or NIfTI-2 (either byte order, .nii or .nii.gz).
@@ -88,6 +89,7 @@ def read_volume(
             explains, or when the sform's voxel sizes are not those of the header: ``"refuse"`` the file, or use
             ``"sform"`` or ``"qform"``, which must then be set.
         time_point: which volume of a 4-D file, from 0; None refuses 4-D files.
+        only_if_4d: read a file of one volume whatever the time point, with a note, instead of refusing it.
         max_voxels: volumes of more voxels are refused.
 
     Raises:
@@ -101,8 +103,9 @@ def read_volume(
     name = Path(path).name
     with _opened(path) as stream:
         header = _read_header(stream)
-        shape, index, count = _choose(header, time_point, max_voxels)
+        shape, index, count, ignored = _choose(header, time_point, only_if_4d, max_voxels)
         affine, notes = choose_affine(header, shape, form)
+        notes += ignored
         data, bad = _read_voxels(stream, header, shape, index)
         if index == count - 1:
             stream.check_end()
@@ -114,7 +117,12 @@ def read_volume(
 
 
 def describe_volume(
-    path: str | os.PathLike[str], *, form: str = "refuse", time_point: int | None = None, max_voxels: int = MAX_VOXELS
+    path: str | os.PathLike[str],
+    *,
+    form: str = "refuse",
+    time_point: int | None = None,
+    only_if_4d: bool = False,
+    max_voxels: int = MAX_VOXELS,
 ) -> tuple[tuple[int, int, int], npt.NDArray[np.float64], tuple[str, ...]]:
     """What :func:`read_volume` would find in the header: shape (X, Y, Z), affine and notes. No voxel is read.
 
@@ -123,8 +131,9 @@ def describe_volume(
     """
     with _opened(path) as stream:
         header = _read_header(stream)
-        shape, _, _ = _choose(header, time_point, max_voxels)
+        shape, _, _, ignored = _choose(header, time_point, only_if_4d, max_voxels)
         affine, notes = choose_affine(header, shape, form)
+        notes += ignored
     return shape, affine, tuple(notes)
 
 
@@ -133,6 +142,7 @@ def load_volume(
     *,
     form: str = "refuse",
     time_point: int | None = None,
+    only_if_4d: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> MetaTensor:
     """Read a NIfTI volume as MetaTensor (1, X, Y, Z) float32, raw intensities, with its RAS affine.
@@ -144,13 +154,14 @@ def load_volume(
         path: the file.
         form: as for :func:`read_volume`.
         time_point: as for :func:`read_volume`.
+        only_if_4d: as for :func:`read_volume`.
         max_voxels: as for :func:`read_volume`.
 
     Raises:
         UnreadableInputError: as for :func:`read_volume`.
         ValueError: there is no such `form`.
     """
-    volume = read_volume(path, form=form, time_point=time_point, max_voxels=max_voxels)
+    volume = read_volume(path, form=form, time_point=time_point, only_if_4d=only_if_4d, max_voxels=max_voxels)
     for note in volume.notes:
         warnings.warn(note, stacklevel=2)
     affine = torch.from_numpy(volume.affine)
@@ -204,8 +215,10 @@ def _read_header(stream: BoundedFile) -> Any:
     return header
 
 
-def _choose(header: Any, time_point: int | None, max_voxels: int) -> tuple[tuple[int, int, int], int, int]:
-    """The shape of the volume, its number in the file and how many there are."""
+def _choose(
+    header: Any, time_point: int | None, only_if_4d: bool, max_voxels: int
+) -> tuple[tuple[int, int, int], int, int, list[str]]:
+    """The shape of the volume, its number in the file, how many there are, and a note if that is not what was asked."""
     shape = tuple(int(size) for size in header.get_data_shape())
     if not shape or min(shape) < 1:
         raise UnreadableInputError(f"its header claims the shape {shape}.")
@@ -220,13 +233,16 @@ def _choose(header: Any, time_point: int | None, max_voxels: int) -> tuple[tuple
             f"it has 4 dimensions {shape[:4]}, {count} time points; choose one with the option time_point "
             f"(0 to {count - 1})."
         )
-    index = time_point or 0
+    index, notes = time_point or 0, []
+    if only_if_4d and count == 1 and index:
+        notes.append(f"The file holds one volume: the time point {index} is meant for others.")
+        index = 0
     if not 0 <= index < count:
         raise UnreadableInputError(f"it has no time point {index}; those of its shape {shape} are 0 to {count - 1}.")
     x, y, z = (*shape[:3], *(1,) * (3 - len(shape)))[:3]
     if x * y * z > max_voxels:
         raise UnreadableInputError(f"its {x} x {y} x {z} voxels are more than the allowed {max_voxels:,}.")
-    return (x, y, z), index, count
+    return (x, y, z), index, count, notes
 
 
 def _read_voxels(

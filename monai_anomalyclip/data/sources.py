@@ -53,7 +53,8 @@ class ReadOptions:
     Args:
         preset: intensity preset of DICOM series (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
         nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
-        time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files.
+        time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files. A 3-D file among other
+            inputs is read all the same, with a note.
         stride: every how many-th frame of a video is scored.
     """
 
@@ -155,7 +156,11 @@ class FrameSource(Source):
 
 
 class NiftiSource(Source):
-    """A NIfTI volume; arguments as for :class:`FrameSource`."""
+    """A NIfTI volume; arguments as for :class:`FrameSource`.
+
+    Attributes:
+        among_others: whether it is not the only input: then a time point is for those that have several.
+    """
 
     origin, kind, label = "nifti", "volume", "volume"
 
@@ -163,10 +168,16 @@ class NiftiSource(Source):
         self.paths = (path,)
         self.options = options
         self.key = digest(identity)
+        self.among_others = False
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read it as (1, X, Y, Z) float32."""
-        return load_volume(self.paths[0], form=self.options.nifti_form, time_point=self.options.time_point)
+        return load_volume(self.paths[0], **self.reading())
+
+    def reading(self) -> dict[str, Any]:
+        """The options for the reader of NIfTI files."""
+        options = self.options
+        return {"form": options.nifti_form, "time_point": options.time_point, "only_if_4d": self.among_others}
 
 
 class DicomSource(Source):

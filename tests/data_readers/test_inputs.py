@@ -26,6 +26,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from monai_anomalyclip.data import InputCatalogue, InputPart, LoadInputd, ReadOptions, UnreadableInputError, load_input
+from monai_anomalyclip.data.facts import facts_of
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 
@@ -157,6 +158,23 @@ def test_options_reach_the_readers(tmp_path: Path) -> None:
         load_input(tmp_path / "v.nii")
     with pytest.raises(ValueError, match="There is no intensity preset 'ct'"):
         InputCatalogue(tmp_path, options={"preset": "ct"})
+
+
+@pytest.mark.filterwarnings("ignore:The file holds one volume")
+def test_a_time_point_is_for_the_files_that_have_several(tmp_path: Path) -> None:
+    data = np.arange(3 * 4 * 5 * 2, dtype=np.float32).reshape(3, 4, 5, 2)
+    nib.save(nib.Nifti1Image(data[..., 0], np.eye(4)), tmp_path / "flat.nii")
+    options = {"time_point": 1}
+    with pytest.raises(UnreadableInputError, match=r"'flat\.nii': it has no time point 1"):  # surely not what was meant
+        load_input(tmp_path / "flat.nii", options)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
+    flat, several = (load_input(item["image"]) for item in InputCatalogue(tmp_path, options=options).items())
+    np.testing.assert_array_equal(flat[0].numpy(), data[..., 0])
+    assert flat.meta["notes"] == "The file holds one volume: the time point 1 is meant for others."
+    np.testing.assert_array_equal(several[0].numpy(), data[..., 1])
+    assert several.meta["notes"] == ""
+    facts = [facts_of(name, source) for name, source in InputCatalogue(tmp_path, options=options).sources.items()]
+    assert [(fact.problem, fact.notes) for fact in facts] == [("", (flat.meta["notes"],)), ("", ())]
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

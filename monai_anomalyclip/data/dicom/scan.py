@@ -27,7 +27,16 @@ from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
 
 __all__ = ["Scan", "scan_files"]
 
-_SAME_IMAGE = ("SOPInstanceUID", "InstanceNumber", "AcquisitionNumber", "ImagePositionPatient", "NumberOfFrames")
+# Some devices and anonymisers give one and the same SOP Instance UID to everything.
+_SAME_IMAGE = (
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "ImagePositionPatient",
+    "NumberOfFrames",
+)
 
 
 class Scan(NamedTuple):
@@ -51,7 +60,8 @@ def scan_files(paths: Iterable[Path], *, progress: bool = False) -> Scan:
         The images, and every other file with the reason: the codes of
         :func:`~monai_anomalyclip.data.dicom.header.read_header`, "duplicate file" (an identical copy) or
         "duplicate UID" (the same image, but other bytes, such as another compression). Of copies, the one whose path
-        sorts first is kept. Files that share a SOP Instance UID but differ in position or number are all kept.
+        sorts first is kept. Files that share a SOP Instance UID but differ in study, series, position or number are all
+        kept.
     """
     instances: list[Instance] = []
     skipped: list[SkippedFile] = []
@@ -103,5 +113,5 @@ def _copy_of(known: Instance, instance: Instance) -> SkippedFile:
         identical = False
     if identical:
         return SkippedFile(instance.path, "duplicate file", "Another file is an identical copy.")
-    detail = "Another file has the same SOP Instance UID and position, but not the same bytes; that one is used."
+    detail = "Another file has the same UIDs and position, but not the same bytes; that one is used."
     return SkippedFile(instance.path, "duplicate UID", detail)

@@ -95,6 +95,20 @@ def test_different_slices_under_one_uid_are_all_kept(phantoms: ModuleType, tmp_p
     assert len(scan_files([tmp_path]).instances) == 4
 
 
+def test_images_of_two_patients_under_one_uid_are_both_kept(phantoms: ModuleType, tmp_path: Path) -> None:
+    """As from a device that gives all its images the same SOP Instance UID."""
+
+    def same_uid(image: Dataset, index: int) -> None:
+        image.SOPInstanceUID = "1.2.3"
+
+    phantoms.make_series(tmp_path / "a", count=1, edit=same_uid)
+    phantoms.make_series(tmp_path / "b", count=1, seed="b", study="other", edit=same_uid)
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    scan = scan_files([tmp_path])
+    assert [instance.path.parent.name for instance in scan.instances] == ["a", "b"]
+    assert [(file.code, file.path.parent.name) for file in scan.skipped] == [("duplicate file", "c")]
+
+
 def test_malformed_values_do_not_stop_the_search_for_copies(phantoms: ModuleType, tmp_path: Path) -> None:
     for path in phantoms.make_series(tmp_path, count=2):
         data = path.read_bytes()

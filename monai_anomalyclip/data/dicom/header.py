@@ -38,6 +38,7 @@ from monai_anomalyclip.data.dicom.exclusion import object_kind
 from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding
 from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
+from monai_anomalyclip.data.dicom.traits import is_private_trait
 
 __all__ = ["MAX_FRAMES", "MAX_INFLATED_BYTES", "MAX_PIXEL_BYTES", "read_header"]
 
@@ -78,9 +79,10 @@ class _RefusedError(Exception):
 def read_header(path: Path) -> Instance | SkippedFile:
     """Read all elements of a file before its pixel data, or say why it is skipped.
 
-    Elements of more than 64 KiB are dropped, except sequences and palettes; so are icons and sequences that cannot be
-    decoded. All other sequences are decoded. Files without preamble or file meta are read if they begin like DICOM and
-    have a SOP class.
+    Elements of more than 64 KiB are dropped, except sequences and palettes; so are icons, sequences that cannot be
+    decoded, and private elements outside of sequences, some 100 KiB in every file of some manufacturers, except those
+    that tell frames of one place apart (:mod:`~monai_anomalyclip.data.dicom.traits`). All other sequences are decoded.
+    Files without preamble or file meta are read if they begin like DICOM and have a SOP class.
 
     Codes of skipped files: "unreadable", "not DICOM", "DICOMDIR", "damaged header", "header too large",
     "deflated too large", "too large", "no image", and the kinds of
@@ -170,9 +172,9 @@ def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, bool]:
 
 
 def _fetch_or_drop(header: Dataset, stream: BoundedStream) -> None:
-    """Read the long sequences and palettes that pydicom put off, and drop the other long elements."""
+    """Read the long sequences and palettes that pydicom put off, and drop the other long and the private elements."""
     for tag, element in list(header.items()):
-        if tag == _ICON:
+        if tag == _ICON or (tag.is_private and not is_private_trait(int(tag))):
             del header[tag]
         elif isinstance(element, RawDataElement) and element.value is None and element.length > 0:
             if tag in _LOOKUP_TABLES or _is_sequence(element):

@@ -91,7 +91,7 @@ class Instance:
 
     Args:
         path: the file.
-        header: all elements before the pixel data; without bulk data.
+        header: the elements before the pixel data; without bulk data and most private elements.
         transfer_syntax: UID of the transfer syntax.
     """
 

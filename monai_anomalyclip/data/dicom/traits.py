@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from monai_anomalyclip.data.dicom.attributes import find_value, text_of
 from monai_anomalyclip.data.dicom.series import FrameReference
 
-__all__ = ["MOMENTS", "SPLITTING_TRAITS", "Trait", "sort_key", "time_order"]
+__all__ = ["MOMENTS", "SPLITTING_TRAITS", "Trait", "is_private_trait", "sort_key", "time_order"]
 
 Reader = Callable[[FrameReference], Hashable]
 
@@ -111,6 +111,16 @@ _B_VALUES = (
 )
 _SIEMENS_GRADIENT = _Private("SIEMENS", 0x0019, "SIEMENS MR HEADER", 0x0E)
 _GE_GRADIENT = [_Private("GE", 0x0019, "GEMS_ACQU_01", element) for element in (0xBB, 0xBC, 0xBD)]
+
+
+_READ = {(private.group, private.element) for private in (*_B_VALUES, _SIEMENS_GRADIENT, *_GE_GRADIENT)}
+_READ_GROUPS = {group for group, _ in _READ}
+
+
+def is_private_trait(tag: int) -> bool:
+    """Whether a private tag is of an element that some trait reads, or names the creator of one (PS3.5 7.8.1)."""
+    group, element = tag >> 16, tag & 0xFFFF
+    return group in _READ_GROUPS and (element < 0x100 or (group, element & 0xFF) in _READ)
 
 
 def _b_value(frame: FrameReference) -> Hashable:

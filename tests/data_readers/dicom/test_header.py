@@ -138,8 +138,8 @@ def test_dicomdir_is_skipped_before_it_is_read(phantoms: ModuleType, tmp_path: P
 
 def test_long_elements_are_dropped_without_being_read(phantoms: ModuleType, tmp_path: Path) -> None:
     path = one(phantoms, tmp_path)
-    head = spliced(path, explicit(0x00271010, LONG, b"") + explicit(0x00271011, LONG, b"x" * 1000)).read_bytes()
-    index = head.index(struct.pack("<HH", 0x0027, 0x1010)) + 8
+    head = spliced(path, explicit(0x00261010, LONG, b"") + explicit(0x00261011, LONG, b"x" * 1000)).read_bytes()
+    index = head.index(struct.pack("<HH", 0x0026, 0x1010)) + 8
     with path.open("wb") as file:  # 512 MiB that are nowhere on the disk
         file.write(head[:index] + struct.pack("<I", 512 * 2**20))
         file.seek(512 * 2**20, os.SEEK_CUR)
@@ -149,10 +149,43 @@ def test_long_elements_are_dropped_without_being_read(phantoms: ModuleType, tmp_
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(instance, Instance)
-    assert (0x0027, 0x1010) not in instance.header
-    assert instance.header[0x0027, 0x1011].value == b"x" * 1000
+    assert (0x0026, 0x1010) not in instance.header
+    assert instance.header[0x0026, 0x1011].value == b"x" * 1000
     assert instance.header.Rows == 16
     assert peak < 2**20
+
+
+def test_private_elements_are_dropped_unless_a_trait_reads_them(phantoms: ModuleType, tmp_path: Path) -> None:
+    """Siemens writes two headers of some 50 KiB each into every file."""
+    read = (
+        (0x0019, "SIEMENS MR HEADER", 0x0C),
+        (0x0019, "SIEMENS MR HEADER", 0x0E),
+        (0x0019, "GEMS_ACQU_01", 0xBC),
+        (0x0043, "GEMS_PARM_01", 0x39),
+        (0x2001, "Philips Imaging DD 001", 0x03),
+    )
+    dropped = ((0x0029, "SIEMENS CSA HEADER", 0x10), (0x0019, "SIEMENS MR HEADER", 0x0D), (0x0051, "x", 0x39))
+
+    def edit(image: Dataset, index: int) -> None:
+        for group, creator, element in (*read, *dropped):
+            image.private_block(group, creator, create=True).add_new(element, "OB", b"CSA " * 12_500)
+        item = Dataset()
+        item.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", b"x")
+        image.RequestAttributesSequence = [item]
+        image.PatientComments = "kept"
+
+    path = one(phantoms, tmp_path, edit=edit)
+    whole = pydicom.dcmread(path, stop_before_pixels=True)
+    instance = read_header(path)
+    assert isinstance(instance, Instance)
+    for group, creator, element in read:
+        assert instance.header.private_block(group, creator)[element].value == b"CSA " * 12_500
+    for group, creator, element in dropped:
+        assert whole.private_block(group, creator)[element].tag not in instance.header
+    assert [element.tag for element in instance.header if not element.tag.is_private] == [
+        element.tag for element in whole if not element.tag.is_private
+    ]
+    assert instance.header.RequestAttributesSequence == whole.RequestAttributesSequence
 
 
 def test_palettes_and_long_sequences_are_kept_and_icons_dropped(phantoms: ModuleType, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import ignite.distributed as idist
 import psutil
 import torch
 from monai.config import KeysCollection
@@ -162,7 +163,9 @@ def feature_dataset(
         cache = "memory"
         logger.info(f"The features of {len(data)} images take {needed / 2**20:.0f} MiB: kept on {device}.")
     elif cache == "auto":
-        cache = "memory" if needed <= _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
+        # Processes of one computer keep all features each.
+        free = psutil.virtual_memory().available / idist.get_nproc_per_node()
+        cache = "memory" if needed <= _MEMORY_SHARE * free else "disk"
         logger.info(f"The features of {len(data)} images take {needed / 2**20:.0f} MiB: kept in {cache}.")
     # Flattened, because MONAI caches up to the first random transform and takes a nested Compose for one.
     kept = [ToDeviced(_KEPT, device, allow_missing_keys=True)] if on_gpu else []

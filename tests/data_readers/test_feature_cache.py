@@ -402,6 +402,11 @@ def test_auto_goes_to_disk_when_memory_is_short(
         "memory.",
         "disk.",
     ]
+    with_free_memory(monkeypatch, 2 * 2.1 * needed)
+    for processes, kind in ((2, CacheDataset), (3, PersistentDataset)):
+        monkeypatch.setattr("ignite.distributed.get_nproc_per_node", lambda processes=processes: processes)
+        assert isinstance(feature_dataset(items, preprocessing(), net, **options), kind)
+    with_free_memory(monkeypatch, 0)
     with pytest.raises(ValueError, match=rf"features of {IMAGES} images are to be cached on disk: give cache_dir"):
         feature_dataset(items, preprocessing(), net, cache="auto", progress=False)
 

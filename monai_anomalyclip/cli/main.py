@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = parsed.run(parsed)
     except KeyboardInterrupt:
-        print("Interrupted: what is finished stays, the same command goes on with the rest.", file=sys.stderr)
+        anew = parsed.command == "predict" and parsed.force
+        again = "the same command without --force" if anew else "the same command"
+        print(f"Interrupted: what is finished stays, {again} goes on with the rest.", file=sys.stderr)
         return 130
     except (OSError, ValueError, RuntimeError) as error:
         print(f"error: {cause_of(error)}", file=sys.stderr)

@@ -35,6 +35,14 @@ from monai_anomalyclip.data.fault_tolerant import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
+from monai_anomalyclip.writers.earlier_results import (
+    InputChangedError,
+    earlier_outputs,
+    finished_entry,
+    refuse_mixture,
+    refused_item,
+    still_counts,
+)
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.input_record import finished_record, view_of
 from monai_anomalyclip.writers.input_results import (
@@ -70,7 +78,8 @@ class AnomalyResultWriter:
     - or ``error``: why the item could not be read (:class:`monai_anomalyclip.data.FaultTolerantDataset`).
 
     A run that is started again continues: :meth:`pending` leaves out the inputs that are done. Files that an
-    interrupted run left behind are replaced, any others never, unless `overwrite` is set. One process per folder.
+    interrupted run left behind are replaced, any others never, unless `overwrite` is set; then those that an earlier
+    run wrote and this one does not are removed. One process, one model and one set of settings per folder.
 
     Args:
         output_dir: folder of the results; made if it does not exist, for its owner only.
@@ -168,38 +177,49 @@ class AnomalyResultWriter:
     def pending(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of the items that no earlier run has finished; how many inputs are left out is logged.
 
+        An input whose files have changed since its results were written fails, and the others go on: its item says so
+        when it is read. With `overwrite` the inputs count as unfinished from here on, so that a run without it can
+        complete an interrupted one.
+
         Raises:
-            FileExistsError: the folder holds results of these inputs that were made in another way.
+            FileExistsError: the folder holds results, of these inputs or of others, that were made in another way.
         """
         listed = list(items)
-        done = {name for name in dict.fromkeys(item["name"] for item in listed) if self.already_done(name)}
+        names = list(dict.fromkeys(item["name"] for item in listed))
+        done: set[str] = set()
+        refused: dict[str, str] = {}
+        for name in names:
+            try:
+                if self.already_done(name):
+                    done.add(name)
+            except InputChangedError as error:
+                refused[name] = str(error)
+        if self.journal.entries:
+            refuse_mixture(self.folder, set(names), self.fingerprint)
+        for name in names:
+            entry = self.journal.entries.get(name, {})
+            kept = finished_entry(entry)
+            if name in refused:
+                self._note_failure(name, refused[name], {"claimed": False, "earlier": kept})
+            elif name in done and kept is not None and kept is not entry:
+                self.journal.add(kept)  # the files are again those of its results
+            elif self.overwrite and kept is not None:
+                self._note_start(name)
         if done:
-            logger.info(
-                "%d of %d inputs are finished already and left out.", len(done), len({i["name"] for i in listed})
-            )
-        return [item for item in listed if item["name"] not in done]
+            logger.info("%d of %d inputs are finished already and left out.", len(done), len(names))
+        pending = [item for item in listed if item["name"] not in done | refused.keys()]
+        sources = self.catalogue.sources
+        return [*pending, *(refused_item(name, sources[name], reason) for name, reason in refused.items())]
 
     def already_done(self, name: str) -> bool:
         """Whether an earlier run wrote everything for this input. Never with `overwrite`.
 
         Raises:
-            FileExistsError: it did, but with other settings or from other files.
+            FileExistsError: it did, but with other settings or (InputChangedError) from other files.
         """
-        entry = self.journal.entries.get(name, {})
-        if self.overwrite or entry.get("status") != "ok":
+        if self.overwrite or finished_entry(self.journal.entries.get(name, {})) is None:
             return False
-        if not self.folder.holds_all(entry["record"]["outputs"]):
-            return False
-        before, now = entry["fingerprint"], json.loads(json.dumps(self.fingerprint))
-        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        if entry["state"] != self.catalogue.sources[name].state():
-            changed.append("the input's files")
-        if changed:
-            raise FileExistsError(
-                f"The output folder holds results of {name!r} that differ in {', '.join(changed)}: choose another "
-                "folder, or set overwrite (--force; --overwrite True for a bundle)."
-            )
-        return True
+        return still_counts(self.folder, name, self.fingerprint, self.catalogue.sources[name])
 
     def __call__(self, engine: Engine) -> None:
         """Write every item of the engine's output."""
@@ -280,23 +300,12 @@ class AnomalyResultWriter:
             film.abort()
         if name in self.failed:
             return
-        reason = redacted(reason)
-        self.failed[name] = reason
-        logger.warning("%s: %s", name, reason)
-        source = self.catalogue.sources[name]
-        record = InputRecord(
-            name=name,
-            source=source.origin,
-            kind=source.kind,
-            modality=source.modality or None,
-            status="failed",
-            reason=reason,
-            files_used=len(source.paths),
-        )
-        entry = {"name": name, "status": "failed", "record": record.as_dict()}
-        if journal or name not in self.journal.entries:
-            claimed = self.journal.status(name) == "started" or self.journal.entries.get(name, {}).get("claimed", False)
-            self.journal.add({**entry, "claimed": claimed})
+        entry = self.journal.entries.get(name, {})
+        if journal or not entry:
+            claimed = entry.get("status") == "started" or entry.get("claimed", False)
+            self._note_failure(name, reason, {"claimed": claimed, **_carried(entry)})
+        else:
+            self._fail(name, reason)
 
     def finish(self) -> None:
         """Save table, results and report, log a summary, and let other runs into the folder."""
@@ -324,6 +333,30 @@ class AnomalyResultWriter:
             RESEARCH_USE_ONLY,
         )
 
+    def _fail(self, name: str, reason: str) -> str:
+        self.failed[name] = reason = redacted(reason)
+        logger.warning("%s: %s", name, reason)
+        return reason
+
+    def _note_failure(self, name: str, reason: str, state: Mapping[str, Any]) -> None:
+        """Note that an input failed, in the journal, too; `state` is what that says of files that are there."""
+        source = self.catalogue.sources[name]
+        record = InputRecord(
+            name=name,
+            source=source.origin,
+            kind=source.kind,
+            modality=source.modality or None,
+            status="failed",
+            reason=self._fail(name, reason),
+            files_used=len(source.paths),
+        )
+        self.journal.add({"name": name, "status": "failed", "record": record.as_dict(), **state})
+
+    def _note_start(self, name: str) -> None:
+        """Note that the files of an input are to be written, so that a next run may replace what is left."""
+        carried = _carried(self.journal.entries.get(name, {}))
+        self.journal.add({"name": name, "status": "started", "claimed": True, **carried})
+
     def _film(self, name: str, source: Source, size: tuple[int, int]) -> ScoredCine:
         if name not in self._films:
             self._claim(name, source)
@@ -348,6 +381,8 @@ class AnomalyResultWriter:
         self._finish_input(name, source, record, findings)
 
     def _finish_input(self, name: str, source: Source, record: InputRecord, findings: Findings) -> None:
+        # What an earlier run wrote and this one does not would contradict what lies beside it.
+        self.folder.remove(set(earlier_outputs(self.journal.entries[name])) - set(record.outputs))
         self.journal.add(
             {
                 "name": name,
@@ -363,11 +398,10 @@ class AnomalyResultWriter:
         self.written.append(name)
 
     def _claim(self, name: str, source: Source) -> None:
-        """Note that the files of this input are about to be written, so that a next run may replace what is left."""
         claimed = self.journal.entries.get(name, {}).get("claimed")
         if not self.overwrite and (not claimed or self.already_done(name)):
             refuse_existing(result_paths(self.output_dir, name, possible_results(source)))
-        self.journal.add({"name": name, "status": "started", "claimed": True})
+        self._note_start(name)
 
     def _keep_picture(self, name: str, scored: ScoredInput) -> None:
         image = _plain(scored.image)
@@ -385,6 +419,12 @@ class AnomalyResultWriter:
 
 def _plain(tensor: Tensor) -> Tensor:
     return (tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor).detach().cpu()
+
+
+def _carried(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the next entry of an input has to keep of its last one: the files that are there."""
+    outputs = earlier_outputs(entry)
+    return {"outputs": outputs} if outputs else {}
 
 
 def _number(value: Any) -> float:

@@ -25,7 +25,7 @@ from monai_anomalyclip.writers.journal import JOURNAL, Journal
 from monai_anomalyclip.writers.overlay import Picture, jpeg
 from monai_anomalyclip.writers.record import InputRecord
 from monai_anomalyclip.writers.report import write_html_report
-from monai_anomalyclip.writers.results import write_atomically
+from monai_anomalyclip.writers.results import result_paths, write_atomically
 from monai_anomalyclip.writers.run_document import RunDocument
 from monai_anomalyclip.writers.scores import check_score_table, write_score_table
 
@@ -101,6 +101,20 @@ class OutputFolder:
     def holds_all(self, outputs: Iterable[str]) -> bool:
         """Whether all of these files, relative to the folder, exist."""
         return all((self.path / output).exists() for output in outputs)
+
+    def holds_any(self, outputs: Iterable[str]) -> bool:
+        """Whether one of these files, relative to the folder, exists."""
+        return any((self.path / output).exists() for output in outputs)
+
+    def remove(self, outputs: Iterable[str]) -> None:
+        """Remove files, relative to the folder, that were written for an input.
+
+        Raises:
+            ValueError: a name could lead out of the folder.
+        """
+        for output in outputs:
+            (path,) = result_paths(self.path, output, ("",))
+            path.unlink(missing_ok=True)
 
     def relative(self, paths: Sequence[Path]) -> list[str]:
         """Files below the folder, relative to it."""

@@ -114,6 +114,19 @@ def test_statuses(
     assert capsys.readouterr().err == shown
 
 
+def test_an_interrupted_run_with_force_goes_on_without_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_anomalyclip.cli.predict._run", interrupted)
+    for options, command in (([], "the same command"), (["--force"], "the same command without --force")):
+        assert main(["predict", "in", "-o", "out", *options]) == 130
+        said = capsys.readouterr().err
+        assert said == f"Interrupted: what is finished stays, {command} goes on with the rest.\n"
+
+
 def test_cause_of_a_wrapped_error_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def convert(*_: object, **__: object) -> None:
         try:

@@ -326,7 +326,9 @@ def test_reading_options_version_and_files_count_too(
     nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.float32), affine), inputs / "sub" / "john.nii.gz")
     changed = catalogue_of(inputs)
     with pytest.raises(FileExistsError, match="results of 'sub/john' that differ in the input's files:"):
-        writer_of(out, changed).pending(changed.items())
+        writer_of(out, changed).already_done("sub/john")
+    with pytest.raises(FileExistsError, match="differ in threshold, the input's files:"):
+        writer_of(out, changed, threshold=0.4).already_done("sub/john")
 
 
 def test_another_patients_file_of_the_same_name_is_not_taken_for_finished(tmp_path: Path) -> None:
@@ -338,8 +340,93 @@ def test_another_patients_file_of_the_same_name_is_not_taken_for_finished(tmp_pa
     first, second = (catalogue_of(tmp_path / patient, keep_names=False) for patient in ("a", "b"))
     assert list(first.sources) == list(second.sources)
     writer_of(tmp_path / "out", first).write(scored(first.items()[0]))
-    with pytest.raises(FileExistsError, match="differ in the input's files"):
-        writer_of(tmp_path / "out", second).pending(second.items())
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")}
+    (name,) = first.sources
+    for _ in range(2):
+        writer = writer_of(tmp_path / "out", second)
+        items = list(FaultTolerantDataset(writer.pending(second.items()), LoadInputd()))
+        (reason,) = writer.failed.values()
+        assert reason.startswith(f"The output folder holds results of '{name}' that differ in the input's files: ")
+        assert items == [{"name": name, "part": 0, "error": reason}]  # so that the run as a whole fails
+        run(writer, items)
+        assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed"]
+        assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")} == before
+    # Those of the first patient are still known.
+    assert writer_of(tmp_path / "out", first).already_done(name)
+    again = writer_of(tmp_path / "out", first)
+    assert again.pending(first.items()) == []
+    again.finish()
+    assert {row["status"] for row in rows_of(tmp_path / "out")} == {"ok"}
+    forced = writer_of(tmp_path / "out", second, overwrite=True)
+    run(forced, [scored(item) for item in forced.pending(second.items())])
+    assert forced.written == [name]
+
+
+def test_a_changed_input_does_not_keep_the_others(inputs: Path, tmp_path: Path) -> None:
+    catalogue, out = catalogue_of(inputs), tmp_path / "out"
+    writer_of(out, catalogue).write(item_of(catalogue, "sub/doe"))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(inputs / "sub" / "doe.png")
+    writer = writer_of(out, catalogue)
+    good, bad = FaultTolerantDataset(writer.pending(catalogue.items()), LoadInputd())
+    assert (good["name"], bad["name"]) == ("sub/john", "sub/doe")
+    engine = run(writer, [scored(good), bad])
+    assert (writer.written, list(writer.failed)) == (["sub/john"], ["sub/doe"])
+    assert engine.failures == {}  # type: ignore[attr-defined]  # the evaluator's own business
+    assert {row["name"]: row["status"] for row in rows_of(out)} == {"sub/doe": "failed", "sub/john": "ok"}
+
+
+def test_settings_are_compared_before_missing_files(inputs: Path, tmp_path: Path) -> None:
+    catalogue, out = catalogue_of(inputs), tmp_path / "out"
+    writer_of(out, catalogue).write(item_of(catalogue, "sub/doe"))
+    (out / "sub" / "doe_overlay.png").rename(tmp_path / "moved.png")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    changed = writer_of(out, catalogue, threshold=0.4)
+    for attempt in (lambda: changed.pending(catalogue.items()), lambda: changed.write(item_of(catalogue, "sub/doe"))):
+        with pytest.raises(FileExistsError, match="differ in threshold:"):
+            attempt()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    for path in (out / "sub").iterdir():
+        path.unlink()
+    changed.write(item_of(catalogue, "sub/doe"))  # nothing is left to protect
+
+
+def test_another_input_is_not_added_with_another_model_or_settings(inputs: Path, tmp_path: Path) -> None:
+    first, second = (catalogue_of(inputs / "sub" / name) for name in ("doe.png", "john.nii.gz"))
+    out = tmp_path / "out"
+    run(writer_of(out, first), scored_items(first))
+    for overwrite in (False, True):
+        for change, named in (({"network": Network(depth=4)}, "model"), ({"settings": {"sigma": 1}}, "sigma")):
+            writer = writer_of(out, second, overwrite=overwrite, **change)
+            with pytest.raises(
+                FileExistsError, match=f"of 'doe', which is not among these inputs, that differ in {named}:"
+            ):
+                writer.pending(second.items())
+    assert len(writer_of(out, second).pending(second.items())) == 1
+    both = catalogue_of(inputs / "sub")
+    writer = writer_of(out, both, overwrite=True, settings={"sigma": 1})
+    assert len(writer.pending(both.items())) == 2
+    writer.finish()  # before anything is redone
+    assert [row["status"] for row in rows_of(out)] == ["started"]
+    assert RunDocument.read(out / "results.json").inputs == ()
+
+
+def test_what_is_not_written_again_is_removed(phantoms: ModuleType, tmp_path: Path) -> None:
+    phantoms.make_series(tmp_path / "ct", count=2, size=(32, 40))
+    catalogue, out = catalogue_of(tmp_path / "ct"), tmp_path / "out"
+    (name,) = catalogue.sources
+    run(writer_of(out, catalogue, outputs="seg,nifti"), scored_items(catalogue))
+    drawn = out / f"{name}_seg_by_hand.dcm"
+    drawn.touch()
+    options: dict[str, Any] = {"outputs": "nifti", "threshold": 0.9}
+    forced = writer_of(out, catalogue, overwrite=True, **options)
+    forced.pending(catalogue.items())  # and is killed
+    assert (out / f"{name}_seg.dcm").exists()
+    forced = writer_of(out, catalogue, overwrite=True, **options)
+    forced.record_failure(name, "cut")
+    assert (out / f"{name}_seg.dcm").exists()
+    run(writer_of(out, catalogue, **options), scored_items(catalogue))
+    files = [f"{name}{end}" for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.png", "_seg_by_hand.dcm")]
+    assert files_of(out) == sorted([*OWN, *files])
 
 
 def test_an_interrupted_input_is_redone_but_other_files_are_never_replaced(

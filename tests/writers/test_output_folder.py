@@ -80,7 +80,13 @@ def test_files_of_inputs(tmp_path: Path) -> None:
     assert folder.holds_all([])
     assert folder.holds_all(["sub/a.png", "NOTICE.txt"])
     assert not folder.holds_all(["sub/a.png", "sub/b.png"])
+    assert folder.holds_any(["sub/a.png", "sub/b.png"])
+    assert not folder.holds_any(["sub/b.png"])
     assert folder.relative([tmp_path / "sub" / "a.png"]) == ["sub/a.png"]
+    folder.remove(["sub/a.png", "sub/b.png"])
+    assert not (tmp_path / "sub" / "a.png").exists()
+    with pytest.raises(ValueError, match="must be a relative path"):
+        folder.remove(["../a.png"])
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "journal.jsonl", "results.json", "report.html", "NOTICE.txt"])

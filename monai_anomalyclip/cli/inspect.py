@@ -37,7 +37,8 @@ def add_command(commands: Any) -> None:
         description=(
             "List what `predict` would process: DICOM series with the verdict on their geometry and the intensity "
             "preset that would be used, volumes, pictures, videos; and what would be left out, and why. Only headers "
-            f"are read. The exit status is 1 when an input cannot be read. {RESEARCH_USE_ONLY}"
+            "are read. The exit status is 1 when an input cannot be read, or a file is damaged or cannot be opened. "
+            f"{RESEARCH_USE_ONLY}"
         ),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,6 +54,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.cli.left_out import damaged_files
     from monai_anomalyclip.data import InputCatalogue  # slow to import, and --help needs none of it
     from monai_anomalyclip.data.facts import excluded_facts, facts_of
 
@@ -67,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     found = [facts_of(name, source) for name, source in catalogue.sources.items()]
     excluded = [excluded_facts(series) for series in catalogue.excluded]
     left_out = catalogue.left_out()
-    status = int(any(fact.problem for fact in found) or not found)
+    status = int(any(fact.problem for fact in found) or not found or damaged_files(left_out) > 0)
     if arguments.json:
         rows = [fact.as_dict(arguments.show_uids, arguments.show_paths) for fact in [*found, *excluded]]
         print(json.dumps({"inputs": rows, "left_out": left_out}, indent=2))

@@ -30,6 +30,7 @@ _DESCRIPTION = f"""Score images and show where they are anomalous.
 INPUT is a DICOM file, a series, a tree of studies, NIfTI volumes, pictures, videos, or folders with a mixture. Each
 input gets files of its own (anomaly map, mask, overlay; DICOM SEG and SR for DICOM), all together scores.csv,
 results.json and report.html. An input that fails does not stop the others. A second run leaves out what is finished.
+The exit status is 1 when an input failed, or a file is left out because it is damaged or cannot be opened.
 
 {RESEARCH_USE_ONLY}
 """
@@ -120,8 +121,8 @@ def _run(arguments: argparse.Namespace) -> int:
     config = inference_config(arguments.bundle)
     with plain_messages(arguments.verbose):
         failed = _score(config, arguments)
-    _show_summary(arguments.output)
-    return int(failed)
+    damaged = _show_summary(arguments.output)
+    return int(failed or damaged > 0)
 
 
 def _score(config: Path, arguments: argparse.Namespace) -> bool:
@@ -195,7 +196,9 @@ def _kinds(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _show_summary(output: Path) -> None:
+def _show_summary(output: Path) -> int:
+    """Show what was found and left out; returns how many of the files left out are damaged."""
+    from monai_anomalyclip.cli.left_out import damaged_files
     from monai_anomalyclip.cli.tables import text_table
 
     document = json.loads((output / "results.json").read_text(encoding="utf-8"))
@@ -216,3 +219,4 @@ def _show_summary(output: Path) -> None:
     for reason, count in document["skipped"].items():
         print(f"left out: {count} x {reason}")
     print(f"\nScores are not calibrated: they rank images. Report: {output / 'report.html'}\n{RESEARCH_USE_ONLY}")
+    return damaged_files(document["skipped"])

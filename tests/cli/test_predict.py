@@ -109,6 +109,22 @@ def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
     assert times_of(out) == after
 
 
+def test_a_damaged_file_that_is_left_out_is_status_1(
+    picture: Path, predict: Predict, phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (whole,) = phantoms.make_series(tmp_path / "ct", count=1, size=(32, 40))
+    (tmp_path / "bad.dcm").write_bytes(whole.read_bytes()[:400])
+    inputs = (tmp_path / "bad.dcm", picture / "rosamund.png")
+    assert predict(*inputs) == 1
+    assert "left out: 1 x damaged header" in capsys.readouterr().out
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["ok"]
+    assert predict(*inputs) == 1  # though nothing is to be done
+    assert main(["inspect", *map(str, inputs)]) == 1
+    (tmp_path / "bad.dcm").write_text("no DICOM at all")
+    assert predict(*inputs) == 0
+    assert main(["inspect", *map(str, inputs)]) == 0
+
+
 def test_changed_settings_need_force(
     picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +270,73 @@ def test_interruption_keeps_what_is_finished_and_goes_on(
     assert predict(picture) == 0
     assert {path: time for path, time in times_of(out).items() if path in finished} == finished
     assert [row["status"] for row in rows_of(out)] == ["ok"] * 3
+
+
+def test_an_interrupted_run_with_force_is_completed_without_it(
+    picture: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    Image.fromarray(np.full((20, 30), 40, np.uint8)).save(picture / "1.png")
+    assert predict(picture, "--threshold", "0.5") == 0
+    before = times_of(out)
+    whole = AnomalyCLIP.predict
+    calls = []
+
+    def interrupted(self: AnomalyCLIP, image: Any) -> Any:
+        calls.append(len(image))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnomalyCLIP, "predict", interrupted)
+        assert predict(picture, "--threshold", "0.25", "--force") == 130
+    # Of the two models and settings that the folder holds results of, the tables name one.
+    assert [(row["status"], row["threshold"]) for row in rows_of(out)] == [("ok", "0.25"), ("started", "")]
+    assert [record["threshold"] for record in results_of(out)["inputs"]] == [0.25]
+    finished = {path: time for path, time in times_of(out).items() if time > before[path]}
+    assert predict(picture, "--threshold", "0.25") == 0
+    after = times_of(out)
+    assert {path: after[path] for path in finished} == finished
+    assert all(time > before[path] for path, time in after.items())
+    assert [(row["status"], row["threshold"]) for row in rows_of(out)] == [("ok", "0.25")] * 2
+
+
+def test_a_changed_file_does_not_keep_the_others_and_is_status_1(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert predict(picture) == 0
+    before = times_of(out)
+    Image.fromarray(np.full((20, 30), 80, np.uint8)).save(picture / "rosamund.png")
+    assert predict(picture) == 1  # also when nothing else is to be done
+    Image.fromarray(np.full((20, 30), 40, np.uint8)).save(picture / "second.png")
+    assert predict(picture) == 1
+    shown = capsys.readouterr()
+    assert re.search(r"failed: The output folder holds results of 'frame-1_\w+' that differ in the input's", shown.out)
+    assert "Traceback" not in shown.err
+    assert sorted(row["status"] for row in rows_of(out)) == ["failed", "ok"]
+    after = times_of(out)
+    assert {path: after[path] for path in before} == before
+    assert predict(picture, "--force") == 0
+    assert [row["status"] for row in rows_of(out)] == ["ok", "ok"]
+
+
+def test_one_folder_holds_results_of_one_kind(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(np.full((20, 30), 40, np.uint8)).save(other / "b.png")
+    assert predict(picture) == 0
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    for options in ([], ["--force"]):
+        assert predict(other, "--threshold", "0.25", *options) == 1
+        assert "which is not among these inputs, that differ in threshold" in capsys.readouterr().err
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+    assert predict(other) == 0
+    assert predict(picture, other, "--threshold", "0.25", "--force") == 0
+    assert {record["threshold"] for record in results_of(tmp_path / "out")["inputs"]} == {0.25}
 
 
 def test_a_killed_run_is_continued(picture: Path, predict: Predict, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from pip._internal.commands import create_command
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from monai_anomalyclip.cli.main import program_parser
 
@@ -102,15 +104,37 @@ def test_command_is_understood(document: str, command: str) -> None:
     """By the real parsers, without anything being run: also what needs the network, a GPU or another environment."""
     words = shlex.split(command)
     words = words[: words.index("&")] if "&" in words else words
+    words = ["python", *words[1:]] if words[0] in ("python3.11", ".venv/bin/python") else words
+    if words[0] == "torchrun":
+        launched = torchrun_parser().parse_args(words[1:])
+        words = ["python", "-m", launched.training_script, *launched.training_script_args]
+    words = ["python", "-m", *words] if words[0] == "pip" else words
     if words[0] == "monai-anomalyclip":
         with contextlib.suppress(SystemExit) if "--help" in words else contextlib.nullcontext():
             program_parser().parse_args(words[1:])
     elif words[:3] == ["python", "-m", "pip"]:
         create_command(words[3]).parse_args(words[4:])
-    elif words[:3] == ["python", "-m", "monai.bundle"] and "--config_file" in words:
+    elif words[0] == "make":
+        rules = (REPOSITORY / "Makefile").read_text()
+        assert all(re.search(rf"^{re.escape(target)}:", rules, re.MULTILINE) for target in words[1:]), command
+    elif words[:2] == ["python", "-m"]:
+        assert words[2].startswith("monailabel.") or importlib.util.find_spec(words[2]), f"{document}: {words[2]}"
+    if words[:3] == ["python", "-m", "monai.bundle"] and "--config_file" in words:
         for file in re.findall(r"[\w./]+\.json", words[words.index("--config_file") + 1]):
             place = file.replace("my_bundle", "bundles/anomalyclip_demo")
             assert (REPOSITORY / place).is_file(), f"{document}: {file}"
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != "CONTRIBUTING.md"])
+def test_fences_say_their_language(document: str) -> None:
+    """What says none is neither run nor parsed; commands that only a reader can run (network, placeholders) are sh."""
+    fences = [line for line in (REPOSITORY / document).read_text().splitlines() if line.startswith("```")]
+    assert all(re.fullmatch(r"```\w+.*", opening) for opening in fences[::2])
+    assert set(fences[1::2]) <= {"```"}
+    indented = re.findall(
+        r"^    (?:python|torchrun|make|pip|curl|monai-anomalyclip) .*", (REPOSITORY / document).read_text(), re.M
+    )
+    assert not indented
 
 
 def test_every_page_with_code_is_tested() -> None:

@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from monai.transforms.transform import MapTransform
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages
+from monai_anomalyclip.data.input_files import PathLike, find_files
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
 from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
 from monai_anomalyclip.data.sources import (
@@ -45,7 +46,6 @@ __all__ = ["InputCatalogue", "LoadInputD", "LoadInputDict", "LoadInputd", "load_
 
 _NAMED_SUFFIXES = (*FRAME_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 _TIFF_SUFFIXES = (".tif", ".tiff")
-PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class InputCatalogue:
         self.excluded: list[DicomSeries] = []
         roots = [path] if isinstance(path, str | os.PathLike) else list(path)
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
-        files = self._files(roots, Path(exclude).resolve() if exclude else None)
+        files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped)
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
         sources: list[Source] = []
         relative: list[tuple[Path, str]] = []
@@ -134,30 +134,6 @@ class InputCatalogue:
                     {"image": InputPart(source, start, stop), "name": name, "part": number, "parts": len(parts)}
                 )
         return items
-
-    def _files(self, roots: Sequence[PathLike], excluded: Path | None) -> list[tuple[Path, Path]]:
-        files: dict[Path, tuple[Path, Path]] = {}
-        for root in map(Path, roots):
-            if not root.exists():
-                raise UnreadableInputError(f"Input {str(root)!r} does not exist: give a file or a folder.")
-            if root.is_file():
-                files.setdefault(root.resolve(), (root.parent, root))
-                continue
-            if excluded == root.resolve():
-                raise ValueError(
-                    f"Results cannot go into the input folder {str(root)!r}: choose another output folder."
-                )
-            for file in _walk(root, excluded, self.skipped):
-                try:
-                    if not file.resolve().is_relative_to(root.resolve()):
-                        self.skipped.append(SkippedFile(file, "link out of the folder"))
-                    elif file.exists() and not file.is_file():  # to open a pipe would wait for ever
-                        self.skipped.append(SkippedFile(file, "no regular file"))
-                    else:
-                        files.setdefault(file.resolve(), (root, file))
-                except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter
-                    self.skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
-        return list(files.values())
 
     def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
         """The sources of a picture, volume or video, and the relative path that names each."""
@@ -262,25 +238,6 @@ class LoadInputd(MapTransform):
         for key in self.key_iterator(item):
             item[key] = load_input(item[key], self.options)
         return item
-
-
-def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Iterator[Path]:
-    """Visible files below a folder, sorted; folders reached by a link are not entered."""
-
-    def refuse(error: OSError) -> None:
-        skipped.append(SkippedFile(Path(error.filename), "unreadable", "The folder cannot be opened."))
-
-    for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != "." and _resolved(Path(folder, name)) != exclude)
-        yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
-
-
-def _resolved(folder: Path) -> Path:
-    """Where it really is; itself if that cannot be found out."""
-    try:
-        return folder.resolve()
-    except (OSError, RuntimeError):
-        return folder
 
 
 def _suffix(path: Path) -> str:

@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -259,61 +257,6 @@ def test_long_cines_come_in_parts(phantoms: ModuleType, tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_input(path).permute(3, 2, 1, 0).numpy(), pydicom.dcmread(path).pixel_array)
 
 
-def test_links_do_not_lead_out(tmp_path: Path) -> None:
-    make(tmp_path, "outside/secret.png", "in/a.png", "in/sub/b.png")
-    os.symlink(tmp_path / "outside/secret.png", tmp_path / "in/link.png")
-    os.symlink(tmp_path / "outside", tmp_path / "in/folder")
-    os.symlink(tmp_path / "in", tmp_path / "in/sub/loop")
-    os.symlink(tmp_path / "in/nowhere.png", tmp_path / "in/broken.png")
-    catalogue = InputCatalogue(tmp_path / "in", keep_names=True)
-    assert set(catalogue.sources) == {"a", "sub/b", "broken"}
-    assert catalogue.left_out() == {"link out of the folder": 1}
-    os.symlink(tmp_path / "in", tmp_path / "root")  # the root itself may be a link
-    assert len(InputCatalogue(tmp_path / "root").sources) == 3
-
-
-def test_folders_that_cannot_be_opened_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path, "a.png", "locked/b.png")
-    scandir = os.scandir
-
-    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    catalogue = InputCatalogue(tmp_path, keep_names=True)
-    assert list(catalogue.sources) == ["a"]
-    assert catalogue.left_out() == {"unreadable": 1}
-
-
-def test_entries_that_cannot_be_followed_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A link that leads to itself, and a folder that can be listed but not entered."""
-    make(tmp_path, "a.png", "DOE/b.png", "DOE/c.dcm")
-    os.symlink("loop.png", tmp_path / "loop.png")
-    os.symlink("there", tmp_path / "back")
-    os.symlink("back", tmp_path / "there")
-    assert names_of(tmp_path) == {"a.png": "a", "DOE/b.png": "DOE/b"}
-    stat = os.stat
-
-    def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
-        if "DOE/" in os.fspath(path):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return stat(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "stat", refuse)
-    with caplog.at_level(logging.DEBUG):
-        catalogue = InputCatalogue(tmp_path)
-    assert [source.paths[0].name for source in catalogue.sources.values()] == ["a.png"]
-    assert catalogue.left_out() == {"unreadable": 5}
-    assert "DOE" not in caplog.text + str([file.detail for file in catalogue.skipped])
-    (tmp_path / "a.png").unlink()
-    with pytest.raises(UnreadableInputError, match="left out: 5 x unreadable"):
-        InputCatalogue(tmp_path)
-
-
 def test_videos_of_much_memory_are_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     av = pytest.importorskip("av", reason="PyAV is not installed")
     with av.open(str(tmp_path / "v.mkv"), "w") as film:
@@ -334,14 +277,6 @@ def test_videos_of_much_memory_are_refused_with_a_way_out(tmp_path: Path, monkey
     with pytest.raises(UnreadableInputError, match="more than the allowed"):
         LoadInputd()({"image": str(tmp_path / "v.mkv")})
     assert [load_input(item["image"]).shape[-1] for item in InputCatalogue(tmp_path).items()] == [64, 6]
-
-
-def test_results_are_not_scanned(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "out/a_mask.png", "sub/out/b.png")
-    assert set(names_of(tmp_path, exclude=tmp_path / "out").values()) == {"a", "sub/out/b"}
-    assert set(names_of(tmp_path, exclude=tmp_path / "sub" / ".." / "out").values()) == {"a", "sub/out/b"}
-    with pytest.raises(ValueError, match="Results cannot go into the input folder"):
-        InputCatalogue(tmp_path, exclude=tmp_path)
 
 
 def test_real_folders(real_data: Path) -> None:

@@ -10,7 +10,6 @@
 # limitations under the License.
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,16 +52,6 @@ def cine_of(count: int, size: tuple[int, int] = (2, 2), **attributes: Any) -> Di
     instance = Instance(Path("cine"), header, "1.2.840.10008.1.2.1")
     frames = tuple(FrameReference(instance, index) for index in range(count))
     return DicomSource(DicomSeries("cine", frames, StackGeometry(), colour=True), ReadOptions())
-
-
-def test_options_that_cannot_be() -> None:
-    for wrong, match in (
-        ({"nifti_form": "both"}, "nifti_form must be 'refuse', 'sform' or 'qform', got 'both'"),
-        ({"stride": 0}, "stride must be at least 1, got 0"),
-        ({"preset": "ct-brian"}, "There is no intensity preset 'ct-brian': choose one of auto"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            ReadOptions(**wrong)
 
 
 def test_pictures_and_their_pages(tmp_path: Path) -> None:
@@ -123,15 +112,6 @@ def test_parts_of_a_cine_are_the_cine(phantoms: ModuleType, tmp_path: Path) -> N
     np.testing.assert_array_equal(loaded.permute(3, 2, 1, 0).numpy(), stored)
 
 
-@pytest.mark.parametrize("size", [(10, 10), (480, 640), (1080, 1920), (4000, 6000)])
-def test_parts_cover_all_frames_once_and_fit_into_memory(size: tuple[int, int]) -> None:
-    parts = cine_of(200, size).parts()
-    assert [frame for start, stop in parts for frame in range(start, stop or 0)] == list(range(200))
-    largest = max((stop or 0) - start for start, stop in parts)
-    assert largest <= 64
-    assert largest == 1 or largest * size[0] * size[1] * 3 * 4 <= 2**28
-
-
 @pytest.mark.parametrize(
     ("attributes", "times", "fps"),
     [
@@ -168,25 +148,6 @@ def test_times_of_malformed_numbers_and_of_one_frame(phantoms: ModuleType, tmp_p
     path.write_bytes(content.replace(b"\x18\x00\x63\x10DS\x02\x0040", b"\x18\x00\x63\x10DS\x02\x00x,"))
     assert dicom_source(tmp_path).timing() == ([0.0, 0.04, 0.08], 25.0)
     assert cine_of(1, FrameTimeVector="0", FrameTime="20").timing() == ([0.0], 50.0)
-
-
-def test_state_tells_whether_the_files_are_the_same(tmp_path: Path) -> None:
-    affine = np.eye(4)
-    nib.save(nib.Nifti1Image(np.zeros((40, 40, 40), np.float32), affine), tmp_path / "v.nii")
-    other = np.zeros((40, 40, 40), np.float32)
-    other[8:32, 8:32, 8:32] = 1  # of the same size: only the middle differs
-    nib.save(nib.Nifti1Image(other, affine), tmp_path / "w.nii")
-    assert (tmp_path / "v.nii").stat().st_size == (tmp_path / "w.nii").stat().st_size
-    source = NiftiSource(tmp_path / "v.nii", "v.nii", ReadOptions())
-    before = source.state()
-    os.utime(tmp_path / "v.nii", (0, 0))  # copied anew
-    assert source.state() == before
-    (tmp_path / "w.nii").rename(tmp_path / "v.nii")
-    assert source.state() != before
-    os.truncate(tmp_path / "v.nii", 1000)
-    assert source.state() != before
-    (tmp_path / "v.nii").unlink()
-    assert source.state() != before
 
 
 def test_state_of_a_series(phantoms: ModuleType, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 import torch
 from pydicom.encaps import encapsulate
 
-from monai_anomalyclip.data import sources
+from monai_anomalyclip.data import source as source_module
 from monai_anomalyclip.data.dicom import DicomSeries, encapsulated_video, group_instances, scan_files
 from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video
 from monai_anomalyclip.data.dicom.reader import load_series
@@ -180,7 +180,7 @@ def test_headers_of_the_wrong_number_lose_no_frame(
     write: Write, monkeypatch: pytest.MonkeyPatch, container: str, codec: str, syntax: str, stated: int, note: str
 ) -> None:
     """What the stream holds counts, in parts of five frames; it is joined once to count and once to decode."""
-    monkeypatch.setattr(sources, "_MAX_PART", 5)
+    monkeypatch.setattr(source_module, "_MAX_PART", 5)
     joined = []
     join = EncapsulatedVideo._join
     monkeypatch.setattr(EncapsulatedVideo, "_join", lambda video: joined.append(video) or join(video))

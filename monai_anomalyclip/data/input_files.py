@@ -1,0 +1,86 @@
+# Copyright (c) monai_anomalyclip authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Find the files of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from monai_anomalyclip.data.dicom import SkippedFile
+from monai_anomalyclip.data.errors import UnreadableInputError
+
+__all__ = ["PathLike", "find_files"]
+
+PathLike = str | os.PathLike[str]
+
+
+def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[SkippedFile]) -> list[tuple[Path, Path]]:
+    """All visible files at or below some paths, each once, with the folder that its name is relative to.
+
+    Links that lead out of a folder and what cannot be opened or is no regular file are skipped.
+
+    Args:
+        roots: files and folders.
+        excluded: resolved path of a folder that is not entered.
+        skipped: what is skipped is added to it.
+
+    Returns:
+        pairs of a folder and a file.
+
+    Raises:
+        UnreadableInputError: a path does not exist, or may not be opened.
+        ValueError: the excluded folder is one of the paths.
+    """
+    files: dict[Path, tuple[Path, Path]] = {}
+    for root in map(Path, roots):
+        try:
+            exists = root.exists()
+        except OSError as error:
+            raise UnreadableInputError(f"Input {str(root)!r} cannot be opened: you have no permission.") from error
+        if not exists:
+            raise UnreadableInputError(f"Input {str(root)!r} does not exist: give a file or a folder.")
+        if root.is_file():
+            files.setdefault(root.resolve(), (root.parent, root))
+            continue
+        if excluded == root.resolve():
+            raise ValueError(f"Results cannot go into the input folder {str(root)!r}: choose another output folder.")
+        for file in _walk(root, excluded, skipped):
+            try:
+                if not file.resolve().is_relative_to(root.resolve()):
+                    skipped.append(SkippedFile(file, "link out of the folder"))
+                elif file.exists() and not file.is_file():  # to open a pipe would wait for ever
+                    skipped.append(SkippedFile(file, "no regular file"))
+                else:
+                    files.setdefault(file.resolve(), (root, file))
+            except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter
+                skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
+    return list(files.values())
+
+
+def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Iterator[Path]:
+    """Visible files below a folder, sorted; folders reached by a link are not entered."""
+
+    def refuse(error: OSError) -> None:
+        skipped.append(SkippedFile(Path(error.filename), "unreadable", "The folder cannot be opened."))
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if name[0] != "." and _resolved(Path(folder, name)) != exclude)
+        yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+
+
+def _resolved(folder: Path) -> Path:
+    """Where it really is; itself if that cannot be found out."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError):
+        return folder

@@ -34,6 +34,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.data.fault_tolerant import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
 from monai_anomalyclip.writers.earlier_results import (
     InputChangedError,
@@ -280,7 +281,7 @@ class AnomalyResultWriter:
             name,
             scored,
             self.outputs,
-            provenance=provenance_of(self.model, self._shown_settings(image), self.deterministic_uids),
+            provenance=self._provenance(source, image),
             threshold=self.threshold,
             caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
             max_slices=self.max_slices,
@@ -368,7 +369,7 @@ class AnomalyResultWriter:
         paths, findings, picture = film.close()
         del self._films[name]
         if isinstance(source, DicomSource) and "sr" in self.outputs:
-            provenance = provenance_of(self.model, self._shown_settings(image), self.deterministic_uids)
+            provenance = self._provenance(source, image)
             paths.append(
                 write_series_report(self.output_dir, name, source.series, findings, self.threshold, provenance)
             )
@@ -412,9 +413,14 @@ class AnomalyResultWriter:
             picture = montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
         self.folder.keep_picture(name, picture)
 
-    def _shown_settings(self, image: Tensor) -> dict[str, Any]:
+    def _provenance(self, source: Source, image: Tensor) -> Provenance:
         intensity = json.loads(image.meta.get("intensity") or "{}") if isinstance(image, MetaTensor) else {}
-        return {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
+        shown = {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
+        shown |= {name: self.settings[name] for name in ("sigma",) if name in self.settings}
+        # Which other kinds of files there are changes none of the objects.
+        settings = {name: value for name, value in self.fingerprint.items() if name not in ("outputs", "sheared_nifti")}
+        context = json.dumps([settings, source.state()], sort_keys=True) if self.deterministic_uids else ""
+        return provenance_of(self.model, shown, self.deterministic_uids, context)
 
 
 def _plain(tensor: Tensor) -> Tensor:

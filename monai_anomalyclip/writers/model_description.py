@@ -46,13 +46,16 @@ def describe_model(network: Any, prompts: str | os.PathLike[str] | None) -> Mode
     }
 
 
-def provenance_of(model: Model, settings: Mapping[str, Any], deterministic: bool = False) -> Provenance:
+def provenance_of(
+    model: Model, settings: Mapping[str, Any], deterministic: bool = False, context: str = ""
+) -> Provenance:
     """What DICOM objects say of the model.
 
     Args:
         model: from :func:`describe_model`.
         settings: of the run, such as threshold and preset.
         deterministic: see :class:`Provenance`.
+        context: likewise.
     """
     untuned = hashlib.sha256(json.dumps(model["settings"], sort_keys=True, default=str).encode()).hexdigest()
     return Provenance(
@@ -62,4 +65,5 @@ def provenance_of(model: Model, settings: Mapping[str, Any], deterministic: bool
         parameters=settings,
         algorithm_name=str(model["settings"]["method"]),
         deterministic=deterministic,
+        context=context,
     )

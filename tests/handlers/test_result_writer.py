@@ -15,6 +15,7 @@ import gzip
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -625,6 +626,39 @@ def test_dicom_objects_are_written_where_they_apply(phantoms: ModuleType, tmp_pa
     (record,) = RunDocument.read(out / "results.json").inputs
     assert sorted(record.outputs) == sorted(expected)
     assert (record.modality, record.files_used) == ("CT", 2)
+
+
+def test_deterministic_uids_depend_on_input_and_settings_alone(phantoms: ModuleType, tmp_path: Path) -> None:
+    phantoms.make_series(tmp_path / "ct", count=2, size=(32, 40))
+
+    def uids(out: str, inputs: str = "ct", **options: Any) -> tuple[str, str]:
+        catalogue = catalogue_of(tmp_path / inputs, options=options.pop("reading", None))
+        arguments = {"outputs": "seg,sr", "settings": {"sigma": 4.0}, **options}
+        writer = writer_of(tmp_path / out, catalogue, deterministic_uids=True, **arguments)
+        run(writer, scored_items(catalogue))
+        assert not writer.failed
+        segmentation, report = (pydicom.dcmread(next((tmp_path / out).glob(f"*_{kind}.dcm"))) for kind in ("seg", "sr"))
+        (algorithm,) = segmentation.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+        assert "sigma=" in algorithm.AlgorithmParameters
+        return str(segmentation.SOPInstanceUID), str(report.SOPInstanceUID)
+
+    first = uids("out")
+    shutil.copytree(tmp_path / "ct", tmp_path / "deeper" / "copy", copy_function=shutil.copy)  # with new times
+    assert uids("copied", "deeper/copy") == first
+    assert uids("more kinds", outputs="seg,sr,pm,nifti") == first
+    others = [
+        uids("sigma", settings={"sigma": 1.0}),
+        uids("precision", settings={"sigma": 4.0, "precision": "bfloat16"}),
+        uids("code", segment_type="10200004^SCT^Liver"),
+        uids("network", network=Network(image_size=518)),
+        uids("preset", reading={"preset": "percentile"}),
+    ]
+    path = next((tmp_path / "ct").iterdir())
+    changed = pydicom.dcmread(path)
+    changed.RescaleIntercept = float(changed.get("RescaleIntercept", 0)) + 5  # of the same UID
+    changed.save_as(path)
+    others.append(uids("another file"))
+    assert len({uid for pair in [first, *others] for uid in pair}) == 2 * (1 + len(others))
 
 
 def test_bad_output_folders_and_arguments(inputs: Path, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_network_with_prompts(tmp_path: Path) -> None:
     assert (provenance.algorithm_name, provenance.backbone) == ("AnomalyCLIP", network.backbone_name)
     assert dict(provenance.parameters) == {"threshold": 0.3, "preset": "none"}
     assert not provenance.deterministic
-    assert provenance_of(model, {}, deterministic=True).deterministic
+    assert provenance_of(model, {}, deterministic=True, context="c").deterministic
+    assert provenance_of(model, {}, deterministic=True, context="c").context == "c"
 
 
 def test_nothing_of_the_file_system_is_told(tmp_path: Path) -> None:

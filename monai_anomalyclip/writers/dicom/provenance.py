@@ -62,6 +62,8 @@ class Provenance:
         deterministic: derive all UIDs from source series and settings, so that a second run gives the same ones; for
             tests and audits. An archive refuses, or worse merges, two different objects with one UID: leave it off
             elsewhere.
+        context: text that such UIDs depend on, too, and that is told nowhere: all else that makes two objects of one
+            series differ, such as the content of its files.
 
     Raises:
         ValueError: a text is empty, too long for its attribute, or not printable ASCII; not a SHA-256.
@@ -74,6 +76,7 @@ class Provenance:
     algorithm_version: str = monai_anomalyclip.__version__
     software_versions: tuple[str, ...] = field(default_factory=_versions)
     deterministic: bool = False
+    context: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{64}", self.prompts_sha256):
@@ -93,7 +96,7 @@ class Provenance:
 
     @cached_property
     def configuration_hash(self) -> str:
-        """SHA-256 of all fields but `deterministic`, as hexadecimal digits."""
+        """SHA-256 of all fields but `deterministic` and `context`, as hexadecimal digits."""
         fields: list[Any] = [self.algorithm_name, self.algorithm_version, self.software_versions, self._settings]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -148,11 +151,11 @@ class Provenance:
 
         Returns:
             UUID-derived UID (2.25., DICOM PS3.5 section B.2): random, or if `deterministic` from the source series,
-            the stack, the purpose and the configuration.
+            the stack, the purpose, the configuration and the context.
         """
         if not self.deterministic:
             return f"2.25.{uuid.uuid4().int}"
-        return derived_uid("\n".join((series.series_uid, series.key, what, self.configuration_hash)))
+        return derived_uid("\n".join((series.series_uid, series.key, what, self.configuration_hash, self.context)))
 
     def identity(self, series: DicomSeries, kind: str) -> dict[str, Any]:
         """UIDs, numbers and description of a new series with one instance, as highdicom's classes take them.

@@ -88,6 +88,9 @@ def test_every_setting_changes_the_configuration(stacks: dict[str, DicomSeries],
         replace(fixed, software_versions=("torch 1",)),
     ]
     assert len({variant.uid(stacks["single"], "segmentation series") for variant in variants}) == len(variants)
+    told_apart = replace(fixed, context="more slices")
+    assert told_apart.uid(stacks["single"], "report series") != fixed.uid(stacks["single"], "report series")
+    assert told_apart.configuration_hash == fixed.configuration_hash
     assert (
         replace(fixed, parameters={"a": 1, "b": 2}).device_uid()
         == replace(fixed, parameters={"b": 2, "a": 1}).device_uid()

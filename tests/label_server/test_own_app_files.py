@@ -225,8 +225,8 @@ def test_damaged_label_is_refused_and_the_one_of_before_stays(server: Any, truth
 
 
 def test_only_final_labels_are_called_normal_or_not(server: Any, truth: Path) -> None:
-    answer = server.save_label("normal", truth / "normal.nii.gz", tag="draft")
-    assert "normal" not in answer
+    assert server.save_label("normal", truth / "normal.nii.gz")["normal"] is True
+    assert "normal" not in server.save_label("normal", truth / "normal.nii.gz", tag="draft")
 
 
 def test_batch_inference_without_options_on_a_cpu(server: Any) -> None:

@@ -48,6 +48,7 @@ from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.input_record import finished_record, view_of
 from monai_anomalyclip.writers.input_results import (
     ScoredInput,
+    film_notes,
     possible_results,
     write_results,
     write_series_report,
@@ -267,10 +268,14 @@ class AnomalyResultWriter:
             assert view is not None
             frames = view.to_slices(displayable(_plain(image))).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
             film = self._film(name, source, (int(frames.shape[1]), int(frames.shape[2])))
+            part = int(_number(item.get("part", 0)))
+            # Only the last part may be short: the frames behind a gap would be shown at wrong times.
+            if film.written != (due := source.parts()[part][0]):
+                raise ValueError(f"Part {part + 1} of the film begins at frame {due}, but {film.written} were given.")
             film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores)
             film.read_s += timings["read_s"]
             film.score_s += timings["score_s"]
-            if _number(item.get("part", 0)) + 1 >= _number(item.get("parts", 1)):
+            if part + 1 >= _number(item.get("parts", 1)):
                 self._finish_film(name, source, image, film, begun)
             return
         findings = Findings.of(scores, maps.numpy(), masks.numpy())
@@ -366,18 +371,19 @@ class AnomalyResultWriter:
         return self._films[name]
 
     def _finish_film(self, name: str, source: Source, image: Tensor, film: ScoredCine, begun: float) -> None:
+        claimed = len(film.times)
         paths, findings, picture = film.close()
         del self._films[name]
-        if isinstance(source, DicomSource) and "sr" in self.outputs:
+        if isinstance(source, DicomSource) and "sr" in self.outputs and film.written == claimed:
             provenance = self._provenance(source, image)
-            paths.append(
-                write_series_report(self.output_dir, name, source.series, findings, self.threshold, provenance)
-            )
+            report = write_series_report(self.output_dir, name, source.series, findings, self.threshold, provenance)
+            paths.append(report)
         self.folder.keep_picture(name, picture)
         timings = {"read_s": film.read_s, "score_s": film.score_s, "write_s": time.perf_counter() - begun}
         view = view_of(source, image, self.slice_axis)
+        notes = film_notes(source, self.outputs, film.written, claimed)
         record = finished_record(
-            name, source, image, view, findings, self.threshold, timings, [], self.folder.relative(paths), film.times
+            name, source, image, view, findings, self.threshold, timings, notes, self.folder.relative(paths), film.times
         )
         self._finish_input(name, source, record, findings)
 

@@ -158,20 +158,23 @@ class CineWriter:
             self._table.writerow((self.written, seconds, *values, int(highest >= self.threshold)))
             self.written += 1
 
-    def close(self) -> list[Path]:
+    def close(self, short: bool = False) -> list[Path]:
         """Finish both files and give them their names.
+
+        Args:
+            short: take a film that ended before its times did.
 
         Returns:
             The paths of film and table.
 
         Raises:
-            ValueError: fewer frames than times were written; nothing is left behind then.
+            ValueError: fewer frames than times were written, or none at all; nothing is left behind then.
         """
         if self._state == "aborted":
             raise ValueError("The film was aborted: there is nothing to close.")
         if self._state == "open":
             try:
-                if self.written != len(self._ticks):
+                if self.written != len(self._ticks) and not (short and self.written):
                     raise ValueError(f"Only {self.written} of {len(self._ticks)} frames were given: abort the film.")
                 self._write(self._stream.encode(None))
                 self._files.close()

@@ -47,10 +47,10 @@ from monai_anomalyclip.writers.results import (
     write_volume_result,
 )
 
-__all__ = ["DICOM_RESULTS", "ScoredInput", "possible_results", "write_results", "write_series_report"]
+__all__ = ["DICOM_RESULTS", "ScoredInput", "film_notes", "possible_results", "write_results", "write_series_report"]
 
 DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
-_NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map"}
+_NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,24 @@ def write_results(
             paths.append(path)
     _refuse_failed(failed)
     return paths, notes
+
+
+def film_notes(source: Source, outputs: Sequence[str], written: int, claimed: int) -> list[str]:
+    """Sentences about what is missing of a film, and the DICOM objects that were asked for and that it does not get.
+
+    Args:
+        source: the film.
+        outputs: the kinds that were asked for.
+        written: number of frames that there are.
+        claimed: number that its file claims.
+    """
+    notes = [] if written == claimed else [f"The film ends after {written} of the {claimed} frames that it claims."]
+    if not isinstance(source, DicomSource):
+        return notes
+    if written != claimed and "sr" in outputs:
+        notes.append("No DICOM structured report: it could not refer to the frames of a film that ends early.")
+    asked = [kind for kind in _NAMES if kind in outputs]
+    return [*notes, *(f"No {_NAMES[kind]} of a film: its overlay is an MP4, its scores are a table." for kind in asked)]
 
 
 def write_series_report(

@@ -18,6 +18,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
 
 from monai_anomalyclip.writers.gzip_file import gzip_compressed
 
@@ -31,8 +32,9 @@ class NiftiGrid:
 
     Args:
         like: a NIfTI file, whose shape, byte order and geometry (affine, sform and qform with their codes, voxel sizes,
-            units) results take over; its free text and extensions, which may name a patient, are dropped. Or a (4, 4)
-            affine from voxel index to mm in RAS; a sheared one is stored as sform alone, for a qform cannot hold it.
+            units) results take over; a qform that is no rotation, and free text and extensions, which may name a
+            patient, are dropped. Or a (4, 4) affine from voxel index to mm in RAS; a sheared one is stored as sform
+            alone, for a qform cannot hold it.
         shape: (X, Y, Z) of the results.
         affine: (4, 4) that the caller works with; it must be the file's.
 
@@ -55,13 +57,17 @@ class NiftiGrid:
         source = nib.load(like)
         self.kind, self.header = type(source), _without_text(source.header)
         spatial = (*source.shape[:3], *(1,) * (3 - len(source.shape)))
-        if affine is not None:
-            own = [source.affine, source.get_qform()]  # the user may have chosen the qform of two that disagree
-            if spatial != self.shape or not any(np.allclose(affine, one, rtol=1e-4, atol=1e-4) for one in own):
-                raise ValueError(
-                    f"The result has shape {self.shape} and affine {np.asarray(affine).tolist()}, its file has "
-                    f"{source.shape} and {source.affine.tolist()}: bring the map back to the input's grid first."
-                )
+        own = [source.affine]
+        if _has_rotation(self.header):
+            own.append(source.get_qform())  # the user may have chosen the qform of two that disagree
+        else:
+            _forget_qform(self.header)
+        same = affine is None or any(np.allclose(affine, one, rtol=1e-4, atol=1e-4) for one in own)
+        if affine is not None and not (same and spatial == self.shape):
+            raise ValueError(
+                f"The result has shape {self.shape} and affine {np.asarray(affine).tolist()}, its file has "
+                f"{source.shape} and {source.affine.tolist()}: bring the map back to the input's grid first."
+            )
         if int(np.prod(source.shape)) == int(np.prod(self.shape)):  # else one volume of a 4-D file
             self.file_shape = source.shape
         self.affine = source.affine
@@ -94,6 +100,21 @@ def _without_text(header: Any) -> Any:
     for field in ("intent_p1", "intent_p2", "intent_p3"):
         clean[field] = 0
     return clean
+
+
+def _has_rotation(header: Any) -> bool:
+    """Whether the quaternion of the qform is one; it stands in the header even where the qform's code is 0."""
+    try:
+        header.get_qform()
+    except (ValueError, HeaderDataError):
+        return False
+    return True
+
+
+def _forget_qform(header: Any) -> None:
+    header["qform_code"] = 0
+    for field in ("quatern_b", "quatern_c", "quatern_d"):
+        header[field] = 0
 
 
 def _header_of(affine: npt.NDArray[np.float64]) -> Any:

@@ -83,17 +83,23 @@ class ScoredCine:
             )
         self._kept = sorted(self._kept, key=lambda frame: (-frame[0], frame[1]))[:_KEPT]
 
+    @property
+    def written(self) -> int:
+        """How many frames were taken."""
+        return self._writer.written
+
     def close(self) -> tuple[list[Path], Findings, Picture]:
-        """Finish the film.
+        """Finish the film; its times are cut off where its frames ended.
 
         Returns:
             film and table, the findings of all frames, and a picture of the most suspicious ones.
 
         Raises:
-            ValueError: frames are missing.
+            ValueError: there is no frame.
         """
-        paths = self._writer.close()
+        paths = self._writer.close(short=True)
         assert self.findings is not None
+        self.times = self.times[: self.written]
         shown = sorted(self._kept, key=lambda frame: frame[1])
         stacks = [torch.from_numpy(np.stack([frame[place] for frame in shown])) for place in (2, 3, 4)]
         volume = stacks[0].permute(3, 2, 1, 0)

@@ -586,6 +586,36 @@ def test_a_film_that_is_cut_short_leaves_no_file(film: Path, tmp_path: Path) -> 
     assert files_of(out) == OWN
 
 
+def test_a_film_whose_last_part_is_short_keeps_what_was_scored(film: Path, tmp_path: Path) -> None:
+    catalogue, out = catalogue_of(film), tmp_path / "out"
+    items = scored_items(catalogue)
+    last = items[-1]
+    last["image"] = last["image"][..., :-1]
+    last["anomaly_map"], last["anomaly_score"] = last["anomaly_map"][..., :-1], last["anomaly_score"][:-1]
+    writer = writer_of(out, catalogue, outputs="default,sc")
+    run(writer, items)
+    assert not writer.failed
+    (record,) = RunDocument.read(out / "results.json").inputs
+    assert (record.frames, len(record.times), len(record.scores)) == (149, 149, 149)
+    assert record.warnings[-4:] == [
+        "The film ends after 149 of the 150 frames that it claims.",
+        "No DICOM structured report: it could not refer to the frames of a film that ends early.",
+        "No DICOM segmentation of a film: its overlay is an MP4, its scores are a table.",
+        "No DICOM secondary capture of a film: its overlay is an MP4, its scores are a table.",
+    ]
+    assert {output.replace(record.name, "") for output in record.outputs} == {"_overlay.mp4", "_frames.csv"}
+    assert len(rows_of(out)) == 150
+
+
+def test_a_gap_within_a_film_fails(film: Path, tmp_path: Path) -> None:
+    catalogue = catalogue_of(film)
+    items = scored_items(catalogue)
+    writer = writer_of(tmp_path / "out", catalogue)
+    run(writer, [items[0], items[2]])
+    (reason,) = writer.failed.values()
+    assert reason == "ValueError: Part 3 of the film begins at frame 128, but 64 were given."
+
+
 def test_interruption_saves_what_there_is(inputs: Path, tmp_path: Path) -> None:
     catalogue, out = catalogue_of(inputs), tmp_path / "out"
 

@@ -165,6 +165,17 @@ def test_aborted_films_leave_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_film_that_ends_early_is_kept_when_told(tmp_path: Path) -> None:
+    writer = CineWriter(tmp_path, "a", SIZE, TIMES, 25)
+    writer.add(*(values[:2] for values in film()))
+    film_path, table = writer.close(short=True)
+    assert decoded(film_path)[1].shape[0] == 2
+    assert len(table.read_text().splitlines()) == 1 + 2
+    empty = CineWriter(tmp_path, "b", SIZE, TIMES, 25)
+    with pytest.raises(ValueError, match="Only 0 of 7 frames"):
+        empty.close(short=True)
+
+
 def test_existing_results_stay_unless_told(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "clip_frames.csv").write_text("mine")

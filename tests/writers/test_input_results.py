@@ -27,11 +27,17 @@ from PIL import Image
 from pydicom import Dataset
 
 from monai_anomalyclip.data import InputCatalogue
-from monai_anomalyclip.data.sources import DicomSource
+from monai_anomalyclip.data.sources import DicomSource, ReadOptions, VideoSource
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.input_record import view_of
-from monai_anomalyclip.writers.input_results import ScoredInput, possible_results, write_results, write_series_report
+from monai_anomalyclip.writers.input_results import (
+    ScoredInput,
+    film_notes,
+    possible_results,
+    write_results,
+    write_series_report,
+)
 
 PROVENANCE = Provenance("0f" * 32, "ViT-tiny", {"threshold": 0.5})
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -256,6 +262,23 @@ def test_an_object_that_cannot_be_written_does_not_keep_the_others(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png", "r_sc.dcm", "r_sr.dcm",
     ]  # fmt: skip
+
+
+def test_what_a_film_does_not_get_is_said(phantoms: ModuleType, tmp_path: Path) -> None:
+    phantoms.make_cine(tmp_path / "us")
+    (cine,) = InputCatalogue(tmp_path / "us").sources.values()
+    assert film_notes(cine, ["sr", "png"], 3, 3) == []
+    assert film_notes(cine, ["sr", "sc", "seg"], 3, 3) == [
+        "No DICOM segmentation of a film: its overlay is an MP4, its scores are a table.",
+        "No DICOM secondary capture of a film: its overlay is an MP4, its scores are a table.",
+    ]
+    assert film_notes(cine, ["sr"], 2, 3) == [
+        "The film ends after 2 of the 3 frames that it claims.",
+        "No DICOM structured report: it could not refer to the frames of a film that ends early.",
+    ]
+    video = VideoSource(tmp_path / "a.mp4", "a.mp4", ReadOptions())
+    assert film_notes(video, ["sr", "sc", "seg"], 3, 3) == []
+    assert film_notes(video, ["sr"], 2, 3) == ["The film ends after 2 of the 3 frames that it claims."]
 
 
 def test_a_report_that_cannot_be_written_quotes_no_header(

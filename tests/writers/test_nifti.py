@@ -152,6 +152,23 @@ def test_either_of_two_forms_that_disagree(tmp_path: Path) -> None:
         np.testing.assert_allclose(written.get_qform(), moved, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("codes", [(1, 0), (1, 1), (0, 0)])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_quaternion_that_is_no_rotation(tmp_path: Path, kind: type[nib.Nifti1Image], codes: tuple[int, int]) -> None:
+    header = kind(np.ones(SHAPE, np.float32), AFFINE).header
+    header["sform_code"], header["qform_code"] = codes
+    for field in ("quatern_b", "quatern_c", "quatern_d"):
+        header[field] = 0.9
+    nib.save(kind(np.ones(SHAPE, np.float32), None, header), tmp_path / "in.nii")
+    form = "sform" if codes == (1, 1) else "refuse"
+    affine = load_volume(tmp_path / "in.nii", form=form).affine.numpy()
+    written = read(NiftiGrid(tmp_path / "in.nii", SHAPE, affine).to_bytes(np.zeros(SHAPE, np.uint8)), kind)
+    np.testing.assert_allclose(written.affine, affine, atol=1e-4)
+    assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (codes[0], 0)
+    assert np.isfinite(written.get_qform()).all()  # what else reads the file is not stopped by it
+
+
 def test_results_on_another_grid_are_refused(tmp_path: Path) -> None:
     path = source(tmp_path, nib.Nifti1Image, "<", (1, 1))
     flipped = np.diag([-1.0, 1, 1, 1]) @ AFFINE

@@ -126,9 +126,17 @@ def test_equal_scores_keep_the_earliest(tmp_path: Path, monkeypatch: pytest.Monk
     assert [number for number, _, _ in shown(cine, monkeypatch)] == [0, 1, 2, 3, 4, 5]
 
 
-def test_missing_frames_leave_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Only 16 of 17 frames were given"):
-        in_parts(tmp_path, 8, 8).close()
+def test_a_film_that_ends_early_is_cut_off(tmp_path: Path) -> None:
+    cine = in_parts(tmp_path, 8, 8)
+    (path, _), findings, _ = cine.close()
+    assert cine.written == len(findings.scores) == 16
+    assert cine.times == pytest.approx(TIMES[:16])
+    assert shown_at(path) == pytest.approx(TIMES[:16], abs=1e-4)
+
+
+def test_a_film_without_frames_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Only 0 of 17 frames were given"):
+        in_parts(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,11 @@ def unfinished_path(path: str | os.PathLike[str]) -> Path:
 
 def remove_abandoned(folder: str | os.PathLike[str]) -> None:
     """Remove what killed processes had not finished, in a folder and below; other processes' work goes on."""
-    for path in Path(folder).rglob(".unfinished-*"):
+    for path in list(Path(folder).rglob(".unfinished-*")):  # all, for folders vanish with what is in them
         process = _UNFINISHED.fullmatch(path.name)
-        if process and not psutil.pid_exists(int(process[1])):
+        if not process or psutil.pid_exists(int(process[1])):
+            continue
+        if path.is_dir() and not path.is_symlink():  # of a bundle that was being made
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)

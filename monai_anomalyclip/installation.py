@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -74,13 +74,22 @@ def installation_findings(bundle: Path | None = None) -> Iterator[Finding]:
     yield Finding("monai_anomalyclip", "ok", f"{__version__}, Python {platform.python_version()}", path=str(_HERE))
     yield from _packages()
     yield _accelerator()
-    yield _decoders()
+    yield from _although_packages_lack("DICOM decoders", _decoders)
     yield from _extras()
-    yield from _weights(bundle)
-    yield _cache()
+    yield from _although_packages_lack("weights", lambda: _weights(bundle))
+    yield from _although_packages_lack("folder of the weights", _cache)
 
 
 _HERE = Path(__file__).parent
+
+
+def _although_packages_lack(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What a look finds, or that it cannot be taken: this is what one asks when something cannot be imported."""
+    try:
+        yield from look()
+    except ImportError as error:
+        text = f"cannot be looked at, for {error.name or 'a package'} cannot be imported"
+        yield Finding(name, "missing", text, f"pip install '{_DISTRIBUTION}'")
 
 
 def _requirements(extra: str = "") -> list[Requirement]:
@@ -127,14 +136,15 @@ def _accelerator() -> Finding:
     return Finding("accelerator", "optional", f"no GPU is found (torch is built {built}): the CPU is used, slowly")
 
 
-def _decoders() -> Finding:
+def _decoders() -> Iterator[Finding]:
     from pydicom.pixels import get_decoder
 
     lacking = [name for name, syntax in _SYNTAXES.items() if not get_decoder(syntax).is_available]
     if lacking:
         remedy = "pip install pylibjpeg pylibjpeg-openjpeg python-gdcm"
-        return Finding("DICOM decoders", "missing", f"none for {', '.join(lacking)}", remedy)
-    return Finding("DICOM decoders", "ok", f"uncompressed, {', '.join(_SYNTAXES)}")
+        yield Finding("DICOM decoders", "missing", f"none for {', '.join(lacking)}", remedy)
+    else:
+        yield Finding("DICOM decoders", "ok", f"uncompressed, {', '.join(_SYNTAXES)}")
 
 
 def _extras() -> Iterator[Finding]:
@@ -144,11 +154,21 @@ def _extras() -> Iterator[Finding]:
             text, remedy = f"{'; '.join(lacking)}: no {purpose}", f"pip install '{_DISTRIBUTION}[{extra}]'"
             yield Finding(f"extra {extra}", "optional", text, remedy)
         elif extra == "video":
-            import av  # PyAV brings FFmpeg along
-
-            yield Finding("extra video", "ok", f"{purpose}: PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}")
+            yield _video(purpose)
         else:
             yield Finding(f"extra {extra}", "ok", purpose)
+
+
+def _video(purpose: str) -> Finding:
+    try:
+        import av  # PyAV brings FFmpeg along
+    except ImportError as error:
+        text, remedy = (
+            f"PyAV cannot be imported ({type(error).__name__}): no {purpose}",
+            "pip install --force-reinstall av",
+        )
+        return Finding("extra video", "optional", text, remedy)
+    return Finding("extra video", "ok", f"{purpose}: PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}")
 
 
 def _weights(bundle: Path | None) -> Iterator[Finding]:
@@ -192,11 +212,11 @@ def _hub_file() -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _cache() -> Finding:
+def _cache() -> Iterator[Finding]:
     from monai_anomalyclip.weights import default_weights_folder
 
     folder = default_weights_folder()
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(there).free / 2**30
     state: Literal["ok", "optional"] = "ok" if free >= 2 else "optional"
-    return Finding("folder of the weights", state, f"{free:.0f} GiB are free, CLIP needs 0.9", path=str(folder))
+    yield Finding("folder of the weights", state, f"{free:.0f} GiB are free, CLIP needs 0.9", path=str(folder))

@@ -60,3 +60,27 @@ def test_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
     remove_abandoned(tmp_path)
     assert not abandoned.exists()
     assert all(path.exists() for path in others)
+
+
+def leave_unfinished_folder(folder: Path, kept: Path) -> None:
+    made = unfinished_path(folder / "bundle")
+    (made / "configs").mkdir(parents=True)
+    unfinished_path(made / "configs" / "train.json").write_text("half")
+    unfinished_path(folder / "link").symlink_to(kept, target_is_directory=True)
+
+
+def test_folders_that_dead_processes_left_are_removed_and_no_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine.txt").touch()
+    arguments = (tmp_path / "out", kept)
+    process = multiprocessing.get_context("spawn").Process(target=leave_unfinished_folder, args=arguments)
+    process.start()
+    process.join()
+    mine = unfinished_path(tmp_path / "out" / "bundle")
+    mine.mkdir()
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    remove_abandoned(tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [mine]
+    assert (kept / "mine.txt").exists()

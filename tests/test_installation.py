@@ -10,6 +10,8 @@
 # limitations under the License.
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -86,6 +88,22 @@ def test_decoder_that_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = findings(tmp_path)["DICOM decoders"]
     assert (found.state, found.text) == ("missing", "none for JPEG-LS")
     assert found.remedy.startswith("pip install ")
+
+
+@pytest.mark.parametrize("absent", ["pydicom", "open_clip", "huggingface_hub", "av", "torch"])
+def test_command_survives_what_cannot_be_imported(absent: str, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        f"sys.modules[{absent!r}] = None\n"  # which makes its import fail
+        "from monai_anomalyclip.cli import main\n"
+        "sys.exit(main(['doctor', '--bundle', sys.argv[1]]))\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot be imported" in done.stdout
+    assert "missing: the commands above mend that." in done.stdout
 
 
 def test_gpu_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

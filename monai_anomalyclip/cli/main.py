@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from http.client import HTTPException
 from importlib import import_module
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
@@ -90,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = "the same command without --force" if anew else "the same command"
         print(f"Interrupted: what is finished stays, {again} goes on with the rest.", file=sys.stderr)
         return 130
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {cause_of(error)}", file=sys.stderr)
+    except (OSError, ValueError, RuntimeError, ImportError, HTTPException) as error:
+        cause = cause_of(error)
+        # Where something is optional, our own sentence says what to install.
+        hint = ": `monai-anomalyclip doctor` shows what is missing" if isinstance(cause, ModuleNotFoundError) else ""
+        print(f"error: {cause}{hint}", file=sys.stderr)
         return 1
     return status

@@ -72,9 +72,15 @@ def download(url: str, target: str | Path, check: Callable[[Path], None], *, lim
 def read_address(url: str, *, limit: int) -> bytes:
     """The content of an address, at most ``limit`` bytes; raises as :func:`download`."""
     with _open(url, {}) as answer:
-        content: bytes = answer.read(limit + 1)
+        try:
+            content: bytes = answer.read(limit + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionError(f"{url} broke off ({type(error).__name__}): start the command again.") from error
+        announced = _announced(answer)
     if len(content) > limit:
         raise ValueError(f"{url} was not taken: it has more than {limit} bytes.")
+    if announced is not None and len(content) < announced:
+        raise ConnectionError(f"{url} broke off at {len(content)} of {announced} bytes: start the command again.")
     return content
 
 
@@ -101,8 +107,8 @@ def _receive(url: str, partial: Path, start: int, limit: int, progress: bool) ->
         if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise _CannotResumeError(f"{url} gave another part than was asked for.")
         start = start if answer.status == 206 else 0
-        announced = answer.headers.get("Content-Length", "")
-        total = start + int(announced) if re.fullmatch(r"\d{1,18}", announced) else None
+        announced = _announced(answer)
+        total = None if announced is None else start + announced
         if total is not None and total > limit:
             raise ValueError(f"it has {total} bytes, more than the {limit} that it can have.")
         received = start
@@ -120,12 +126,18 @@ def _receive(url: str, partial: Path, start: int, limit: int, progress: bool) ->
         )
 
 
+def _announced(answer: Any) -> int | None:
+    """How many bytes the server says that it sends, where it does."""
+    announced = answer.headers.get("Content-Length", "")
+    return int(announced) if re.fullmatch(r"\d{1,18}", announced) else None
+
+
 def _read(answer: IO[bytes], url: str) -> bytes:
     try:
         return answer.read(_CHUNK)
     except http.client.IncompleteRead as error:
         return error.partial
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(
             f"{url} broke off ({type(error).__name__}): the same command goes on with the rest."
         ) from error

@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from monai_anomalyclip.atomic_file import unfinished_path
 from monai_anomalyclip.writers.overlay import overlay
-from monai_anomalyclip.writers.results import refuse_existing, result_paths
+from monai_anomalyclip.writers.results import make_private_folder, refuse_existing, result_paths
 
 __all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter"]
 
@@ -107,7 +107,7 @@ class CineWriter:
         self._paths = result_paths(folder, name, CINE_RESULTS)
         if not overwrite:
             refuse_existing(self._paths)
-        self._paths[0].parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._paths[0].parent)
         self._unfinished: list[Path] = []
         self._state = "open"
         self._files = contextlib.ExitStack()

@@ -35,6 +35,7 @@ __all__ = [
     "FRAME_RESULTS",
     "NIFTI_RESULTS",
     "OVERLAY",
+    "make_private_folder",
     "refuse_existing",
     "result_paths",
     "write_atomically",
@@ -158,8 +159,15 @@ def refuse_existing(paths: Sequence[Path]) -> None:
     if existing := [path.name for path in paths if path.exists()]:
         raise FileExistsError(
             f"{', '.join(existing)} exist already in the output folder: choose another folder, or set overwrite "
-            f"(--overwrite True)."
+            "(--force; --overwrite True for a bundle)."
         )
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and all that are missing above it, for their owner only."""
+    if not path.is_dir():
+        make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -200,7 +208,7 @@ def _write_all(folder: str | os.PathLike[str], name: str, contents: Mapping[str,
     paths = result_paths(folder, name, tuple(contents))
     if not overwrite:
         refuse_existing(paths)
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(paths[0].parent)
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content)
     return paths

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
         (ValueError("odd value"), 1, "error: odd value\n"),
         (FileNotFoundError("no such thing"), 1, "error: no such thing\n"),
         (RuntimeError("broken"), 1, "error: broken\n"),
+        (ImportError("X is needed: pip install x"), 1, "error: X is needed: pip install x\n"),
+        (
+            ModuleNotFoundError("No module named 'pydicom'"),
+            1,
+            "error: No module named 'pydicom': `monai-anomalyclip doctor` shows what is missing\n",
+        ),
+        (IncompleteRead(b"12345"), 1, "error: IncompleteRead(5 bytes read)\n"),
         (KeyboardInterrupt(), 130, "Interrupted: what is finished stays, the same command goes on with the rest.\n"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_run_writes_files_tables_report_and_notice(
     assert "2 results written, 1 inputs failed; the folder now holds 2 of 3." in caplog.text
     assert str(tmp_path) not in caplog.text
     assert out.stat().st_mode & 0o777 == 0o700
-    assert all(path.stat().st_mode & 0o077 == 0 for path in out.rglob("*") if path.is_file())
+    assert [path for path in out.rglob("*") if path.stat().st_mode & 0o077] == []  # folders, too
 
 
 def test_results_json_holds_everything(inputs: Path, tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def breaks_off(at: int) -> Callable[[BaseHTTPRequestHandler], None]:
     return answer
 
 
+def chunks(rest: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """A chunk of five bytes, then something else than the end."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"5\r\n12345\r\n" + rest)
+        handler.close_connection = True
+
+    return answer
+
+
 def endless(handler: BaseHTTPRequestHandler) -> None:
     """Announces nothing and does not stop by itself."""
     handler.send_response(200)
@@ -164,3 +178,21 @@ def test_address_is_read_up_to_its_limit(server: Any) -> None:
     assert read_address(f"{server.url}/list", limit=5) == b"12345"
     with pytest.raises(ValueError, match="more than 4 bytes"):
         read_address(f"{server.url}/list", limit=4)
+
+
+@pytest.mark.parametrize("rest", [b"", b"9\r\n12", b"no number\r\n", b"1" * 70_000])
+def test_an_address_that_breaks_off_is_a_sentence(server: Any, tmp_path: Path, rest: bytes) -> None:
+    server.answers["/list"] = chunks(rest)
+    with pytest.raises(ConnectionError, match=r"/list broke off .*: start the command again\."):
+        read_address(f"{server.url}/list", limit=100)
+    server.answers["/list"] = breaks_off(10)
+    with pytest.raises(
+        ConnectionError, match=f"/list broke off at 10 of {len(CONTENT)} bytes: start the command again"
+    ):
+        read_address(f"{server.url}/list", limit=1 << 24)
+
+
+def test_a_file_in_broken_chunks_is_a_sentence(server: Any, tmp_path: Path) -> None:
+    server.answers["/file"] = chunks(b"1" * 70_000)
+    with pytest.raises(ConnectionError, match=r"/file broke off \(LineTooLong\): the same command goes on"):
+        download(f"{server.url}/file", tmp_path / "file.bin", anything, limit=100)

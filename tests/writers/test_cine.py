@@ -56,6 +56,7 @@ def decoded(path: Path) -> tuple[list[float], np.ndarray]:
 def test_film_shows_each_overlay_at_its_time(tmp_path: Path) -> None:
     film_path, _ = write(tmp_path)
     assert film_path == tmp_path / "sub" / "clip_overlay.mp4"
+    assert film_path.parent.stat().st_mode & 0o777 == 0o700
     times, pictures = decoded(film_path)
     np.testing.assert_allclose(times, TIMES, atol=0.5 / 90_000 + 1e-9)
     assert pictures.shape == (COUNT, 114, 152, 3)  # even sides

@@ -24,7 +24,13 @@ from PIL import Image
 
 from monai_anomalyclip.data import SliceView, load_volume
 from monai_anomalyclip.writers import NiftiGrid, write_frame_result, write_volume_result
-from monai_anomalyclip.writers.results import FRAME_RESULTS, refuse_existing, result_paths, write_atomically
+from monai_anomalyclip.writers.results import (
+    FRAME_RESULTS,
+    make_private_folder,
+    refuse_existing,
+    result_paths,
+    write_atomically,
+)
 
 COS, SIN = np.cos(0.45), np.sin(0.45)
 AFFINE = from_matvec(np.array([[0, -1, 0], [COS, 0, -SIN], [SIN, 0, COS]]) @ np.diag([0.7, 0.8, 5]), [12, -34, 56])
@@ -178,6 +184,18 @@ def test_paths_of_results(tmp_path: Path) -> None:
     ) as caught:
         refuse_existing(paths)
     assert str(tmp_path) not in str(caught.value)
+    # Each front end's own option is named.
+    assert str(caught.value).endswith("or set overwrite (--force; --overwrite True for a bundle).")
+
+
+def test_folders_of_results_are_their_owners_alone(tmp_path: Path) -> None:
+    make_private_folder(tmp_path / "a" / "b" / "c")
+    make_private_folder(tmp_path / "a" / "b" / "c")
+    for name in ("a", "a/b", "a/b/c"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_private_folder(tmp_path / "file")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

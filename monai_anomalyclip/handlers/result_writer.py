@@ -36,30 +36,20 @@ from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
-from monai_anomalyclip.writers.earlier_results import (
-    InputChangedError,
-    earlier_outputs,
-    finished_entry,
-    refuse_mixture,
-    refused_item,
-    still_counts,
-)
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.input_record import finished_record, view_of
 from monai_anomalyclip.writers.input_results import (
     ScoredInput,
     film_notes,
-    possible_results,
     write_results,
     write_series_report,
 )
+from monai_anomalyclip.writers.input_states import InputStates
 from monai_anomalyclip.writers.model_description import describe_model, provenance_of
 from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.output_kinds import DEFAULT_OUTPUTS, parse_output_kinds
 from monai_anomalyclip.writers.overlay import displayable, montage, side_by_side
-from monai_anomalyclip.writers.record import InputRecord
 from monai_anomalyclip.writers.redaction import redacted
-from monai_anomalyclip.writers.results import refuse_existing, result_paths
 from monai_anomalyclip.writers.run_document import RunDocument
 from monai_anomalyclip.writers.scored_cine import ScoredCine
 
@@ -151,12 +141,12 @@ class AnomalyResultWriter:
             **{name: getattr(reading, name) for name in ("preset", "nifti_form", "time_point", "stride")},
             **(settings or {}),
         }
-        self.failed: dict[str, str] = {}
-        self.written: list[str] = []
         self._films: dict[str, ScoredCine] = {}
         self._started = datetime.now(timezone.utc)
         self.folder = OutputFolder(output_dir)
         self.journal = self.folder.journal
+        self.states = InputStates(self.folder, catalogue.sources, lambda: self.fingerprint, overwrite)
+        self.failed, self.written = self.states.failed, self.states.written
 
     @functools.cached_property
     def model(self) -> Any:
@@ -177,51 +167,20 @@ class AnomalyResultWriter:
         engine.add_event_handler(Events.TERMINATE, self.finish)
 
     def pending(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of the items that no earlier run has finished; how many inputs are left out is logged.
-
-        An input whose files have changed since its results were written fails, and the others go on: its item says so
-        when it is read. With `overwrite` the inputs count as unfinished from here on, so that a run without it can
-        complete an interrupted one.
+        """Those of the items that no earlier run has finished; see :meth:`InputStates.pending`.
 
         Raises:
             FileExistsError: the folder holds results, of these inputs or of others, that were made in another way.
         """
-        listed = list(items)
-        names = list(dict.fromkeys(item["name"] for item in listed))
-        done: set[str] = set()
-        refused: dict[str, str] = {}
-        for name in names:
-            try:
-                if self.already_done(name):
-                    done.add(name)
-            except InputChangedError as error:
-                refused[name] = str(error)
-        if self.journal.entries:
-            refuse_mixture(self.folder, set(names), self.fingerprint)
-        for name in names:
-            entry = self.journal.entries.get(name, {})
-            kept = finished_entry(entry)
-            if name in refused:
-                self._note_failure(name, refused[name], {"claimed": False, "earlier": kept})
-            elif name in done and kept is not None and kept is not entry:
-                self.journal.add(kept)  # the files are again those of its results
-            elif self.overwrite and kept is not None:
-                self._note_start(name)
-        if done:
-            logger.info("%d of %d inputs are finished already and left out.", len(done), len(names))
-        pending = [item for item in listed if item["name"] not in done | refused.keys()]
-        sources = self.catalogue.sources
-        return [*pending, *(refused_item(name, sources[name], reason) for name, reason in refused.items())]
+        return self.states.pending(items)
 
     def already_done(self, name: str) -> bool:
         """Whether an earlier run wrote everything for this input. Never with `overwrite`.
 
         Raises:
-            FileExistsError: it did, but with other settings or (InputChangedError) from other files.
+            FileExistsError: it did, but with other settings or from other files.
         """
-        if self.overwrite or finished_entry(self.journal.entries.get(name, {})) is None:
-            return False
-        return still_counts(self.folder, name, self.fingerprint, self.catalogue.sources[name])
+        return self.states.already_done(name)
 
     def __call__(self, engine: Engine) -> None:
         """Write every item of the engine's output."""
@@ -279,7 +238,7 @@ class AnomalyResultWriter:
                 self._finish_film(name, source, image, film, begun)
             return
         findings = Findings.of(scores, maps.numpy(), masks.numpy())
-        self._claim(name, source)
+        self.states.claim(name)
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
         paths, notes = write_results(
             self.output_dir,
@@ -298,20 +257,13 @@ class AnomalyResultWriter:
         record = finished_record(
             name, source, image, view, findings, self.threshold, timings, notes, self.folder.relative(paths)
         )
-        self._finish_input(name, source, record, findings)
+        self.states.finish(name, record, findings)
 
     def record_failure(self, name: str, reason: str, journal: bool = True) -> None:
         """Note that an input could not be processed, and why; without `journal` only if nothing else is known of it."""
         if film := self._films.pop(name, None):
             film.abort()
-        if name in self.failed:
-            return
-        entry = self.journal.entries.get(name, {})
-        if journal or not entry:
-            claimed = entry.get("status") == "started" or entry.get("claimed", False)
-            self._note_failure(name, reason, {"claimed": claimed, **_carried(entry)})
-        else:
-            self._fail(name, reason)
+        self.states.fail(name, reason, journal)
 
     def finish(self) -> None:
         """Save table, results and report, log a summary, and let other runs into the folder."""
@@ -339,33 +291,9 @@ class AnomalyResultWriter:
             RESEARCH_USE_ONLY,
         )
 
-    def _fail(self, name: str, reason: str) -> str:
-        self.failed[name] = reason = redacted(reason)
-        logger.warning("%s: %s", name, reason)
-        return reason
-
-    def _note_failure(self, name: str, reason: str, state: Mapping[str, Any]) -> None:
-        """Note that an input failed, in the journal, too; `state` is what that says of files that are there."""
-        source = self.catalogue.sources[name]
-        record = InputRecord(
-            name=name,
-            source=source.origin,
-            kind=source.kind,
-            modality=source.modality or None,
-            status="failed",
-            reason=self._fail(name, reason),
-            files_used=len(source.paths),
-        )
-        self.journal.add({"name": name, "status": "failed", "record": record.as_dict(), **state})
-
-    def _note_start(self, name: str) -> None:
-        """Note that the files of an input are to be written, so that a next run may replace what is left."""
-        carried = _carried(self.journal.entries.get(name, {}))
-        self.journal.add({"name": name, "status": "started", "claimed": True, **carried})
-
     def _film(self, name: str, source: Source, size: tuple[int, int]) -> ScoredCine:
         if name not in self._films:
-            self._claim(name, source)
+            self.states.claim(name)
             times, fps = source.timing()
             self._films[name] = ScoredCine(self.output_dir, name, size, times, fps, self.threshold)
         return self._films[name]
@@ -385,30 +313,7 @@ class AnomalyResultWriter:
         record = finished_record(
             name, source, image, view, findings, self.threshold, timings, notes, self.folder.relative(paths), film.times
         )
-        self._finish_input(name, source, record, findings)
-
-    def _finish_input(self, name: str, source: Source, record: InputRecord, findings: Findings) -> None:
-        # What an earlier run wrote and this one does not would contradict what lies beside it.
-        self.folder.remove(set(earlier_outputs(self.journal.entries[name])) - set(record.outputs))
-        self.journal.add(
-            {
-                "name": name,
-                "status": "ok",
-                "claimed": True,
-                "fingerprint": self.fingerprint,
-                "state": source.state(),
-                "map_max": [round(float(value), 6) for value in findings.map_max],
-                "area_fraction": [round(float(value), 9) for value in findings.area_fraction],
-                "record": record.as_dict(),
-            }
-        )
-        self.written.append(name)
-
-    def _claim(self, name: str, source: Source) -> None:
-        claimed = self.journal.entries.get(name, {}).get("claimed")
-        if not self.overwrite and (not claimed or self.already_done(name)):
-            refuse_existing(result_paths(self.output_dir, name, possible_results(source)))
-        self._note_start(name)
+        self.states.finish(name, record, findings)
 
     def _keep_picture(self, name: str, scored: ScoredInput) -> None:
         image = _plain(scored.image)
@@ -431,12 +336,6 @@ class AnomalyResultWriter:
 
 def _plain(tensor: Tensor) -> Tensor:
     return (tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor).detach().cpu()
-
-
-def _carried(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What the next entry of an input has to keep of its last one: the files that are there."""
-    outputs = earlier_outputs(entry)
-    return {"outputs": outputs} if outputs else {}
 
 
 def _number(value: Any) -> float:

@@ -16,6 +16,7 @@ import gzip
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -337,6 +338,21 @@ def test_one_folder_holds_results_of_one_kind(
     assert predict(other) == 0
     assert predict(picture, other, "--threshold", "0.25", "--force") == 0
     assert {record["threshold"] for record in results_of(tmp_path / "out")["inputs"]} == {0.25}
+
+
+def test_a_second_run_into_one_folder_is_refused_in_one_sentence(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no locks on this system")
+    (tmp_path / "out").mkdir()
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)  # as another process has it: locks belong to the open file
+    assert predict(picture) == 1
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith("error: Another run is writing to the output folder ")
+    assert list((tmp_path / "out").iterdir()) == []
+    os.close(other)
+    assert predict(picture) == 0
 
 
 def test_a_killed_run_is_continued(picture: Path, predict: Predict, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_status_says_that_nothing_could_be_run(tmp_path: Path, capsys: pytest.Ca
 def test_status_says_that_something_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_datalist(tmp_path / "data", training=8, validation=4, testing=4, progress=False)
     broken = tmp_path / "broken.json"
-    # WinCLIP takes scales; CLIP does not, and fails.
-    broken.write_text(json.dumps({**NO_PICTURES, "network_def#scales": [2]}))
+    # The overlay of WinCLIP says how maps are smoothed, that of CLIP does not, which fails.
+    broken.write_text(json.dumps({**NO_PICTURES, "sigma": -1.0}))
     command = ["demo", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out"), "--methods", "clip,winclip"]
     assert run(*command, "--config", str(broken), "--device", "cpu") == 1
     shown = capsys.readouterr().out

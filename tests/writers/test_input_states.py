@@ -64,7 +64,7 @@ def test_one_input_after_the_other(tmp_path: Path, sources: dict[str, FrameSourc
     assert again.pending(items) == [{"name": "b"}]
     with pytest.raises(FileExistsError, match="sigma"):
         states_of(tmp_path, sources, sigma=1).pending(items)
-    with pytest.raises(FileExistsError, match="a_overlay.png exist already"):
+    with pytest.raises(FileExistsError, match=r"a_overlay\.png exist already"):
         again.claim("a")
     again.fail("a", "exists", journal=False)
     assert again.failed == {"a": "exists"}

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ from monai_anomalyclip.demo.textures import paint
 __all__ = ["VolumePhantom", "make_volume", "write_dicom_series", "write_nifti"]
 
 _GANTRY_TILT = np.deg2rad(7.0)
+# A file with preamble and file meta information, in the words of pydicom 3 or of 2.4, which MONAI Label needs.
+_WHOLE_FILE: dict[str, Any] = (
+    {"enforce_file_format": True}
+    if "enforce_file_format" in inspect.signature(Dataset.save_as).parameters
+    else {"write_like_original": False}
+)
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,6 @@ def write_dicom_series(
         inner.mkdir()
         for index in range(slices):
             file = inner / f"IM{order[index]:04d}.dcm"
-            _ct_slice(phantom, seed, index).save_as(file, enforce_file_format=True)
+            _ct_slice(phantom, seed, index).save_as(file, **_WHOLE_FILE)
         os.replace(inner, folder)
     return phantom

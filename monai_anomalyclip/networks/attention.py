@@ -32,12 +32,10 @@ def project_qkv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, 
     Returns:
         three tensors of shape (B, heads, N, W / heads).
     """
-    attention = block.attn
+    attn = block.attn
     batch, length, width = tokens.shape
-    qkv = linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = qkv.view(batch, length, 3, attention.num_heads, width // attention.num_heads).permute(
-        2, 0, 3, 1, 4
-    )
+    qkv = linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
+    query, key, value = qkv.view(batch, length, 3, attn.num_heads, width // attn.num_heads).permute(2, 0, 3, 1, 4)
     return query, key, value
 
 

@@ -18,8 +18,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from monai_anomalyclip.data import load_input
+from monai_anomalyclip.demo.volumes import write_dicom_series
 
 pytestmark = pytest.mark.label_server
 
@@ -89,6 +91,19 @@ def test_what_the_server_needs_imports_and_the_rest_says_why_not(label_python: P
     assert not [name for name, _, _ in failed if name.split(".")[1] in needed]
     handlers = [name for name, _, _ in failed if name.startswith("monai_anomalyclip.handlers")]
     assert handlers == ["monai_anomalyclip.handlers.result_writer"]
+
+
+def test_phantoms_are_the_same_files(label_python: Path, tmp_path: Path) -> None:
+    """`make label-demo` makes the demonstration's data there."""
+    script = "import sys; from monai_anomalyclip.demo.volumes import write_dicom_series as write; write(sys.argv[1], 3)"
+    run(label_python, script, tmp_path / "old")
+    write_dicom_series(tmp_path / "new", 3)
+    files = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "old").iterdir())
+    for name in files:
+        old, new = (dcmread(tmp_path / folder / name) for folder in ("old", "new"))
+        assert old == new
+        assert old.file_meta.TransferSyntaxUID == new.file_meta.TransferSyntaxUID
 
 
 @pytest.fixture(scope="module")

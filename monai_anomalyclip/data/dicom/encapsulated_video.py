@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -97,7 +97,8 @@ class EncapsulatedVideo:
                 raise UnreadableInputError("it holds no frame.")
             packets = None
             if codec in ONE_PICTURE_PER_PACKET and not first.interlaced_frame:
-                with self._container(joined) as container:
+                # A lost packet of a transport stream spoils some pictures, but the decoder goes on behind it.
+                with self._container(joined) as container, suppress(UnreadableInputError):
                     packets = scan_packets(container, container.streams.video[0])
             if packets is not None:
                 count = len(packets[0])

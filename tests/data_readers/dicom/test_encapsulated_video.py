@@ -232,3 +232,20 @@ def test_a_damaged_video_is_one_part_whose_reading_says_why(write: Write, monkey
     monkeypatch.setattr(encapsulated_video, "MAX_FRAMES", COUNT - 1)
     with pytest.raises(UnreadableInputError, match="more than the allowed 11 frames"):
         DicomSource(write(encoded("mp4", "libx264")), ReadOptions()).load()
+
+
+def test_a_lost_transport_packet_costs_no_other_frame(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = encoded("mpegts", "libx264")
+    packets = [stream[start : start + 188] for start in range(0, len(stream), 188)]
+    video = [number for number, packet in enumerate(packets) if int.from_bytes(packet[1:3], "big") & 0x1FFF == 256]
+    begun = [number for number in video if packets[number][1] & 0x40]  # with each a frame begins
+    lost = next(number for number in video if number > begun[COUNT // 2] and number not in begun)
+    damaged = write(b"".join(packets[:lost] + packets[lost + 1 :]), f"{H264}.1")
+    assert DicomSource(damaged, ReadOptions()).parts() == [(0, COUNT)]
+    image = DicomSource(damaged, ReadOptions()).load().permute(3, 2, 1, 0).numpy()
+    away = np.abs(image.mean(axis=(1, 2, 3)) - pictures().mean(axis=(1, 2, 3)))
+    assert len(image) == COUNT
+    assert away[: COUNT // 4].max() < 2  # long before the gap nothing changes
+    monkeypatch.setattr(encapsulated_video, "MAX_FRAMES", COUNT - 1)
+    with pytest.raises(UnreadableInputError, match="more than the allowed 11 frames"):
+        DicomSource(damaged, ReadOptions()).load()

@@ -17,6 +17,7 @@ the spread is that of the repeats. The weights are random: speed does not depend
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from measuring import Timing, machine, peak_mib, timings, write_record
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from monai_anomalyclip.inferers import resolve_precision
+from monai_anomalyclip.networks.frozen_linear import linear
 
 PLAIN = "published"
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -46,17 +48,24 @@ def _attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int
     return int(sdpa_flop_count(query, key, value))
 
 
-# The one kernel that torch's counter does not know.
-CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+def _linear_flop(tokens: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(tokens[:-1]) * int(weight[0]) * int(weight[1])
+
+
+# The kernels that torch's counter does not know.
+CPU_KERNELS: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    CPU_KERNELS[torch.ops.mkldnn._linear_pointwise] = _linear_flop
 
 
 def ceiling(device: torch.device, dtype: torch.dtype, size: int, repeats: int) -> float:
-    """TFLOP/s of a product of square matrices, the best of the repeats."""
+    """TFLOP/s of a product of square matrices, the best of the repeats; by the library that frozen layers use."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     timing = Timing()
-    torch.mm(left, right)
-    for _ in range(repeats + 2):
-        timing.measure(lambda: torch.mm(left, right), device)
+    with torch.inference_mode():
+        linear(left, right, None)
+        for _ in range(repeats + 2):
+            timing.measure(lambda: linear(left, right, None), device)
     return 2 * size**3 / min(timing.wall) / 1e12
 
 
@@ -72,7 +81,7 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         )
         clip, image = build(setup)
         passes = {variant: make_pass(variant, clip, image, setup, precision) for variant in (OURS, PLAIN)}
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CPU_KERNELS) as counter:
             passes[OURS]()
         passes[PLAIN]()
         compiled_s = None

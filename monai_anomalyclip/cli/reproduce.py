@@ -84,7 +84,12 @@ def add_command(commands: Any) -> None:
         "per image and layer",
     )
     parser.add_argument(
-        "--config", action="append", default=[], type=Path, metavar="FILE", help="further configuration to overlay"
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="further configuration, over the bundle's own and under the experiments'",
     )
     parser.add_argument("--list", action="store_true", help="show the tables, or the experiments of TABLE, and stop")
     parser.add_argument("--verbose", action="store_true", help="show the program's log")

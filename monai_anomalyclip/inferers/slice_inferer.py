@@ -171,11 +171,12 @@ class _Results:
         self._chosen = chosen
         self._arrived: torch.cuda.Event | None = None
         if maps.device.type == "cuda":
+            stream = torch.cuda.current_stream(maps.device)  # which may not be the current device
             maps, scores = (
                 torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True) for t in (maps, scores)
             )
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
+            self._arrived.record(stream)
         self._maps, self._scores = maps, scores
 
     def put_into(self, maps: Tensor, scores: Tensor) -> None:

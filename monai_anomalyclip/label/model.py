@@ -141,8 +141,18 @@ class AnomalyModel:
         return Prediction(anomaly_map, float(score), int(index), short_descriptor(network.features), digest)
 
     def threshold(self, value: Any, level: str = "pixel") -> float:
-        """A request's threshold as a number (see :func:`~monai_anomalyclip.metrics.resolve_threshold`)."""
-        return resolve_threshold(value, self.prompts_path, "image" if level == "image" else "pixel")
+        """A request's threshold as a number (see :func:`~monai_anomalyclip.metrics.resolve_threshold`).
+
+        Where the bundle's own is "calibrated", clients send that unasked: after a tuning, which leaves nothing
+        calibrated, it is 0.5.
+        """
+        try:
+            return resolve_threshold(value, self.prompts_path, "image" if level == "image" else "pixel")
+        except (FileNotFoundError, ValueError) as error:
+            if self.default_threshold != "calibrated" or value not in ("calibrated", ["calibrated"]):
+                raise
+            logger.warning(f"{error} Until then the threshold is 0.5.")
+            return 0.5
 
     def image_threshold(self) -> float:
         """The image score from which an image counts as anomalous: calibrated for these prompts, else 0.5."""

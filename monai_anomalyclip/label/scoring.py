@@ -31,8 +31,7 @@ __all__ = ["DESCRIPTOR", "PROMPTS", "SCORE", "AnomalyScoring"]
 SCORE, DESCRIPTOR, PROMPTS, SLICE = "anomaly_score", "anomaly_descriptor", "anomaly_prompts", "anomaly_slice"
 """Keys of an image's info."""
 
-# What says nothing of the image: it is tried again the next time.
-_PASSING = (requests.ConnectionError, requests.Timeout, torch.OutOfMemoryError)
+_TOO_MANY_REQUESTS, _SERVER_ERRORS = 429, 500  # HTTP status; server errors begin there
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ logger = logging.getLogger(__name__)
 class AnomalyScoring(ScoringMethod):
     """Scores the images that have no final label; those scored with the prompts in use are passed over.
 
-    An image that cannot be fetched, read or scored does not stop the others: it counts as scored, without a score. Only
-    where the archive did not answer, or memory did not suffice, it is tried again at the next call.
+    An image that cannot be fetched or read does not stop the others: it counts as scored, without a score. Where the
+    archive did not answer, or memory did not suffice, it is tried again at the next call.
 
     Args:
         model: shared with the infer tasks.
@@ -60,6 +59,9 @@ class AnomalyScoring(ScoringMethod):
 
         Returns:
             ``{"total", "skipped", "executed", "failed", "latency"}``.
+
+        Raises:
+            RuntimeError: the network cannot be run, e.g. because there is no such device; no image is to blame.
         """
         begun = time.perf_counter()
         prompts = self.model.prompts_digest
@@ -68,19 +70,14 @@ class AnomalyScoring(ScoringMethod):
         limit = int(request.get("max_samples") or len(open_names))
         failed = 0
         for name in open_names[:limit]:
-            info: dict[str, Any] = {SCORE: None, PROMPTS: prompts}
             try:
-                info = self._info(datastore.get_image_uri(name), request)
-            except _PASSING as error:
-                logger.warning(f"An image cannot be scored now ({type(error).__name__}): the next call tries it again.")
+                info = self._info_or_none(name, datastore, request)
+            except _TryAgainError as error:
+                logger.warning(f"An image cannot be scored now ({error}): the next call tries it again.")
                 failed += 1
                 continue
-            except (UnreadableInputError, ValueError) as error:
-                logger.warning(f"An image cannot be scored: {error}")
-                failed += 1
-            except Exception as error:  # MONAI Label's readers raise nearly anything; messages quote UIDs and addresses
-                logger.warning(f"An image cannot be fetched or read ({type(error).__name__}).")
-                failed += 1
+            failed += info is None
+            info = info or {SCORE: None, PROMPTS: prompts}
             # The server may have saved labels meanwhile, in another process: read its file anew before writing it.
             datastore.refresh()
             try:
@@ -95,14 +92,38 @@ class AnomalyScoring(ScoringMethod):
             "latency": round(time.perf_counter() - begun, 3),
         }
 
-    def _info(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        """What is kept with an image."""
-        prediction = self.model.predict(
-            path, preset=request.get("preset", "auto"), device=name_to_device(request.get("device"))
-        )
+    def _info_or_none(self, name: str, datastore: Datastore, request: dict[str, Any]) -> dict[str, Any] | None:
+        """What is kept with an image; None when it is of no use."""
+        try:
+            path = datastore.get_image_uri(name)
+        except Exception as error:  # MONAI Label's readers raise nearly anything; messages quote UIDs and addresses
+            if _says_nothing_of_the_image(error):
+                raise _TryAgainError(type(error).__name__) from None
+            logger.warning(f"An image cannot be fetched or read ({type(error).__name__}).")
+            return None
+        try:
+            prediction = self.model.predict(
+                path, preset=request.get("preset", "auto"), device=name_to_device(request.get("device"))
+            )
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise _TryAgainError(type(error).__name__) from None
+        except (UnreadableInputError, ValueError) as error:
+            logger.warning(f"An image cannot be scored: {error}")
+            return None
         return {
             SCORE: prediction.anomaly_score,
             SLICE: prediction.slice_index,
             DESCRIPTOR: prediction.descriptor,
             PROMPTS: prediction.prompts,
         }
+
+
+class _TryAgainError(Exception):
+    """An image could not be scored for a reason that says nothing of the image."""
+
+
+def _says_nothing_of_the_image(error: Exception) -> bool:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS
+    return isinstance(error, requests.ConnectionError | requests.Timeout | MemoryError)

@@ -35,7 +35,7 @@ class BundleRuns:
     Args:
         bundle: folder of the bundle.
         configs: folder of the overlays, ``configs/``.
-        further: configuration files that come last, e.g. with another backbone.
+        further: configuration files behind the bundle's and before the overlays, e.g. with another backbone.
         cache_dir: where features are kept, for all experiments together.
         device: e.g. "cuda:1"; None for the bundle's.
 

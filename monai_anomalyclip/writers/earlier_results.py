@@ -91,7 +91,7 @@ def refuse_mixture(folder: OutputFolder, names: Collection[str], fingerprint: Ma
         FileExistsError: the folder holds results of another input that were made in another way.
     """
     for name, entry in folder.journal.entries.items():
-        if name in names or entry["status"] != "ok":
+        if name in names or entry["status"] != "ok" or not folder.holds_any(entry["record"]["outputs"]):
             continue
         if changed := _differences(entry["fingerprint"], fingerprint):
             raise FileExistsError(

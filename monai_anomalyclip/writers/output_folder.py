@@ -124,11 +124,11 @@ class OutputFolder:
         """Keep the picture that stands for an input in the report."""
         write_atomically(self._picture_path(name), jpeg(picture))
 
-    def records(self, names: Iterable[str]) -> list[InputRecord]:
+    def records(self, names: Sequence[str]) -> list[InputRecord]:
         """Records of the inputs that the journal knows, those of `names` first and in their order."""
         return [InputRecord.from_dict(entry["record"]) for entry in self._entries(names) if "record" in entry]
 
-    def summarise(self, document: RunDocument, names: Iterable[str]) -> None:
+    def summarise(self, document: RunDocument, names: Sequence[str]) -> None:
         """Write ``scores.csv``, ``results.json`` and ``report.html``.
 
         Args:
@@ -141,8 +141,14 @@ class OutputFolder:
         montages = {name: path.read_bytes() for name, path in pictures.items() if path.is_file()}
         write_html_report(document, montages, self.path / "report.html")
 
-    def _entries(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        known = self.journal.entries
+    def _entries(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        # What was removed with all its files is not spoken of.
+        named = set(names)
+        known = {
+            name: entry
+            for name, entry in self.journal.entries.items()
+            if name in named or entry["status"] != "ok" or self.holds_any(entry["record"]["outputs"])
+        }
         order = dict.fromkeys([*(name for name in names if name in known), *known])
         return [known[name] for name in order]
 

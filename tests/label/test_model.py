@@ -142,7 +142,12 @@ def test_bundle_settings_hold(weak_bundle: Path, tmp_path: Path) -> None:
     assert model.default_threshold == content["displayable_configs"]["threshold"] == 0.3
     content["displayable_configs"]["threshold"] = "calibrated"
     config.write_text(json.dumps(content))
-    assert AnomalyModel(bundle, tmp_path / "model").default_threshold == "calibrated"
+    model = AnomalyModel(bundle, tmp_path / "model")
+    assert model.default_threshold == "calibrated"
+    # What clients send unasked has an answer, also before anything is calibrated.
+    assert model.threshold("calibrated") == model.threshold(["calibrated"]) == 0.5
+    with pytest.raises(ValueError, match="'otsu'"):
+        model.threshold("otsu")
 
 
 def test_bundle_in_a_folder_with_an_odd_name(weak_bundle: Path, tmp_path: Path, picture: Path) -> None:

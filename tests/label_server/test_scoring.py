@@ -31,13 +31,14 @@ from monailabel.interfaces.exception import ImageNotFoundException
 logging.basicConfig(stream=sys.stderr)
 FAILURES = {
     "a_itk": RuntimeError("patient 1.2.3"),
-    "b_status": requests.HTTPError("404 for http://archive/1.2.3"),
+    "b_status": requests.HTTPError("404 for http://archive/1.2.3", response=SimpleNamespace(status_code=404)),
     "c_file": OSError("patient 1.2.3"),
     "d_absent": IndexError("1.2.3"),
     "e_connection": requests.ConnectionError("http://archive/1.2.3"),
     "f_slow": requests.Timeout("http://archive/1.2.3"),
     "g_damaged": UnreadableInputError("Cannot read 'g': damaged."),
     "i_unknown": IndexError("1.2.3"),
+    "k_busy": requests.HTTPError("503 for http://archive/1.2.3", response=SimpleNamespace(status_code=503)),
 }
 
 class Store:
@@ -61,11 +62,20 @@ class Store:
 class Model:
     prompts_digest = "0123"
     def predict(self, path, preset, device):
+        if path == "j_good" and device == "little":
+            raise MemoryError
+        if device == "absent":
+            raise RuntimeError("Invalid device string")
         return SimpleNamespace(anomaly_score=0.25, slice_index=2, descriptor=[0.5], prompts="0123")
 
 store = Store()
-runs = [AnomalyScoring(Model())({}, store) for _ in range(2)]
-print(json.dumps({"runs": runs, "info": store.info}))
+try:
+    AnomalyScoring(Model())({"device": "absent"}, store)
+except RuntimeError as error:
+    told, marked = str(error), [name for name, info in store.info.items() if name[2:] == "good" and info]
+store = Store()
+runs = [AnomalyScoring(Model())(request, store) for request in ({"device": "little"}, {})]
+print(json.dumps({"runs": runs, "info": store.info, "told": told, "marked": marked}))
 """
 
 
@@ -75,13 +85,17 @@ def test_images_that_fail_do_not_stop_the_others(label_python: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     first, second = result["runs"]
-    assert (first["total"], first["executed"], first["failed"]) == (10, 10, 8)
-    # What failed for good is passed over; where nothing answered, or nothing is known of the image, it is tried again.
-    assert (second["executed"], second["skipped"], second["failed"]) == (3, 7, 3)
+    assert (first["total"], first["executed"], first["failed"]) == (11, 11, 10)
+    # What failed for good is passed over; where nothing answered, memory was short, or nothing is known of the image,
+    # it is tried again.
+    assert (second["executed"], second["skipped"], second["failed"]) == (5, 6, 4)
+    # A fault of the server says nothing of the images.
+    assert result["told"] == "Invalid device string"
+    assert result["marked"] == []
     info = result["info"]
     for name in ("a_itk", "b_status", "c_file", "d_absent", "g_damaged"):
         assert info[name] == {"anomaly_score": None, "anomaly_prompts": "0123"}
-    for name in ("e_connection", "f_slow"):
+    for name in ("e_connection", "f_slow", "k_busy"):
         assert info[name] == {}
     for name in ("h_good", "j_good"):
         assert info[name]["anomaly_score"] == 0.25

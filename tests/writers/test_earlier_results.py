@@ -81,6 +81,10 @@ def test_one_kind_of_results_per_folder(folder: OutputFolder) -> None:
     refuse_mixture(folder, {"a", "b"}, {})
     with pytest.raises(FileExistsError, match="'a', which is not among these inputs, that differ in axis, threshold: "):
         refuse_mixture(folder, {"b"}, {})
+    for name in ("a_mask.png", "a_overlay.png"):
+        (folder.path / name).unlink()
+    refuse_mixture(folder, {"b"}, {})
+    (folder.path / "a_mask.png").touch()
     folder.journal.add({"name": "a", "status": "failed"})
     refuse_mixture(folder, {"b"}, {})
 

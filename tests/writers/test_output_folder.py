@@ -55,8 +55,9 @@ def test_a_new_folder_is_its_owners_alone_and_says_what_it_holds(tmp_path: Path)
 
 def test_tables_hold_all_inputs_in_the_order_of_the_run(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
-    for name in ("earlier", "b", "a"):
+    for name in ("earlier", "removed", "b", "a"):
         folder.journal.add(finished(name))
+    (tmp_path / "earlier_overlay.png").touch()
     folder.journal.add({"name": "cut", "status": "started"})
     folder.keep_picture("a", np.zeros((20, 30, 3), np.uint8))
     again = OutputFolder(tmp_path)

@@ -29,6 +29,7 @@ from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.nifti import load_volume
+from monai_anomalyclip.data.one_open import one_open
 from monai_anomalyclip.data.source import InputPart, ReadOptions, Source, digest, frame_ranges
 from monai_anomalyclip.data.video import VideoReader
 
@@ -149,12 +150,14 @@ class DicomSource(Source):
         return frame_ranges(len(self.series.frames), *self.series.size)
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
-        """Read it, see :func:`monai_anomalyclip.data.dicom.load_series`; the last part of a video closes it."""
+        """Read it, see :func:`monai_anomalyclip.data.dicom.load_series`.
+
+        The last part of a video closes it, and so does reading another film.
+        """
         self._count_frames()
-        image = load_series(self.series, preset=self.options.preset, start=start, stop=stop, video=self._video)
-        if self._video is not None and stop in (None, len(self.series.frames)):
-            self._video.close()
-        return image
+        last = stop in (None, len(self.series.frames))
+        with contextlib.nullcontext() if self._video is None else one_open(self._video, last=last):
+            return load_series(self.series, preset=self.options.preset, start=start, stop=stop, video=self._video)
 
     def _count_frames(self) -> None:
         """Find out once how many frames a video holds, which headers often tell wrongly."""
@@ -177,7 +180,7 @@ class VideoSource(Source):
 
     @property
     def reader(self) -> VideoReader:
-        """Reader of the scored frames, made when it is first asked for; it stays open from part to part.
+        """Reader of the scored frames, made when it is first asked for; it stays open from one part to the next.
 
         Raises:
             UnreadableInputError: the file cannot be read.
@@ -200,11 +203,10 @@ class VideoSource(Source):
         return frame_ranges(self.reader.n_frames, index.height, index.width)
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
-        """Read scored frames start to stop as (3, W, H, n) uint8; the last part closes the file."""
+        """Read scored frames start to stop as (3, W, H, n) uint8; the last part or another film closes the file."""
         stop = self.reader.n_frames if stop is None else stop
-        frames = torch.from_numpy(self.reader.read(start, stop))
-        if stop == self.reader.n_frames:
-            self.reader.close()
+        with one_open(self.reader, last=stop == self.reader.n_frames):
+            frames = torch.from_numpy(self.reader.read(start, stop))
         meta: dict[str, Any] = {"kind": "cine", "native_slices": 1, "notes": "", "modality": ""}
         return MetaTensor(frames.permute(3, 2, 1, 0), affine=torch.eye(4, dtype=torch.float64), meta=meta)
 

@@ -199,6 +199,20 @@ def test_video_frames_with_a_stride(tmp_path: Path) -> None:
     assert (first.meta["kind"], first.meta["native_slices"]) == ("cine", 1)
 
 
+def test_one_video_is_open_at_a_time(tmp_path: Path) -> None:
+    """A worker of a data loader that meets the first parts alone does not end with all videos open."""
+    sources = []
+    for name in ("a.mkv", "b.mkv", "c.mkv"):
+        pictures = make_video(tmp_path / name, 4)
+        sources.append(VideoSource(tmp_path / name, name, ReadOptions()))
+    for source in sources:
+        source.load(0, 2)
+        assert [other.reader._container is not None for other in sources] == [other is source for other in sources]
+    loaded = sources[0].load(2, 4)  # goes on all the same
+    np.testing.assert_array_equal(loaded.permute(3, 2, 1, 0).numpy(), pictures[2:])
+    assert [source.reader._container for source in sources] == [None] * 3
+
+
 def test_a_damaged_video_is_one_part_whose_reading_says_why(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"no film")
     source = VideoSource(tmp_path / "v.mp4", "v.mp4", ReadOptions())

@@ -249,3 +249,16 @@ def test_a_lost_transport_packet_costs_no_other_frame(write: Write, monkeypatch:
     monkeypatch.setattr(encapsulated_video, "MAX_FRAMES", COUNT - 1)
     with pytest.raises(UnreadableInputError, match="more than the allowed 11 frames"):
         DicomSource(damaged, ReadOptions()).load()
+
+
+def test_one_video_is_open_at_a_time(write: Write) -> None:
+    """A worker of a data loader that meets the first parts alone does not end with all streams in memory."""
+    series = write(encoded("h264", "libx264"))
+    sources = [DicomSource(series, ReadOptions()) for _ in range(3)]
+    for source in sources:
+        source.load(0, 5)
+        opened = [other._video is not None and other._video._frames is not None for other in sources]
+        assert opened == [other is source for other in sources]
+    image = sources[0].load(5, COUNT)
+    assert torch.equal(image.as_tensor(), load_series(series, start=5).as_tensor())
+    assert all(source._video is not None and source._video._frames is None for source in sources)

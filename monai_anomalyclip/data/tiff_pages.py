@@ -130,8 +130,8 @@ def white_is_zero(image: Image.Image) -> bool:
 def deepest_gray(path: str | os.PathLike[str], max_pixels: int) -> int:
     """The largest value among all pages of more than 8 bits of a TIFF; 0 for every other file, and for a single page.
 
-    Pages that cannot be read count for nothing. One page is in memory at a time; the answer is kept, so that a page
-    after the other can be read without going through all of them again.
+    Pages that cannot be reached or read count for nothing. One page is in memory at a time; the answer is kept, so that
+    a page after the other can be read without going through all of them again.
 
     Args:
         path: the file.
@@ -143,9 +143,11 @@ def deepest_gray(path: str | os.PathLike[str], max_pixels: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _deepest_gray(path: str, max_pixels: int, *_state: int) -> int:
-    with open(path, "rb") as stream:
-        count = sum(1 for _ in tiff_pages(stream))
-    deepest = 0
+    count = deepest = 0
+    # Pages before a break, or up to the bound, can be read: what lies behind is no reason to refuse them.
+    with open(path, "rb") as stream, contextlib.suppress(UnreadableInputError):
+        for _ in tiff_pages(stream):
+            count += 1
     if count < 2:
         return deepest
     with Image.open(path, formats=["TIFF"]) as image:

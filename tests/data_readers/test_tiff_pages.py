@@ -53,6 +53,47 @@ def test_loops_end_and_long_chains_are_refused(tmp_path: Path) -> None:
         count_pages(tmp_path / "long.tif")
 
 
+def with_chain_behind(path: Path, offset: int) -> None:
+    """Make the last directory of a TIFF, little endian, name one more."""
+    with tifffile.TiffFile(path) as tiff:
+        directory = tiff.pages[-1].offset
+    content = bytearray(path.read_bytes())
+    (entries,) = struct.unpack_from("<H", content, directory)
+    struct.pack_into("<I", content, directory + 2 + 12 * entries, offset)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_pages_before_a_break_or_beyond_the_bound_are_read(tmp_path: Path, deep: bool) -> None:
+    first = np.arange(20, dtype=np.uint16 if deep else np.uint8).reshape(4, 5)
+    path, long = tmp_path / "broken.tif", tmp_path / "long.tif"
+    for pages in ([first], [first, 8 * first]):
+        tifffile.imwrite(path, np.stack(pages), photometric="minisblack", byteorder="<", metadata=None)
+        long.write_bytes(path.read_bytes())
+        with_chain_behind(path, 10**6)
+        size = long.stat().st_size + long.stat().st_size % 2
+        with_chain_behind(long, size)
+        links = [struct.pack("<HI", 0, size + 6 * (i + 1)) for i in range(MAX_PAGES)]
+        long.write_bytes(long.read_bytes().ljust(size, b"\0") + b"".join(links))
+        for file in (path, long):
+            with pytest.raises(UnreadableInputError):
+                count_pages(file)
+            for number, page in enumerate(pages):
+                np.testing.assert_array_equal(read_frame(file, number)[..., 0], page)
+
+
+def test_a_broken_chain_does_not_change_the_white(tmp_path: Path) -> None:
+    """Pages that are reached before the break have one white, as in a sound file."""
+    path, sound = tmp_path / "broken.tif", tmp_path / "sound.tif"
+    pages = np.stack([np.full((4, 5), 200, np.uint16), np.full((4, 5), 4000, np.uint16)])
+    for file in (path, sound):
+        tifffile.imwrite(file, pages, photometric="minisblack", byteorder="<", metadata=None)
+    with_chain_behind(path, 10**6)
+    for number in range(2):
+        np.testing.assert_array_equal(read_frame(path, number), read_frame(sound, number))
+    assert read_frame(path).max() == 12
+
+
 @pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_missing_parts_are_not_read_as_black(tmp_path: Path, photometric: str, tile: tuple[int, int] | None) -> None:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -38,18 +39,19 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
         pairs of a folder and a file.
 
     Raises:
-        UnreadableInputError: a path does not exist, or may not be opened.
+        UnreadableInputError: a path does not exist, or cannot be opened.
         ValueError: the excluded folder is one of the paths.
     """
     files: dict[Path, tuple[Path, Path]] = {}
     for root in map(Path, roots):
         try:
-            exists = root.exists()
+            mode = _mode(root)
         except OSError as error:
-            raise UnreadableInputError(f"Input {str(root)!r} cannot be opened: you have no permission.") from error
-        if not exists:
+            reason = "you have no permission" if isinstance(error, PermissionError) else error.strerror
+            raise UnreadableInputError(f"Input {str(root)!r} cannot be opened: {reason}.") from error
+        if mode is None:
             raise UnreadableInputError(f"Input {str(root)!r} does not exist: give a file or a folder.")
-        if root.is_file():
+        if stat.S_ISREG(mode):
             files.setdefault(root.resolve(), (root.parent, root))
             continue
         if excluded == root.resolve():
@@ -58,13 +60,27 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
             try:
                 if not file.resolve().is_relative_to(root.resolve()):
                     skipped.append(SkippedFile(file, "link out of the folder"))
-                elif file.exists() and not file.is_file():  # to open a pipe would wait for ever
+                elif not stat.S_ISREG(_mode(file) or stat.S_IFREG):  # to open a pipe would wait for ever
                     skipped.append(SkippedFile(file, "no regular file"))
                 else:
                     files.setdefault(file.resolve(), (root, file))
-            except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter
+            except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter before 3.13
                 skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
     return list(files.values())
+
+
+def _mode(path: Path) -> int | None:
+    """Kind of what a path leads to, as in :mod:`stat`; None where there is nothing.
+
+    What pathlib makes of a link that leads to itself, and of a missing permission, differs between versions of Python.
+
+    Raises:
+        OSError: it cannot be found out, for one of these reasons or another.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for names that no file can have
+        return None
 
 
 def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Iterator[Path]:

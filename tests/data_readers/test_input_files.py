@@ -56,6 +56,46 @@ def test_paths_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         find_files([tmp_path / "locked"], None, [])
 
 
+@pytest.fixture(params=["as it is", "3.14"])
+def pathlib_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own pathlib, and one that raises as little as that of Python 3.13 (resolve) and 3.14 (the others)."""
+    if request.param == "3.14":
+        monkeypatch.setattr(Path, "resolve", lambda path, strict=False: Path(os.path.realpath(path, strict=strict)))
+        monkeypatch.setattr(Path, "exists", lambda path, **_: os.path.exists(path))
+        monkeypatch.setattr(Path, "is_file", lambda path, **_: os.path.isfile(path))
+
+
+@pytest.mark.usefixtures("pathlib_of")
+def test_paths_that_cannot_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is told from what cannot be opened, whatever pathlib makes of the two."""
+    os.symlink("there", tmp_path / "back")
+    os.symlink("back", tmp_path / "there")
+    with pytest.raises(UnreadableInputError, match=r"back' cannot be opened: .*links\.$"):
+        find_files([tmp_path / "back"], None, [])
+    os.symlink("nowhere", tmp_path / "broken")
+    make(tmp_path, "a.png")
+    for absent in ("absent", "broken", "a.png/b.png", "a\0"):
+        with pytest.raises(UnreadableInputError, match="does not exist: give a file or a folder"):
+            find_files([tmp_path / absent], None, [])
+    skipped: list[Any] = []
+    files = [file.name for _, file in find_files([tmp_path], None, skipped)]
+    assert files == ["a.png", "broken"]  # to read the last one says that it is missing
+    assert [(file.path.name, file.code) for file in skipped] == [("back", "unreadable"), ("there", "unreadable")]
+    plain = os.stat
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if os.fspath(path).endswith("a.png"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(UnreadableInputError, match="cannot be opened: you have no permission"):
+        find_files([tmp_path / "a.png"], None, [])
+    skipped = []
+    assert [file.name for _, file in find_files([tmp_path], None, skipped)] == ["broken"]
+    assert {file.code for file in skipped} == {"unreadable"}
+
+
 def test_links_do_not_lead_out(tmp_path: Path) -> None:
     make(tmp_path, "outside/secret.png", "in/a.png", "in/sub/b.png")
     os.symlink(tmp_path / "outside/secret.png", tmp_path / "in/link.png")

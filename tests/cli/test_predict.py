@@ -245,12 +245,7 @@ def test_an_unknown_series_is_one_sentence(study: Path, predict: Predict, capsys
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: Series 1.2.3 is not among the 4 series")
 
 
-def test_interruption_keeps_what_is_finished_and_goes_on(
-    picture: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    for index in range(2):
-        Image.fromarray(np.full((20, 30), 40 * index, np.uint8)).save(picture / f"{index}.png")
+def interrupt_at_second_image(patch: pytest.MonkeyPatch) -> None:
     whole = AnomalyCLIP.predict
     calls = []
 
@@ -260,8 +255,17 @@ def test_interruption_keeps_what_is_finished_and_goes_on(
             raise KeyboardInterrupt
         return whole(self, image)
 
+    patch.setattr(AnomalyCLIP, "predict", interrupted)
+
+
+def test_interruption_keeps_what_is_finished_and_goes_on(
+    picture: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for index in range(2):
+        Image.fromarray(np.full((20, 30), 40 * index, np.uint8)).save(picture / f"{index}.png")
     with monkeypatch.context() as patch:
-        patch.setattr(AnomalyCLIP, "predict", interrupted)
+        interrupt_at_second_image(patch)
         assert predict(picture) == 130
     assert "Interrupted: what is finished stays" in capsys.readouterr().err
     assert [row["status"] for row in rows_of(out)] == ["ok"]
@@ -280,17 +284,8 @@ def test_an_interrupted_run_with_force_is_completed_without_it(
     Image.fromarray(np.full((20, 30), 40, np.uint8)).save(picture / "1.png")
     assert predict(picture, "--threshold", "0.5") == 0
     before = times_of(out)
-    whole = AnomalyCLIP.predict
-    calls = []
-
-    def interrupted(self: AnomalyCLIP, image: Any) -> Any:
-        calls.append(len(image))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return whole(self, image)
-
     with monkeypatch.context() as patch:
-        patch.setattr(AnomalyCLIP, "predict", interrupted)
+        interrupt_at_second_image(patch)
         assert predict(picture, "--threshold", "0.25", "--force") == 130
     # Of the two models and settings that the folder holds results of, the tables name one.
     assert [(row["status"], row["threshold"]) for row in rows_of(out)] == [("ok", "0.25"), ("started", "")]

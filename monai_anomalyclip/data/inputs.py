@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,16 @@ class InputCatalogue:
         codes.update(f"{series.excluded} series" for series in self.excluded)
         return dict(sorted(codes.items()))
 
-    def items(self) -> list[dict[str, Any]]:
-        """One item per input, or per part of a film: ``image`` (:class:`InputPart`), ``name``, ``part``, ``parts``."""
+    def items(self, leave_out: Collection[str] = ()) -> list[dict[str, Any]]:
+        """One item per input, or per part of a film: ``image`` (:class:`InputPart`), ``name``, ``part``, ``parts``.
+
+        Args:
+            leave_out: names of inputs that are not asked for: the frames of a film may have to be counted.
+        """
         items = []
         for name, source in self.sources.items():
+            if name in leave_out:
+                continue
             parts = source.parts()
             for number, (start, stop) in enumerate(parts):
                 items.append(

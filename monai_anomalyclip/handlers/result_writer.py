@@ -166,13 +166,15 @@ class AnomalyResultWriter:
         engine.add_event_handler(Events.COMPLETED, self.finish)
         engine.add_event_handler(Events.TERMINATE, self.finish)
 
-    def pending(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of the items that no earlier run has finished; see :meth:`InputStates.pending`.
+    def pending(self, items: Iterable[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        """Those of the items, by default all of the catalogue's, that no earlier run has finished.
+
+        See :meth:`InputStates.pending`.
 
         Raises:
             FileExistsError: the folder holds results, of these inputs or of others, that were made in another way.
         """
-        return self.states.pending(items)
+        return self.states.pending(self.catalogue.items if items is None else items)
 
     def already_done(self, name: str) -> bool:
         """Whether an earlier run wrote everything for this input. Never with `overwrite`.

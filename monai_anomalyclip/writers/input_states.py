@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from monai_anomalyclip.data.sources import Source
@@ -65,18 +65,23 @@ class InputStates:
         self.failed: dict[str, str] = {}
         self.written: list[str] = []
 
-    def pending(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    def pending(
+        self, items: Iterable[dict[str, Any]] | Callable[[Collection[str]], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
         """Those of the items that no earlier run has finished; how many inputs are left out is logged.
 
         An input whose files have changed since its results were written fails, and the others go on: its item says so
         when it is read. With `overwrite` the inputs count as unfinished from here on, so that a run without it can
         complete an interrupted one.
 
+        Args:
+            items: some, or what lists those of all inputs but for the ones that it is given the names of.
+
         Raises:
             FileExistsError: the folder holds results, of these inputs or of others, that were made in another way.
         """
-        listed = list(items)
-        names = list(dict.fromkeys(item["name"] for item in listed))
+        listed = None if callable(items) else list(items)
+        names = list(self.sources if listed is None else dict.fromkeys(item["name"] for item in listed))
         done: set[str] = set()
         refused: dict[str, str] = {}
         for name in names:
@@ -98,7 +103,11 @@ class InputStates:
                 self._start(name)
         if done:
             logger.info("%d of %d inputs are finished already and left out.", len(done), len(names))
-        pending = [item for item in listed if item["name"] not in done | refused.keys()]
+        left_out = done | refused.keys()
+        if callable(items):
+            pending = items(left_out)
+        else:
+            pending = [item for item in listed or () if item["name"] not in left_out]
         return [*pending, *(refused_item(name, self.sources[name], reason) for name, reason in refused.items())]
 
     def already_done(self, name: str) -> bool:

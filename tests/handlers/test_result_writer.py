@@ -246,6 +246,21 @@ def test_a_second_run_continues(inputs: Path, tmp_path: Path, caplog: pytest.Log
     assert len(writer_of(out, catalogue, overwrite=True).pending(catalogue.items())) == 2
 
 
+def test_frames_of_finished_films_are_not_counted(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting them may mean decoding them all."""
+    catalogue, out = catalogue_of(inputs), tmp_path / "out"
+    assert [item["name"] for item in writer_of(out, catalogue).pending()] == ["sub/doe", "sub/john"]
+    run(writer_of(out, catalogue), [item_of(catalogue, "sub/doe")])
+    counted = []
+    for name, source in catalogue.sources.items():
+        parts = source.parts
+        monkeypatch.setattr(source, "parts", lambda name=name, parts=parts: counted.append(name) or parts())
+    assert [item["name"] for item in writer_of(out, catalogue).pending()] == ["sub/john"]
+    assert counted == ["sub/john"]
+
+
 def test_another_process_is_kept_out_until_the_run_is_finished(inputs: Path, tmp_path: Path) -> None:
     script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     command = [sys.executable, "-c", script, str(tmp_path / "out")]

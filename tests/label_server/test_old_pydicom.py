@@ -12,9 +12,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +118,15 @@ def readings(label_python: Path, phantoms: ModuleType, tmp_path_factory: pytest.
     return folder, run(label_python, READ, folder)
 
 
+def approximately(value: Any) -> Any:
+    """The same with numbers that may differ by a rounding of float32."""
+    if isinstance(value, dict):
+        return {key: approximately(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [approximately(one) for one in value]
+    return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize("name", SERIES)
 def test_uncompressed_series_are_read_as_under_pydicom_3(name: str, readings: tuple[Path, str]) -> None:
     folder, _ = readings
@@ -123,7 +134,8 @@ def test_uncompressed_series_are_read_as_under_pydicom_3(name: str, readings: tu
     with np.load(folder / f"{name}.npz") as found:
         np.testing.assert_array_equal(found["image"], expected.numpy())
         np.testing.assert_array_equal(found["affine"], expected.affine.numpy())
-        assert str(found["intensity"]) == expected.meta["intensity"]
+        # Another numpy may round the last digit of a percentile otherwise.
+        assert json.loads(str(found["intensity"])) == approximately(json.loads(expected.meta["intensity"]))
 
 
 def test_compressed_series_say_what_to_do(readings: tuple[Path, str]) -> None:

@@ -1,13 +1,5 @@
-# Copyright (c) monai_anomalyclip authors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
 import importlib
@@ -75,6 +67,6 @@ def test_notice_says_what_it_must() -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "monai_anomalyclip").rglob("*.py")), ids=lambda path: path.stem)
 def test_every_file_states_its_license(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("# Copyright (c) monai_anomalyclip authors\n# Licensed under the Apache License")
+    assert text.startswith("# SPDX-FileCopyrightText: monai_anomalyclip authors\n# SPDX-License-Identifier: Apache-2.0\n")
     assert "from __future__ import annotations" in text
     assert path.stem not in ("utils", "helpers", "common")

@@ -18,11 +18,12 @@ __version__ = "0.1.0"
 RESEARCH_USE_ONLY = "Research use only. Not a medical device; not for diagnosis or treatment."
 
 _SUB_PACKAGES = {
-    "baselines",
+    "bundles",
     "cli",
     "data",
     "demo",
     "engines",
+    "experiments",
     "export",
     "handlers",
     "inferers",
@@ -30,7 +31,6 @@ _SUB_PACKAGES = {
     "losses",
     "metrics",
     "networks",
-    "reproduce",
     "transforms",
     "weights",
     "writers",

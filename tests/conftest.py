@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +23,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and the programs they start,
 import monai
 import numpy as np
 import pytest
+from PIL import Image
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "fixtures"
 REAL = Path(__file__).parents[2] / "shared" / "real"
-PHANTOMS = Path(__file__).parent / "data_readers" / "dicom" / "dicom_phantoms.py"
+PHANTOMS = Path(__file__).parent / "data" / "dicom" / "dicom_phantoms.py"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -65,7 +67,7 @@ def tiny_config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def reference() -> dict[str, np.ndarray]:
-    """Numbers recorded from the authors' implementation on the tiny CLIP (see tests/data/README.md)."""
+    """Numbers recorded from the authors' implementation on the tiny CLIP (see tests/fixtures/README.md)."""
     with np.load(DATA / "tiny" / "reference.npz") as file:
         return {key: file[key] for key in file.files}
 
@@ -148,3 +150,20 @@ def run_command(
         )
 
     return run
+
+
+@pytest.fixture
+def picture() -> Callable[..., None]:
+    """Writes a tiny picture or mask."""
+
+    def draw(path: Path, mask: bool = False, size: tuple[int, int] = (16, 12)) -> None:
+        """Write a tiny picture of the kind that the name tells; as a mask, with a bright square in the middle."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+        pixels = rng.integers(0, 256, (size[1], size[0]), dtype=np.uint8)
+        if mask:
+            pixels = np.zeros_like(pixels)
+            pixels[size[1] // 4 : size[1] // 2, size[0] // 4 : size[0] // 2] = 255
+        Image.fromarray(pixels).convert("L" if mask else "RGB").save(path)
+
+    return draw

@@ -4,6 +4,6 @@
 
 from __future__ import annotations
 
-from .main import main
+from monai_anomalyclip.cli.main import main
 
 __all__ = ["main"]

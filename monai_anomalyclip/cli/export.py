@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.bundle_location import inference_config, literal_path
+from monai_anomalyclip.bundles.shipped import inference_config, literal_path
 
 __all__ = ["add_command"]
 

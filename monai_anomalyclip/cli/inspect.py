@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.plain_messages import text_table
 from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
-from monai_anomalyclip.cli.tables import text_table
 
 __all__ = ["add_command"]
 
@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.cli.left_out import damaged_files
+    from monai_anomalyclip.cli.plain_messages import damaged_files
     from monai_anomalyclip.data import InputCatalogue  # slow to import, and --help needs none of it
     from monai_anomalyclip.data.facts import excluded_facts, facts_of
 

@@ -11,17 +11,17 @@ from http.client import HTTPException
 from importlib import import_module
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.bundle_errors import cause_of
+from monai_anomalyclip.bundles.errors import cause_of
 
 __all__ = ["main", "program_parser"]
 
-# Command -> module beside this one, in the order of --help. A command's module is imported only when it is used or
+# Command -> module (beside this one where it has no dots), in the order of --help; imported only when it is used or
 # when all are listed, and imports what is slow (torch, MONAI, pydicom) only when it runs.
 _COMMANDS = {
     "predict": "predict",
     "inspect": "inspect",
     "datalist": "datalist",
-    "reproduce": "reproduce",
+    "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",
     "copy-bundle": "copy_bundle",
     "convert-prompts": "convert_prompts",
@@ -61,7 +61,8 @@ def program_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in [command] if command in _COMMANDS else _COMMANDS:
-        import_module(f"monai_anomalyclip.cli.{_COMMANDS[name]}").add_command(commands)
+        module = _COMMANDS[name]
+        import_module(module if "." in module else f"{__package__}.{module}").add_command(commands)
     return parser
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.bundle_location import inference_config, literal_path
+from monai_anomalyclip.bundles.shipped import inference_config, literal_path
 from monai_anomalyclip.cli.plain_messages import plain_messages
 from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
 
@@ -122,7 +122,7 @@ def _score(config: Path, arguments: argparse.Namespace) -> bool:
     # Slow to import, and --help needs none of it.
     from monai.bundle import ConfigWorkflow
 
-    from monai_anomalyclip.bundle_errors import cause_of
+    from monai_anomalyclip.bundles.errors import cause_of
     from monai_anomalyclip.engines import InputsFailedError
 
     workflow = ConfigWorkflow(
@@ -180,7 +180,7 @@ def _workers(text: str) -> int:
 
 
 def _kinds(text: str) -> list[str]:
-    from monai_anomalyclip.writers.output_kinds import parse_output_kinds
+    from monai_anomalyclip.writers.results import parse_output_kinds
 
     try:
         return list(parse_output_kinds(text))
@@ -190,8 +190,7 @@ def _kinds(text: str) -> list[str]:
 
 def _show_summary(output: Path) -> int:
     """Show what was found and left out; returns how many of the files left out are damaged."""
-    from monai_anomalyclip.cli.left_out import damaged_files
-    from monai_anomalyclip.cli.tables import text_table
+    from monai_anomalyclip.cli.plain_messages import damaged_files, text_table
 
     document = json.loads((output / "results.json").read_text(encoding="utf-8"))
     rows = [("input", "slices", "geometry", "score", "top slice", "status")]

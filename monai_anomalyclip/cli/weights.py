@@ -75,7 +75,7 @@ def add_command(commands: Any) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.cli.tables import text_table
+    from monai_anomalyclip.cli.plain_messages import text_table
     from monai_anomalyclip.weights import PROMPTS, clip_source, default_weights_folder
 
     folder = arguments.folder or default_weights_folder()

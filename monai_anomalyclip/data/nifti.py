@@ -19,8 +19,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.gzip_bound import BoundedFile
-from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, choose_affine
+from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, BoundedFile, choose_affine
 
 __all__ = [
     "NIFTI_SUFFIXES",

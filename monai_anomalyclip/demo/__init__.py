@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from .backbone import DEMO_BANNER, demo_backbone
-from .network import demo_dataset_dir, demo_network
+from monai_anomalyclip.demo.network import DEMO_BANNER, demo_backbone, demo_dataset_dir, demo_network
 
 __all__ = ["DEMO_BANNER", "demo_backbone", "demo_dataset_dir", "demo_network"]

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from .devices import default_device, local_device, start_process_group, stop_process_group
-from .fault_tolerant_evaluator import FaultTolerantEvaluator, InputsFailedError
-from .prepare_batch import PrepareAnomalyBatch
+from monai_anomalyclip.engines.devices import default_device, local_device, start_process_group, stop_process_group
+from monai_anomalyclip.engines.fault_tolerant_evaluator import FaultTolerantEvaluator, InputsFailedError
+from monai_anomalyclip.engines.prepare_batch import PrepareAnomalyBatch
 
 __all__ = [
     "FaultTolerantEvaluator",

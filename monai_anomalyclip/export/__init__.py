@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from .agreement import EXACT, Agreement
-from .baked import BakedNetwork
-from .description import read_description
-from .export_model import export_model
-from .onnx_network import ONNXNetwork
+from monai_anomalyclip.export.agreement import EXACT, Agreement
+from monai_anomalyclip.export.baked import BakedNetwork
+from monai_anomalyclip.export.description import read_description
+from monai_anomalyclip.export.export_model import export_model
+from monai_anomalyclip.export.onnx_network import ONNXNetwork
 
 __all__ = ["EXACT", "Agreement", "BakedNetwork", "ONNXNetwork", "export_model", "read_description"]

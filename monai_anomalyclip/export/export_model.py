@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 
-from monai_anomalyclip.baselines import WinCLIP
 from monai_anomalyclip.export import onnx_file
 from monai_anomalyclip.export.agreement import EXACT, Agreement, check_batches, measure_agreement, predict_exactly
 from monai_anomalyclip.export.baked import BakedNetwork
@@ -78,10 +77,8 @@ def export_model(
         raise FileExistsError(f"'{path}' exists; give another name or say that it may be replaced (--force).")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder '{path.parent}' for '{path.name}'.")
-    if isinstance(network, WinCLIP):
-        raise ValueError(
-            "WinCLIP cannot be exported: its windows are cut into parts that depend on the batch size, which is free."
-        )
+    if network.not_exportable:
+        raise ValueError(f"{type(network).__name__} cannot be exported: {network.not_exportable}.")
     if kind == "onnx":
         onnx_file.check_installed()
     size = network.image_size if image_size is None else image_size

@@ -6,23 +6,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .aupro import AUPRO
-from .bootstrap_intervals import BootstrapIntervals
-from .curve_plots import CurvePlots
-from .evaluation_loss import EvaluationLoss
-from .image_level import ImageAP, ImageAUROC
-from .loss_terms import GlocalLossHandler
-from .metric_table import MetricTable
-from .pixel_ap import PixelAP
-from .pixel_auroc import PixelAUROC
-from .region_recall import RegionRecall
-from .threshold_calibration import ThresholdCalibration
-from .tuning_checkpoint import TuningCheckpoint, tuning_is_finished
-from .unreadable_table import UnreadableTable
-from .worst_cases import WorstCases
+from monai_anomalyclip.handlers.anomaly_metric import AUPRO, ImageAP, ImageAUROC, PixelAP, PixelAUROC, RegionRecall
+from monai_anomalyclip.handlers.bootstrap_intervals import BootstrapIntervals
+from monai_anomalyclip.handlers.curve_plots import CurvePlots
+from monai_anomalyclip.handlers.evaluation_loss import EvaluationLoss
+from monai_anomalyclip.handlers.loss_terms import GlocalLossHandler
+from monai_anomalyclip.handlers.metric_table import MetricTable
+from monai_anomalyclip.handlers.threshold_calibration import ThresholdCalibration
+from monai_anomalyclip.handlers.tuning_checkpoint import TuningCheckpoint, tuning_is_finished
+from monai_anomalyclip.handlers.unreadable_table import UnreadableTable
+from monai_anomalyclip.handlers.worst_cases import WorstCases
 
 if TYPE_CHECKING:
-    from .result_writer import AnomalyResultWriter
+    from monai_anomalyclip.handlers.result_writer import AnomalyResultWriter
 
 __all__ = [
     "AUPRO",
@@ -48,7 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # It needs highdicom, which MONAI Label's environment cannot have; tuning and inference there do without.
     if name == "AnomalyResultWriter":
-        from .result_writer import AnomalyResultWriter
+        from monai_anomalyclip.handlers.result_writer import AnomalyResultWriter
 
         return AnomalyResultWriter
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -8,10 +8,9 @@ MONAI Label itself is needed by ``app`` and the modules that only it imports (``
 
 from __future__ import annotations
 
-from .app_folder import write_label_app
-from .model import AnomalyModel, Prediction
-from .prompt_tuning import TuningReport, tune_prompts
-from .training_set import LabelledSlices, encode_labelled
+from monai_anomalyclip.label.app_folder import write_label_app
+from monai_anomalyclip.label.model import AnomalyModel, Prediction
+from monai_anomalyclip.label.prompt_tuning import LabelledSlices, TuningReport, encode_labelled, tune_prompts
 
 __all__ = [
     "AnomalyModel",

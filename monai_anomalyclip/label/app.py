@@ -25,8 +25,12 @@ from monailabel.tasks.activelearning.random import Random
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.label.app_folder import bundle_of
-from monai_anomalyclip.label.archive_labels import ArchiveDatastore, answer_without_segmentation
-from monai_anomalyclip.label.checked_labels import FolderDatastore, saved_label_answer
+from monai_anomalyclip.label.archive_labels import (
+    ArchiveDatastore,
+    FolderDatastore,
+    answer_without_segmentation,
+    saved_label_answer,
+)
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.scoring import AnomalyScoring

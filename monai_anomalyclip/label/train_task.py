@@ -16,8 +16,7 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.label.infer_tasks import single
 from monai_anomalyclip.label.model import AnomalyModel
-from monai_anomalyclip.label.prompt_tuning import tune_prompts
-from monai_anomalyclip.label.training_set import encode_labelled
+from monai_anomalyclip.label.prompt_tuning import encode_labelled, tune_prompts
 from monai_anomalyclip.transforms.intensity_presets import PRESETS
 
 __all__ = ["PromptTuningTask"]

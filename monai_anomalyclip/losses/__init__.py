@@ -4,6 +4,6 @@
 
 from __future__ import annotations
 
-from .glocal import GlocalLoss
+from monai_anomalyclip.losses.glocal import GlocalLoss, Logits
 
-__all__ = ["GlocalLoss"]
+__all__ = ["GlocalLoss", "Logits"]

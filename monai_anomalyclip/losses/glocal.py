@@ -8,17 +8,23 @@ Source: AnomalyCLIP (ICLR 2024), section 3.3 "Glocal context optimization", equa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_anomalyclip.networks import Logits
-
-__all__ = ["GlocalLoss"]
+__all__ = ["GlocalLoss", "Logits"]
 
 _SMOOTH = 1e-5
+
+
+class Logits(TypedDict):
+    """Cosine similarity over temperature, before softmax; column 0 normal, column 1 abnormal."""
+
+    image_logits: Tensor
+    patch_logits: list[Tensor]
 
 
 class GlocalLoss(_Loss):

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-from .aupro import AUPROMetric
-from .bootstrap import Interval, bootstrap_maps, bootstrap_scores
-from .calibration import CalibratedThresholds, resolve_threshold, thresholds_path
-from .comparison import higher_unless_nan
-from .curves import plot_curves, pro_curve, roc_curve
-from .image_level import ImageAPMetric, ImageAUROCMetric
-from .per_class import PerClassMetric
-from .pixel_ap import PixelAPMetric
-from .pixel_auroc import PixelAUROCMetric
-from .region_recall import RegionRecallMetric
-from .thresholds import ImageThresholdMetric, PixelThresholdMetric
+from monai_anomalyclip.metrics.aupro import AUPROMetric
+from monai_anomalyclip.metrics.bootstrap import Interval, bootstrap_maps, bootstrap_scores
+from monai_anomalyclip.metrics.calibration import CalibratedThresholds, resolve_threshold, thresholds_path
+from monai_anomalyclip.metrics.comparison import higher_unless_nan
+from monai_anomalyclip.metrics.curves import plot_curves, pro_curve, roc_curve
+from monai_anomalyclip.metrics.image_level import ImageAPMetric, ImageAUROCMetric
+from monai_anomalyclip.metrics.per_class import PerClassMetric
+from monai_anomalyclip.metrics.pixel_metric import PixelAPMetric, PixelAUROCMetric
+from monai_anomalyclip.metrics.region_recall import RegionRecallMetric
+from monai_anomalyclip.metrics.thresholds import ImageThresholdMetric, PixelThresholdMetric
 
 __all__ = [
     "AUPROMetric",

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from .anomaly_clip import AnomalyCLIP
-from .backbone import Backbone, build_backbone
-from .frozen_clip import FrozenCLIPNetwork, Logits
-from .prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
-from .prompt_learner import PromptLearner
-from .prompt_tuned import PromptTunedNetwork
-from .vision_pass import DualPathVision
+from monai_anomalyclip.networks.anomaly_clip import AnomalyCLIP
+from monai_anomalyclip.networks.backbone import Backbone, build_backbone
+from monai_anomalyclip.networks.dpam import DualPathVision
+from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, Logits
+from monai_anomalyclip.networks.prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
+from monai_anomalyclip.networks.prompt_learner import PromptLearner
+from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
 
 __all__ = [
     "AnomalyCLIP",

@@ -9,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isqrt
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.networks.backbone import Backbone
-from monai_anomalyclip.networks.prompt_match import check_backbone_record
-from monai_anomalyclip.networks.state_dict_hooks import register_state_dict_hooks
+from monai_anomalyclip.networks.prompt_match import check_backbone_record, register_state_dict_hooks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["FrozenCLIPNetwork", "Logits", "check_feature_layers", "check_settings", "cosine", "square_grid"]
 
 _FEATURE_SETTINGS = ("vision", "image_size", "feature_layers", "dpam_start", "dpam_attention")
-
-
-class Logits(TypedDict):
-    """Cosine similarity over temperature, before softmax; column 0 normal, column 1 abnormal."""
-
-    image_logits: Tensor
-    patch_logits: list[Tensor]
 
 
 class FrozenCLIPNetwork(nn.Module, ABC):
@@ -56,6 +49,8 @@ class FrozenCLIPNetwork(nn.Module, ABC):
     """
 
     prompts: nn.Module
+    not_exportable: str = ""
+    """Why the network cannot become one file; empty where it can."""
 
     def __init__(self, backbone: Backbone, *, image_size: int, temperature: float, settings: dict[str, Any]) -> None:
         super().__init__()

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from .download import download
-from .fetched import default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
-from .integrity import git_blob_id, sha256_of
-from .offline_bundle import OfflineBundle, make_offline_bundle, verify_offline_bundle
-from .sources import PROMPTS, ClipSource, PromptsSource, clip_source
+from monai_anomalyclip.bundles.offline import OfflineBundle, make_offline_bundle, verify_offline_bundle
+from monai_anomalyclip.weights.download import download
+from monai_anomalyclip.weights.fetched import default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
+from monai_anomalyclip.weights.integrity import git_blob_id, sha256_of
+from monai_anomalyclip.weights.publishers import PROMPTS, ClipSource, PromptsSource, clip_source
 
 __all__ = [
     "PROMPTS",

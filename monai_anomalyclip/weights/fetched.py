@@ -14,7 +14,7 @@ from pathlib import Path
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.weights.download import download, read_address
 from monai_anomalyclip.weights.integrity import git_blob_id, sha256_of
-from monai_anomalyclip.weights.sources import PromptsSource, clip_source
+from monai_anomalyclip.weights.publishers import PromptsSource, clip_source
 
 __all__ = ["default_weights_folder", "fetch_clip", "fetch_prompts", "fetched_clip"]
 

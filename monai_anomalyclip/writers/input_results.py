@@ -39,7 +39,14 @@ from monai_anomalyclip.writers.results import (
     write_volume_result,
 )
 
-__all__ = ["DICOM_RESULTS", "ScoredInput", "film_notes", "possible_results", "write_results", "write_series_report"]
+__all__ = [
+    "DICOM_RESULTS",
+    "ScoredInput",
+    "film_notes",
+    "possible_results",
+    "write_results",
+    "write_series_report",
+]
 
 DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
 _NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
@@ -100,7 +107,7 @@ def write_results(
         folder: the output folder.
         name: where below the folder, without suffix.
         scored: the input.
-        outputs: see :mod:`monai_anomalyclip.writers.output_kinds`; the overlay picture is always written.
+        outputs: see :mod:`monai_anomalyclip.writers.results`; the overlay picture is always written.
         provenance: what DICOM objects say of the algorithm.
         threshold: of the mask.
         caption: text below pictures.

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.demo import datalist
-from monai_anomalyclip.demo.datalist import prepare_demo_data
+from monai_anomalyclip.demo import phantom_sets as datalist
+from monai_anomalyclip.demo.phantom_sets import prepare_demo_data
 
 REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +27,7 @@ def clone(folder: Path) -> Path:
     shutil.copytree(REPOSITORY / "bundles", folder / "bundles", ignore=ignored)
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
     (folder / "tests").mkdir()
-    (folder / "tests" / "data").symlink_to(REPOSITORY / "tests" / "data")
+    (folder / "tests" / "fixtures").symlink_to(REPOSITORY / "tests" / "fixtures")
     return folder
 
 

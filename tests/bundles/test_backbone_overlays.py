@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_anomalyclip.baselines import PlainCLIP
+from monai_anomalyclip.experiments.baselines import PlainCLIP
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.networks import AnomalyCLIP
 

@@ -50,7 +50,7 @@ def test_verify_metadata_can_fail(run: Run, workspace: Path) -> None:
     metadata = json.loads((workspace / "bundles/anomalyclip_demo/configs/metadata.json").read_text())
     del metadata["network_data_format"]["outputs"]
     (workspace / "broken.json").write_text(json.dumps(metadata))
-    schema = "tests/data/bundle_metadata_schema.json"
+    schema = "tests/fixtures/bundle_metadata_schema.json"
     failed = run(f"python -m monai.bundle verify_metadata --meta_file broken.json --filepath {schema}", check=False)
     assert failed.returncode != 0
 

@@ -24,8 +24,8 @@ from PIL import Image
 from monai_anomalyclip.cli import main
 from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.demo.phantoms import sample_phantom
+from monai_anomalyclip.demo.studies import demo_seeds
 from monai_anomalyclip.demo.volumes import VolumePhantom, write_dicom_series, write_nifti
-from monai_anomalyclip.label.demo_studies import demo_seeds
 
 pytestmark = pytest.mark.label_server
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from monai_anomalyclip.weights import PROMPTS, sources
+from monai_anomalyclip.weights import PROMPTS, publishers
 
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
 
 
 class Server:
@@ -107,8 +107,8 @@ def publish(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         monkeypatch.setattr(
             "open_clip.pretrained.get_pretrained_cfg", lambda model, tag: {"url": f"{server.url}{address}"}
         )
-        monkeypatch.setattr(sources, "_API", f"{server.url}/api")
-        monkeypatch.setattr(sources, "_RAW", f"{server.url}/raw")
+        monkeypatch.setattr(publishers, "_API", f"{server.url}/api")
+        monkeypatch.setattr(publishers, "_RAW", f"{server.url}/raw")
         listing = []
         for source in PROMPTS.values():
             server.answers[source.url.removeprefix(server.url)] = prompts

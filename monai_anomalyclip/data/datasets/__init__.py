@@ -5,52 +5,42 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.colon_mix import COLON_MIX
-from monai_anomalyclip.data.datasets.dagm import DAGM
 from monai_anomalyclip.data.datasets.datalist_file import write_datalist
-from monai_anomalyclip.data.datasets.diagnoses import DIAGNOSIS_SETS
-from monai_anomalyclip.data.datasets.kolektor import SDD
-from monai_anomalyclip.data.datasets.lesion_masks import LESION_MASK_SETS
 from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, DataSetListing, Entry, LayoutError
 from monai_anomalyclip.data.datasets.own_data import OWN_DATA
-from monai_anomalyclip.data.datasets.product_classes import PRODUCT_CLASS_SETS
 from monai_anomalyclip.data.datasets.tree import folders
-from monai_anomalyclip.data.datasets.visa import VISA
 
 __all__ = [
-    "DATA_SETS",
     "SPLITS",
     "DataSet",
     "DataSetInfo",
     "DataSetListing",
     "Entry",
     "LayoutError",
+    "data_sets",
     "describe_data_sets",
     "make_datalist",
     "write_datalist",
 ]
 
-DATA_SETS: dict[str, DataSet] = {
-    data_set.info.name: data_set
-    for data_set in (
-        *PRODUCT_CLASS_SETS,
-        VISA,
-        SDD,
-        DAGM,
-        *LESION_MASK_SETS,
-        *DIAGNOSIS_SETS,
-        COLON_MIX,
-        OWN_DATA,
-    )
-}
-"""Every data set that can be listed, by its name on the command line. Add an entry to support another."""
+_PAPERS = "monai_anomalyclip.experiments.datasets"
 
 SPLITS = ("training", "validation", "testing", "original")
 """As which section the images of the paper's protocol are listed; "original" keeps the published parts."""
 
 _LOOK_INTO = 20
+
+
+def data_sets() -> dict[str, DataSet]:
+    """Every data set that can be listed, by its name on the command line.
+
+    The paper's are found by name, because the experiments are a guest of this package and no part of it.
+    """
+    papers = import_module(_PAPERS).DATA_SETS
+    return {**papers, OWN_DATA.info.name: OWN_DATA}
 
 
 def make_datalist(name: str, root: str | os.PathLike[str], *, split: str | None = None) -> DataSetListing:
@@ -60,7 +50,7 @@ def make_datalist(name: str, root: str | os.PathLike[str], *, split: str | None 
     on everything where there are no parts. ``split`` says as which section of the datalist these images go.
 
     Args:
-        name: one of :data:`DATA_SETS`, in any case.
+        name: one of :func:`data_sets`, in any case.
         root: folder that the data set was unpacked into; for "folder" also a CSV file.
         split: "training" to tune on these images, "testing" to evaluate on them, "validation", or "original" for the
             published training and test parts; default is "training" for the auxiliary mix and "testing" for others.
@@ -70,9 +60,10 @@ def make_datalist(name: str, root: str | os.PathLike[str], *, split: str | None 
         LayoutError: it is not laid out as published, or holds no images; the message says what was expected.
         ValueError: the name or the split is not known, or files do not fit together.
     """
-    data_set = DATA_SETS.get(name.casefold())
+    known = data_sets()
+    data_set = known.get(name.casefold())
     if data_set is None:
-        raise ValueError(f"There is no data set '{name}': choose one of {', '.join(DATA_SETS)}.")
+        raise ValueError(f"There is no data set '{name}': choose one of {', '.join(known)}.")
     info = data_set.info
     split = info.default_split if split is None else split
     if split not in SPLITS:
@@ -100,9 +91,10 @@ def make_datalist(name: str, root: str | os.PathLike[str], *, split: str | None 
 
 def describe_data_sets() -> str:
     """One line per data set with its name, title and domain, for the terminal."""
-    width = max(map(len, DATA_SETS))
+    known = data_sets()
+    width = max(map(len, known))
     return "\n".join(
-        f"  {name:<{width}}  {data_set.info.title}: {data_set.info.domain}" for name, data_set in DATA_SETS.items()
+        f"  {name:<{width}}  {data_set.info.title}: {data_set.info.domain}" for name, data_set in known.items()
     )
 
 

@@ -13,12 +13,10 @@ import numpy.typing as npt
 
 from monai_anomalyclip.data.dicom.attributes import find_value, plane, text_of, vector
 from monai_anomalyclip.data.dicom.exclusion import exclusion_reason
-from monai_anomalyclip.data.dicom.geometry import distance_along, judge_geometry, locations
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.geometry import distance_along, find_pixel_spacing, judge_geometry, locations
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, SkippedFile
-from monai_anomalyclip.data.dicom.spacing import find_pixel_spacing
-from monai_anomalyclip.data.dicom.splitting import split_until_unique
-from monai_anomalyclip.data.dicom.stack import Stack, instance_key, number_and_name
+from monai_anomalyclip.data.dicom.stack import Stack, instance_key, number_and_name, split_until_unique
 from monai_anomalyclip.data.dicom.traits import time_order
 
 __all__ = ["group_instances"]
@@ -32,7 +30,7 @@ def group_instances(instances: Iterable[Instance]) -> tuple[list[DicomSeries], l
 
     By study and series UID, SOP class, the reason for exclusion, size, samples, pixel spacing, stack ID, and
     orientation (direction cosines within 0.001); then, where several frames lie in one place, by echo, b-value, image
-    type, time and so on (see :func:`~monai_anomalyclip.data.dicom.splitting.split_until_unique`). Frames of several
+    type, time and so on (see :func:`~monai_anomalyclip.data.dicom.stack.split_until_unique`). Frames of several
     files, single-frame or multi-frame, go into one stack.
 
     - Frames with a position and an orientation make a "volume", even a single one.

@@ -19,7 +19,7 @@ from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_
 from monai_anomalyclip.data.dicom.lookup import real_values, to_rgb
 from monai_anomalyclip.data.dicom.pixel_stream import readable
 from monai_anomalyclip.data.dicom.pixels import DecodedFrame, decode_frames
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, StackGeometry
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.transforms.intensity_presets import IntensityChoice, check_preset, choose_preset

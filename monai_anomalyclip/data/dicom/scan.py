@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from monai_anomalyclip.data.dicom.attributes import text_of
 from monai_anomalyclip.data.dicom.header import read_header
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
 
 __all__ = ["Scan", "scan_files"]

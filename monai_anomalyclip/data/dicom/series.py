@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 
 __all__ = ["DicomSeries", "FrameReference", "Instance", "SkippedFile", "StackGeometry", "text_of"]
 

@@ -20,4 +20,10 @@ from monai_anomalyclip.writers.dicom.secondary_capture import write_secondary_ca
 from monai_anomalyclip.writers.dicom.segmentation import write_segmentation
 from monai_anomalyclip.writers.dicom.structured_report import write_report
 
-__all__ = ["Provenance", "write_parametric_map", "write_report", "write_secondary_capture", "write_segmentation"]
+__all__ = [
+    "Provenance",
+    "write_parametric_map",
+    "write_report",
+    "write_secondary_capture",
+    "write_segmentation",
+]

@@ -160,6 +160,13 @@ class Predictor:
             if value is not None:
                 parser[key] = value
         self.bundle = config.parents[1]
+        try:
+            self._build(parser)
+        except RuntimeError as error:  # MONAI wraps what its expressions raise
+            raise cause_of(error) from None
+        self._lock = threading.Lock()
+
+    def _build(self, parser: ConfigParser) -> None:
         self.prompts: str | None = parser.get_parsed_content("prompts")
         self.device = torch.device(parser.get_parsed_content("device"))
         self.reading: dict[str, Any] = parser.get_parsed_content("reading")
@@ -170,7 +177,6 @@ class Predictor:
                 parser.get_parsed_content(step)
         self.inferer: AnomalySliceInferer = parser.get_parsed_content("inferer")
         self.inferer.progress = False
-        self._lock = threading.Lock()
 
     def __call__(self, image: Any, **reading: Any) -> Prediction:
         """Score one image.

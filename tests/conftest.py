@@ -25,6 +25,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.published_weights import clip_bytes, prompts_bytes, publish, server, shrink
+
+__all__ = ["clip_bytes", "prompts_bytes", "publish", "server", "shrink"]  # fixtures
+
 DATA = Path(__file__).parent / "fixtures"
 REAL = Path(__file__).parents[2] / "shared" / "real"
 PHANTOMS = Path(__file__).parent / "data" / "dicom" / "dicom_phantoms.py"

@@ -56,7 +56,7 @@ def context() -> ForkServerContext:
     """Processes that start with everything imported, but with nothing that a fork would break."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["signalled_run", "monai_anomalyclip.cli.main", "monai.bundle", "brightness_network"]
+        ["signalled_run", "monai_anomalyclip.cli.program", "monai.bundle", "brightness_network"]
     )
     return context
 

@@ -12,7 +12,7 @@ import pytest
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.cli.main import _COMMANDS
+from monai_anomalyclip.cli.program import _COMMANDS
 
 COMMANDS = tuple(_COMMANDS)
 
@@ -44,7 +44,7 @@ def test_module_runs_and_help_does_not_load_torch() -> None:
     script = (
         "import contextlib, sys\n"
         "from monai_anomalyclip.cli import main\n"
-        "from monai_anomalyclip.cli.main import _COMMANDS\n"
+        "from monai_anomalyclip.cli.program import _COMMANDS\n"
         "for command in ([], *([name] for name in _COMMANDS)):\n"
         "    with contextlib.suppress(SystemExit): main([*command, '--help'])\n"
         f"print('loaded:', sorted({heavy} & set(sys.modules)))\n"

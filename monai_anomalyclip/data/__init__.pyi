@@ -3,11 +3,11 @@
 
 from .datalist import entries_digest, load_datalist
 from .errors import UnreadableInputError
-from .fault_tolerant import FaultTolerantDataset
 from .feature_cache import EncodeImaged, FeatureKey, feature_dataset
-from .frames import LoadFramed, load_frame, read_frame
-from .inputs import InputCatalogue, LoadInputd, load_input
-from .masks import LoadMaskd, read_mask
+from .frames import load_frame, read_frame
+from .inputs import InputCatalogue, load_input
+from .load_transforms import FaultTolerantDataset, LoadFramed, LoadInputd, LoadMaskd
+from .masks import read_mask
 from .nifti import load_volume, read_volume
 from .readable_items import ReadableItems, UnreadableItem, UnreadableItemsError
 from .slicing import SliceView

@@ -52,7 +52,7 @@ class BoundedReader:
 
     Args:
         seconds: of the processor, after which a case counts as a hang, and so many on the clock in which the process
-            waits for something and does nothing; the next case gets a new process. How busy the machine is does not count.
+            only waits; the next case gets a new process. How busy the machine is does not count.
         mebibytes: of address space that a case may take; beyond that, allocations fail.
         results: folder below which results are written, with the picture itself as the map; None for none.
     """

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_anomalyclip.bundles import shipped
 from tests.published_weights import clip_bytes, prompts_bytes, publish, server, shrink
 
 __all__ = ["clip_bytes", "prompts_bytes", "publish", "server", "shrink"]  # fixtures
@@ -84,6 +85,39 @@ def phantoms() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def copy_bundle() -> Callable[..., Path]:
+    """``copy_bundle(folder, name="anomalyclip_demo")`` makes ``folder/name`` as the bundle is shipped.
+
+    The repository's own bundles hold what their user has made there: prompts, thresholds, data, results of runs.
+    """
+
+    def copy(folder: Path, name: str = "anomalyclip_demo") -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(Path(__file__).parents[1])
+            shipped.copy_bundle(name, folder.absolute() / name)
+        return folder / name
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def untuned_bundle(copy_bundle: Callable[..., Path]) -> Callable[..., Path]:
+    """``untuned_bundle(folder, **settings)``: a copy of the demonstration with prompts that nobody tuned."""
+
+    def make(folder: Path, **settings: int) -> Path:
+        import torch
+
+        from monai_anomalyclip.demo import demo_network
+
+        bundle = copy_bundle(folder)
+        torch.manual_seed(0)
+        demo_network(**{"deep_prompt_depth": 4, **settings}).save_prompts(bundle / "models" / "model.pt")
+        return bundle
+
+    return make
 
 
 def environment() -> dict[str, str]:

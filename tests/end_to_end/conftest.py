@@ -116,7 +116,7 @@ class Finished(NamedTuple):
 
 @pytest.fixture
 def predict_measured(command_line: Callable[..., list[str]], tmp_path: Path) -> Callable[..., Finished]:
-    """Run the command line in a process of its own, for so many seconds of the processor at most; measure its memory."""
+    """Run the command line in a process of its own, for so many seconds of the processor, and measure its memory."""
 
     def run(*values: object, seconds: int = 300, **options: Any) -> Finished:
         command = [sys.executable, "-m", "monai_anomalyclip", *command_line(*values, **options)]

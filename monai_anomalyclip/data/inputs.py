@@ -9,13 +9,9 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from monai.config.type_definitions import KeysCollection
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.transform import MapTransform
+from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
 from monai_anomalyclip.data.errors import UnreadableInputError
@@ -34,7 +30,10 @@ from monai_anomalyclip.data.sources import (
 )
 from monai_anomalyclip.data.video import VIDEO_SUFFIXES
 
-__all__ = ["InputCatalogue", "LoadInputD", "LoadInputDict", "LoadInputd", "load_input"]
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+__all__ = ["InputCatalogue", "load_input"]
 
 _NAMED_SUFFIXES = (*FRAME_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -208,36 +207,6 @@ def _only_part(path: PathLike, options: ReadOptions | Mapping[str, Any] | None) 
     return InputPart(source)
 
 
-class LoadInputd(MapTransform):
-    """Replace inputs or paths by what :func:`load_input` reads.
-
-    Args:
-        keys: keys of the inputs.
-        options: how paths are read.
-        allow_missing_keys: do not raise when a key is missing.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection = "image",
-        options: ReadOptions | Mapping[str, Any] | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.options = options
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its inputs loaded.
-
-        Raises:
-            UnreadableInputError: a file cannot be read.
-        """
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = load_input(item[key], self.options)
-        return item
-
-
 def _suffix(path: Path) -> str:
     """The suffix that says what a file is, in lower case; "" for what may be DICOM."""
     name = path.name.lower()
@@ -246,6 +215,3 @@ def _suffix(path: Path) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} x {code}" for code, count in counts.items())
-
-
-LoadInputD = LoadInputDict = LoadInputd

@@ -10,12 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video, with_true_frames
@@ -27,6 +25,9 @@ from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.nifti import load_volume
 from monai_anomalyclip.data.video import VideoReader, one_open
 from monai_anomalyclip.transforms.intensity_presets import check_preset
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 __all__ = [
     "DicomSource",
@@ -331,6 +332,9 @@ class VideoSource(Source):
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read scored frames start to stop as (3, W, H, n) uint8; the last part or another film closes the file."""
+        import torch
+        from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
         stop = self.reader.n_frames if stop is None else stop
         with one_open(self.reader, last=stop == self.reader.n_frames):
             frames = torch.from_numpy(self.reader.read(start, stop))

@@ -8,16 +8,6 @@ MONAI Label itself is needed by ``app`` and the modules that only it imports (``
 
 from __future__ import annotations
 
-from monai_anomalyclip.label.app_folder import write_label_app
-from monai_anomalyclip.label.model import AnomalyModel, Prediction
-from monai_anomalyclip.label.prompt_tuning import LabelledSlices, TuningReport, encode_labelled, tune_prompts
+import lazy_loader
 
-__all__ = [
-    "AnomalyModel",
-    "LabelledSlices",
-    "Prediction",
-    "TuningReport",
-    "encode_labelled",
-    "tune_prompts",
-    "write_label_app",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.feature_cache import feature_dataset
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES, LoadFramed
-from monai_anomalyclip.data.inputs import LoadInputd
-from monai_anomalyclip.data.masks import LoadMaskd
+from monai_anomalyclip.data.frames import FRAME_SUFFIXES
+from monai_anomalyclip.data.load_transforms import LoadFramed, LoadInputd, LoadMaskd
 from monai_anomalyclip.data.nifti import is_nifti
 from monai_anomalyclip.data.sources import ReadOptions
 from monai_anomalyclip.label.label_files import labelled_slices, read_label, representative_slices

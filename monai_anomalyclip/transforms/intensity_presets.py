@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms.utils_pytorch_numpy_unification import percentile
-from torch import Tensor
+# torch and MONAI are imported where pixels are scaled: which preset a header calls for is told without them, at once.
+if TYPE_CHECKING:
+    from monai.config.type_definitions import NdarrayOrTensor
+    from torch import Tensor
 
 __all__ = [
     "PRESETS",
@@ -236,6 +236,8 @@ def apply_window(values: NdarrayOrTensor, width: float, level: float) -> Tensor:
     Raises:
         ValueError: the width is below 1.
     """
+    import torch
+
     copy = torch.as_tensor(values).to(torch.float32, copy=True)
     return scale_(copy, *window_limits(width, level))
 
@@ -257,6 +259,9 @@ def percentile_limits(values: Tensor, lower: float = LOWER, upper: float = UPPER
     Raises:
         ValueError: no value is finite.
     """
+    import torch
+    from monai.transforms.utils_pytorch_numpy_unification import percentile
+
     flat = values.flatten()
     minimum, maximum = math.inf, -math.inf
     for start in range(0, len(flat), _CHUNK):

@@ -98,12 +98,12 @@ class NiftiGrid:
         self.affine = source.affine
 
     def image(self, values: npt.NDArray[Any]) -> Any:
-        """The image of nibabel that holds `values` (X, Y, Z) in [0, 1]."""
-        header = self.header.copy()
-        header.set_data_dtype(values.dtype)
-        header.set_slope_inter(1, 0)
-        header["cal_min"], header["cal_max"] = 0, 1
-        return self.kind(values.reshape(self.file_shape), None, header)
+        """The image of nibabel that holds `values` (X, Y, Z) in [0, 1], as a reader of the file will see it.
+
+        Raises:
+            ValueError: the geometry does not survive writing.
+        """
+        return self.kind.from_bytes(self._content(values))
 
     def to_bytes(self, values: npt.NDArray[Any]) -> bytes:
         """The bytes of a .nii.gz that holds `values` (X, Y, Z) in [0, 1].
@@ -111,11 +111,18 @@ class NiftiGrid:
         Raises:
             ValueError: the geometry does not survive writing.
         """
-        content: bytes = self.image(values).to_bytes()
+        return gzip_compressed(self._content(values))
+
+    def _content(self, values: npt.NDArray[Any]) -> bytes:
+        header = self.header.copy()
+        header.set_data_dtype(values.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_min"], header["cal_max"] = 0, 1
+        content: bytes = self.kind(values.reshape(self.file_shape), None, header).to_bytes()
         again = self.kind.from_bytes(content)
         if again.shape != self.file_shape or not np.allclose(again.affine, self.affine, rtol=1e-6, atol=1e-4):
             raise ValueError(f"The affine {self.affine.tolist()} did not survive writing: got {again.affine.tolist()}.")
-        return gzip_compressed(content)
+        return content
 
 
 def _without_text(header: Any) -> Any:

@@ -125,7 +125,7 @@ def test_single_file_and_kinds(tmp_path: Path) -> None:
     frame = LoadInputd()({"image": str(tmp_path / "f o.png")})["image"]
     assert frame.shape == (3, 4, 5)
     assert frame.meta["kind"] == "frame"
-    assert 0 <= frame.meta["read_s"] < 60
+    assert frame.meta["read_s"] >= 0
     assert LoadInputd()(item)["image"].shape == (3, 4, 5)
     volume = load_input(tmp_path / "v.nii.gz")
     assert volume.shape == (1, 3, 4, 5)

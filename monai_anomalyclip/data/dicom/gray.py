@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from monai_anomalyclip.data.dicom.attributes import text_of
 from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, is_hounsfield, is_inverted, rescale
@@ -76,6 +75,8 @@ def scale_gray_(
     Returns:
         The choice with its limits.
     """
+    import torch  # here, because headers alone do not need it
+
     inverted = [is_inverted(frame.instance.header) for frame in frames]
     values = torch.from_numpy(pixels)
     limits: tuple[float, float] | None
@@ -116,6 +117,8 @@ def negate_(pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference]) -
 def _scale_by_window_(
     pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference], choice: IntensityChoice
 ) -> tuple[float, float] | None:
+    import torch
+
     if choice.preset == "dicom":
         vois = [voi for voi in _vois(frames) if voi is not None]
         for plane, voi in zip(pixels, vois, strict=True):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydicom.dataset import Dataset
 
 from monai_anomalyclip.data.dicom.attributes import find_value
@@ -248,6 +247,8 @@ class VOI:
             with np.errstate(over="ignore"):
                 values[...] = 1 / (1 + np.exp(-4 * (values - np.float32(self.level)) / np.float32(self.width)))
         else:
+            import torch  # here, because headers alone do not need it
+
             scale_(torch.from_numpy(values), *self.limits)
         return values
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video
 from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_gray_
@@ -23,6 +21,9 @@ from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, StackGeometry
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.transforms.intensity_presets import IntensityChoice, check_preset, choose_preset
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 __all__ = ["MAX_BYTES", "load_series"]
 
@@ -70,6 +71,9 @@ def load_series(
             ``"dicom"`` is asked for and a frame has no window.
         ValueError: unknown preset, or a part that does not exist or is not of a cine.
     """
+    import torch
+    from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
     check_preset(preset)
     stop = len(series.frames) if stop is None else stop
     if not 0 <= start < stop <= len(series.frames) or (series.kind != "cine" and stop - start < len(series.frames)):

@@ -1,0 +1,16 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+
+from .app_folder import write_label_app
+from .model import AnomalyModel, Prediction
+from .prompt_tuning import LabelledSlices, TuningReport, encode_labelled, tune_prompts
+
+__all__ = [
+    "AnomalyModel",
+    "LabelledSlices",
+    "Prediction",
+    "TuningReport",
+    "encode_labelled",
+    "tune_prompts",
+    "write_label_app",
+]

@@ -40,7 +40,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", SUB_PACKAGES)
 def test_each_sub_package_is_reached_by_attribute(name: str) -> None:
-    module = monai_anomalyclip.__getattr__(name)
+    module = getattr(monai_anomalyclip, name)
     assert isinstance(module, ModuleType)
     assert module is importlib.import_module(f"monai_anomalyclip.{name}")
     assert getattr(monai_anomalyclip, name) is module
@@ -49,7 +49,7 @@ def test_each_sub_package_is_reached_by_attribute(name: str) -> None:
 
 
 def test_unknown_attribute() -> None:
-    with pytest.raises(AttributeError, match=r"module 'monai_anomalyclip' has no attribute 'netwerks'"):
+    with pytest.raises(AttributeError, match="netwerks"):
         _ = monai_anomalyclip.netwerks
     assert not hasattr(monai_anomalyclip, "bundle_error")
 

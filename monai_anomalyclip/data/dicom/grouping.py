@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
@@ -27,7 +27,9 @@ _SAME_SPACING = 1e-3  # as a fraction: half a pixel over 512
 _Floats = npt.NDArray[np.float64]
 
 
-def group_instances(instances: Iterable[Instance]) -> tuple[list[DicomSeries], list[SkippedFile]]:
+def group_instances(
+    instances: Iterable[Instance], skipped_before: Iterable[SkippedFile] = ()
+) -> tuple[list[DicomSeries], list[SkippedFile]]:
     """Group images into stacks.
 
     By study and series UID, SOP class, the reason for exclusion, size, samples, pixel spacing (within 0.1 %), stack ID,
@@ -41,6 +43,8 @@ def group_instances(instances: Iterable[Instance]) -> tuple[list[DicomSeries], l
 
     Args:
         instances: in any order; the result does not depend on it.
+        skipped_before: files that were skipped when they were scanned. A series that a damaged one belongs to, or may
+            belong to, gets a note.
 
     Returns:
         The stacks, sorted by study, series and what tells them apart; and the files whose headers cannot be used
@@ -57,7 +61,26 @@ def group_instances(instances: Iterable[Instance]) -> tuple[list[DicomSeries], l
         by_series = pool_lonely_series(by_series)
         for key in sorted(by_series):
             stacks[key] = _stacks(sorted(by_series[key], key=instance_key), skipped)
-        return [series for key in stacks for series in number_and_name(stacks[key])], skipped
+        found = [series for key in stacks for series in number_and_name(stacks[key])]
+        return _warned(found, [file for file in (*skipped_before, *skipped) if file.damaged]), skipped
+
+
+def _warned(found: list[DicomSeries], damaged: Sequence[SkippedFile]) -> list[DicomSeries]:
+    """Note which series lack a damaged file: by its series UID, where that cannot be read by the folder."""
+    if not damaged:
+        return found
+    own = Counter(file.series_uid for file in damaged if file.series_uid)
+    near = Counter(file.path.parent for file in damaged if not file.series_uid)
+    result = []
+    for series in found:
+        folders = {instance.path.parent for instance in series.instances}
+        notes = []
+        if count := own[series.series_uid]:
+            notes.append(f"Damaged files of this series are left out ({count}): slices are missing.")
+        if count := sum(near[folder] for folder in folders):
+            notes.append(f"Damaged files lie beside those of this series ({count}): slices may be missing.")
+        result.append(replace(series, notes=(*series.notes, *notes)))
+    return result
 
 
 def _stacks(instances: Sequence[Instance], skipped: list[SkippedFile]) -> list[Stack]:
@@ -68,7 +91,9 @@ def _stacks(instances: Sequence[Instance], skipped: list[SkippedFile]) -> list[S
         try:
             found = _frames_of(instance)
         except Exception:  # whatever a malformed value makes pydicom raise
-            skipped.append(SkippedFile(instance.path, "damaged header", "A value of the header cannot be decoded."))
+            uid = text_of(instance.header, "SeriesInstanceUID")
+            detail = "A value of the header cannot be decoded."
+            skipped.append(SkippedFile(instance.path, "damaged header", detail, uid))
             continue
         for stack in found:
             (placed if stack.planes else pictures).append(stack)

@@ -16,7 +16,16 @@ from pydicom.dataset import Dataset
 
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 
-__all__ = ["DicomSeries", "FrameReference", "Instance", "SkippedFile", "StackGeometry", "text_of", "values_of"]
+__all__ = [
+    "DAMAGED",
+    "DicomSeries",
+    "FrameReference",
+    "Instance",
+    "SkippedFile",
+    "StackGeometry",
+    "text_of",
+    "values_of",
+]
 
 # Defined terms of images (PS3.3 C.7.3.1.1.1); any other text could be a name.
 _MODALITIES = frozenset(
@@ -60,6 +69,16 @@ _MODALITIES = frozenset(
     ]
 )
 
+DAMAGED = (
+    "damaged header",
+    "damaged pixels",
+    "deflated too large",
+    "header too large",
+    "too large",
+    "unreadable",
+)
+"""Codes of files that are damaged, cannot be opened, or claim more than can be read."""
+
 Kind = Literal["volume", "frame", "cine"]
 
 
@@ -71,11 +90,18 @@ class SkippedFile:
         path: the file; never to be logged.
         code: reason in a word or two, fit for counting, such as ``"not DICOM"``.
         detail: one sentence for the user, without any text of the file.
+        series_uid: of the series that it would belong to, as far as that can be read; never to be logged.
     """
 
     path: Path
     code: str
     detail: str = ""
+    series_uid: str = field(default="", repr=False)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether an undamaged or smaller copy would be read: it is not left out as it is meant to be."""
+        return self.code in DAMAGED
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class InputCatalogue:
 
     def _dicom_sources(self, files: Sequence[Path], wanted: Sequence[str], progress: bool) -> list[Source]:
         scan = scan_files(files, progress=progress)
-        stacks, not_grouped = group_instances(scan.instances)
+        stacks, not_grouped = group_instances(scan.instances, scan.skipped)
         self.skipped += [*scan.skipped, *not_grouped]
         if absent := [uid for uid in wanted if uid not in {stack.series_uid for stack in stacks}]:
             raise ValueError(

@@ -7,10 +7,14 @@ from __future__ import annotations
 import re
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from monai_anomalyclip.data.dicom.attributes import text_of
 
-__all__ = ["exclusion_reason", "object_kind"]
+__all__ = ["EXCLUSION_REASONS", "exclusion_reason", "is_image_class", "object_kind"]
+
+EXCLUSION_REASONS = ("localizer", "mosaic", "projection", "reformatted", "calculated map", "secondary capture")
+"""Why images are not processed unless they are asked for, see :func:`exclusion_reason`."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
@@ -66,6 +70,11 @@ def object_kind(header: Dataset) -> str | None:
             return _OBJECTS[sop_class]
         sop_class = sop_class.rpartition(".")[0]
     return None
+
+
+def is_image_class(header: Dataset) -> bool:
+    """Whether the SOP class is one of the standard's images, which have pixels."""
+    return "Image Storage" in UID(text_of(header, "SOPClassUID")).name
 
 
 def exclusion_reason(header: Dataset) -> str | None:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from monai_anomalyclip.data.dicom.attributes import text_of
-from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, is_hounsfield, is_inverted, rescale
-from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference
+from monai_anomalyclip.data.dicom.attributes import alike, is_inverted
+from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, find_windows, is_hounsfield, rescale
+from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, values_of
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.transforms.intensity_presets import (
     RADIOGRAPHS,
     IntensityChoice,
+    Window,
     choose_preset,
     percentile_limits,
     scale_,
@@ -26,6 +27,7 @@ __all__ = ["choose_for_series", "negate_", "scale_gray_"]
 
 # Ultrasound, endoscopy, photography: gray of 8 bits is made for the eye.
 _FOR_THE_EYE = ("US", "IVUS", "ES", "EPS", "GM", "XC", "OP", "DMS", "SM")
+_SAME_WINDOW = 1e-3  # in units of the values
 _DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
 
 
@@ -37,22 +39,44 @@ def choose_for_series(series: DicomSeries, requested: str) -> IntensityChoice:
     Raises:
         UnreadableInputError: ``"dicom"`` is requested and a frame has no usable window, or a damaged VOI LUT.
     """
-    header, first = series.header, series.frames[0]
-    asks_for_voi = requested == "dicom" or (requested == "auto" and series.modality in RADIOGRAPHS)
+    files = series.instances
     try:
         return choose_preset(
             series.modality,
-            text_of(header, "BodyPartExamined"),
-            [text_of(header, keyword) for keyword in _DESCRIPTIONS],
+            " ".join(values_of(files, "BodyPartExamined")),
+            [text for keyword in _DESCRIPTIONS for text in values_of(files, keyword)],
             requested,
-            has_voi=asks_for_voi and None not in _vois(series.frames),
+            has_voi=_has_voi(series, requested),
             picture=requested == "auto" and _is_picture(series),
-            hounsfield=is_hounsfield(first),
+            hounsfield=series.modality == "CT" and all(map(is_hounsfield, series.frames)),
+            kernels=values_of(files, "ConvolutionKernel"),
+            own_windows=_own_windows(series.frames) if series.modality == "CT" and requested == "auto" else (),
         )
     except ValueError as error:
         if requested != "dicom":
             raise
         raise UnreadableInputError(str(error)) from None
+
+
+def _has_voi(series: DicomSeries, requested: str) -> bool:
+    """Whether all frames have a usable window or table, where that matters."""
+    if requested == "dicom" or (requested == "auto" and series.modality in RADIOGRAPHS):
+        return None not in _vois(series.frames)
+    if requested != "auto" or series.modality != "CT":
+        return False
+    try:
+        limits = [None if voi is None else voi.limits for voi in _vois(series.frames)]
+    except UnreadableInputError:  # nobody asked for it
+        return False
+    known = [pair for pair in limits if pair is not None]
+    # A window that changes from slice to slice would make the slices of one CT incomparable.
+    return len(known) == len(limits) and alike(known, _SAME_WINDOW).max() == 0
+
+
+def _own_windows(frames: Sequence[FrameReference]) -> list[Window]:
+    """The different windows of a CT."""
+    per_frame = [find_windows(frame) for frame in frames]
+    return [Window(*pair) for pair in dict.fromkeys((voi.width, voi.level) for vois in per_frame for voi in vois)]
 
 
 def scale_gray_(
@@ -123,8 +147,8 @@ def _scale_by_window_(
         vois = [voi for voi in _vois(frames) if voi is not None]
         for plane, voi in zip(pixels, vois, strict=True):
             voi.apply_(plane)
-        found = {voi.limits for voi in vois}
-        return found.pop() if len(found) == 1 else None
+        known = [voi.limits for voi in vois if voi.limits is not None]
+        return known[0] if len(known) == len(vois) and alike(known, _SAME_WINDOW).max() == 0 else None
     if choice.width is not None and choice.level is not None:
         limits = window_limits(choice.width, choice.level)
     else:  # a picture
@@ -147,7 +171,10 @@ def _vois(frames: Sequence[FrameReference]) -> list[VOI | None]:
 
 
 def _is_picture(series: DicomSeries) -> bool:
-    first = series.frames[0]
-    eight_bits = series.header.get("BitsStored") == 8 and rescale(first) == (1.0, 0.0)
-    plain = eight_bits and not series.header.get("ModalityLUTSequence")
+    plain = all(
+        frame.instance.header.get("BitsStored") == 8
+        and rescale(frame) == (1.0, 0.0)
+        and not frame.instance.header.get("ModalityLUTSequence")
+        for frame in series.frames
+    )
     return plain and (series.kind == "cine" or series.modality in _FOR_THE_EYE)

@@ -24,8 +24,8 @@ __all__ = [
     "VOI",
     "LookupTable",
     "find_voi",
+    "find_windows",
     "is_hounsfield",
-    "is_inverted",
     "palette_tables",
     "real_values",
     "rescale",
@@ -207,12 +207,6 @@ def is_hounsfield(frame: FrameReference) -> bool:
     return str(unit or "HU").strip().upper() in ("HU", "US")  # US: unspecified
 
 
-def is_inverted(header: Dataset) -> bool:
-    """Whether small values are bright: MONOCHROME1, or Presentation LUT Shape INVERSE, which say the same thing."""
-    photometric, shape = header.get("PhotometricInterpretation"), header.get("PresentationLUTShape")
-    return str(photometric).strip().upper() == "MONOCHROME1" or str(shape).strip().upper() == "INVERSE"
-
-
 @dataclass(frozen=True)
 class VOI:
     """The window or table of a file that turns real values into gray (DICOM PS3.3 C.11.2).
@@ -263,13 +257,19 @@ def find_voi(frame: FrameReference) -> VOI | None:
     if tables:
         signed = _is_signed(frame) or rescale(frame)[1] < 0
         return VOI(table=LookupTable.from_item(tables[0], signed, _is_little(frame)))
+    return next(iter(find_windows(frame)), None)
+
+
+def find_windows(frame: FrameReference) -> list[VOI]:
+    """All windows of a frame that have a finite centre and a possible width."""
     function = str(find_value(frame, _VOI, "VOILUTFunction") or "LINEAR").strip().upper()
     function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
     centres, widths = (_numbers(frame, _VOI, keyword) for keyword in ("WindowCenter", "WindowWidth"))
-    for centre, width in zip(centres, widths, strict=False):
-        if centre is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR")):
-            return VOI(width, centre, function)
-    return None
+    return [
+        VOI(width, centre, function)
+        for centre, width in zip(centres, widths, strict=False)
+        if centre is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR"))
+    ]
 
 
 def to_rgb(decoded: DecodedFrame, frame: FrameReference) -> npt.NDArray[np.uint8]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from monai_anomalyclip.data.dicom.attributes import text_of
+from monai_anomalyclip.data.dicom.attributes import alike, text_of
 from monai_anomalyclip.data.dicom.geometry import PixelSpacing
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, StackGeometry
 from monai_anomalyclip.data.dicom.traits import MOMENTS, SPLITTING_TRAITS, Trait, sort_key
@@ -84,7 +85,7 @@ def _words(name: str, value: Hashable, ranks: dict[Hashable, int]) -> str:
     if name == "colour":
         return "colour" if value else "gray"
     if name in ("size", "pixel spacing") and isinstance(value, tuple):
-        return f"{name} {value[0]:g} x {value[1]:g}"
+        return f"{name} {' x '.join(f'{side:.4g}' if isinstance(side, float) else str(side) for side in value)}"
     if value is None:
         return f"no {name}"
     if isinstance(value, int | float):
@@ -122,16 +123,17 @@ def split_until_unique(
         places: (n,) number of the place of each frame along the normal.
         in_plane: (n, 2) position of each frame within its plane, in mm.
     """
-    traits = (*SPLITTING_TRAITS, Trait("position in the plane", lambda frame: None))
+    traits = (*SPLITTING_TRAITS, Trait("position in the plane", lambda frame: None, noise_mm=_IN_PLANE_MM))
     codes: dict[str, _Ints] = {}
     values: dict[str, list[Hashable]] = {}
 
     def coded(trait: Trait) -> _Ints:
         if trait.name not in codes:
             if trait is traits[-1]:
-                found: list[Hashable] = [tuple(row) for row in np.rint(in_plane / _IN_PLANE_MM).tolist()]
+                found: list[Hashable] = list(map(tuple, in_plane.tolist()))
             else:
                 found = [trait.read(frame) for frame in frames]
+            found = _without_noise(found, trait)
             values[trait.name] = sorted(set(found), key=sort_key)
             numbers = {value: number for number, value in enumerate(values[trait.name])}
             codes[trait.name] = np.array([numbers[value] for value in found], dtype=np.int64)
@@ -164,6 +166,25 @@ def split_until_unique(
         return [StackPart(indices, {})]
 
     return split(np.arange(len(frames)))
+
+
+def _without_noise(values: Sequence[Hashable], trait: Trait) -> list[Hashable]:
+    """Put the same number, or numbers, in place of those that are the same but for noise."""
+    shapes: dict[int, list[int]] = defaultdict(list)
+    for index, value in enumerate(values):
+        parts = value if isinstance(value, tuple) else (value,)
+        if parts and all(isinstance(part, float) for part in parts):
+            shapes[len(parts)].append(index)
+    result = list(values)
+    for indices in shapes.values():
+        numbers = np.array([values[index] for index in indices], dtype=np.float64)
+        first: dict[int, Hashable] = {}
+        for index, label in sorted(
+            zip(indices, alike(numbers, trait.tolerance(numbers)).tolist(), strict=True),
+            key=lambda pair: sort_key(values[pair[0]]),
+        ):
+            result[index] = first.setdefault(label, values[index])
+    return result
 
 
 def _differ_in_a_place(places: _Ints, codes: _Ints) -> bool:

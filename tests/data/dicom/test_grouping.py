@@ -115,7 +115,7 @@ def test_stack_ids_are_kept_apart(phantoms: ModuleType, tmp_path: Path) -> None:
 
 def test_orientations_of_a_three_plane_series(phantoms: ModuleType, tmp_path: Path) -> None:
     def same_series(image: Dataset, index: int) -> None:
-        image.SeriesInstanceUID = "1.2.3"
+        image.SeriesInstanceUID = image.FrameOfReferenceUID = "1.2.3"
 
     for seed, orientation in zip("abc", ("axial", "sagittal", "coronal"), strict=True):
         phantoms.make_series(tmp_path, count=4, seed=seed, orientation=orientation, modality="MR", edit=same_series)

@@ -324,8 +324,7 @@ def test_images_without_a_necessary_element_are_skipped(phantoms: ModuleType, tm
     image = pydicom.dcmread(path)
     delattr(image, keyword)
     image.save_as(path, enforce_file_format=False)
-    expected = "no image" if keyword in ("Rows", "PixelData") else "damaged header"
-    assert code(path) == expected
+    assert code(path) == ("no image" if keyword == "Rows" else "damaged header")
 
 
 def test_malformed_numbers_of_frames_are_refused(phantoms: ModuleType, tmp_path: Path) -> None:
@@ -452,10 +451,10 @@ def test_inflated_data_are_exact_as_far_as_they_are_kept() -> None:
         inflate_beginning(deflated(data), 10, len(data) - 1)
 
 
-def test_cut_off_data_give_their_beginning_and_damaged_ones_raise() -> None:
-    data = bytes(range(256)) * 100
-    whole = deflated(data).getvalue()
-    assert data.startswith(inflate_beginning(io.BytesIO(whole[: len(whole) // 2]), 2**20, 2**20).read())
+def test_cut_off_and_damaged_data_raise() -> None:
+    whole = deflated(bytes(range(256)) * 100).getvalue()
+    with pytest.raises(EOFError):
+        inflate_beginning(io.BytesIO(whole[: len(whole) // 2]), 2**20, 2**20)
     with pytest.raises(zlib.error):
         inflate_beginning(io.BytesIO(b"\xff" * 100), 2**20, 2**20)
 

@@ -17,12 +17,12 @@ from pydicom.pixels import apply_color_lut, apply_voi_lut, convert_color_space
 from pydicom.sequence import Sequence
 
 from monai_anomalyclip.data.dicom import FrameReference, Instance
+from monai_anomalyclip.data.dicom.attributes import is_inverted
 from monai_anomalyclip.data.dicom.lookup import (
     VOI,
     LookupTable,
     find_voi,
     is_hounsfield,
-    is_inverted,
     palette_tables,
     real_values,
     rescale,

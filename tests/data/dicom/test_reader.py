@@ -434,7 +434,7 @@ def test_series_built_by_hand_without_geometry(tmp_path: Path, phantoms: ModuleT
 
 
 REAL: dict[str, Callable[[MetaTensor], bool]] = {
-    "CT": lambda image: record(image)["preset"] in ("ct-soft", "ct-brain"),
+    "CT": lambda image: record(image)["preset"] in ("ct-soft", "ct-brain", "dicom"),
     "MR": lambda image: record(image)["preset"] in ("percentile", "none"),
     "US": lambda image: record(image)["preset"] == "none",
     "CR": lambda image: record(image)["preset"] == "dicom",

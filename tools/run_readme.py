@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def commands(document: str = "README.md") -> list[str]:
-    """The commands of a page as printed, in their order; blocks of ``sh``, which need data of one's own, are left out."""
+    """The commands of a page as printed, in their order; blocks of ``sh`` need data of one's own."""
     blocks = re.findall(r"^```bash\n(.*?)^```", (REPOSITORY / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.strip() and not line.startswith("#")]

@@ -122,8 +122,14 @@ def _seconds_of(process: psutil.Process) -> float:
 
 
 def _serve(connection: Connection, mebibytes: int, results: Path | None) -> None:
+    # Before memory is bounded and measured, all that reading and writing would import when it is first needed.
+    import monai.transforms  # noqa: F401
+
     import monai_anomalyclip.data.facts
-    import monai_anomalyclip.handlers  # noqa: F401  before memory is bounded and measured
+    import monai_anomalyclip.data.load_transforms
+    import monai_anomalyclip.handlers.result_writer
+    import monai_anomalyclip.inferers.slice_inferer
+    import monai_anomalyclip.transforms.intensity  # noqa: F401
 
     taken = _status("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (taken + mebibytes * _MEBIBYTE,) * 2)

@@ -34,6 +34,28 @@ REAL = Path(__file__).parents[2] / "shared" / "real"
 PHANTOMS = Path(__file__).parent / "data" / "dicom" / "dicom_phantoms.py"
 
 
+SLOW = (
+    "benchmarks/",
+    "configurations/",
+    "docs/",
+    "end_to_end/",
+    "experiments/fullshot/test_evaluation",
+    "experiments/fullshot/test_main",
+    "experiments/reproduce/test_runner",
+    "experiments/reproduce/test_overlays",
+    "experiments/baselines/test_method_overlays",
+    "packaging/",
+)
+"""Tests that `make quick` leaves out, by the beginning of their place: those that start programs or tune networks."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests measured: their ``record_property("figure", ...)``."""
     for report in terminalreporter.getreports("passed"):

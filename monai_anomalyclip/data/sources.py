@@ -26,6 +26,7 @@ from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.nifti import load_volume
 from monai_anomalyclip.data.video import VideoReader, one_open
+from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP
 from monai_anomalyclip.transforms.intensity_presets import check_preset
 
 __all__ = [
@@ -50,7 +51,7 @@ class ReadOptions:
     """How inputs are read.
 
     Args:
-        preset: intensity preset of DICOM series (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        preset: intensity preset of DICOM series and NIfTI volumes (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
         nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
         time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files. A 3-D file among other
             inputs is read all the same, with a note.
@@ -89,9 +90,13 @@ class Source(ABC):
     modality: str = ""
     paths: tuple[Path, ...]
 
+    options: ReadOptions = ReadOptions()
+
     @abstractmethod
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read it: (C, H, W), (C, X, Y, Z), or frames start to stop of a film as (C, W, H, n).
+
+        Intensities are as the reader of its kind gives them, see :meth:`InputPart.load`.
 
         Raises:
             UnreadableInputError: it cannot be read; the message says why.
@@ -129,8 +134,22 @@ class InputPart:
     stop: int | None = None
 
     def load(self) -> MetaTensor:
-        """Read it, see :meth:`Source.load`."""
-        return self.source.load(self.start, self.stop)
+        """Read it, see :meth:`Source.load`, as float32 in [0, 1] whatever the format.
+
+        This is the one place where intensities are brought to that range; what was done stands in the meta
+        ``intensity``. DICOM's reader, which has the evidence of the headers, has scaled gray images already.
+
+        Raises:
+            UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
+        """
+        image = self.source.load(self.start, self.stop)
+        preset = "auto" if image.meta.get("intensity") else self.source.options.preset
+        try:
+            scaled = ScaleIntensityForCLIP(preset=preset)(image)
+        except ValueError as error:
+            raise UnreadableInputError(str(error)) from error
+        assert isinstance(scaled, MetaTensor)
+        return scaled
 
 
 def digest(text: str) -> str:
@@ -174,12 +193,14 @@ class FrameSource(Source):
         path: the file.
         identity: text that tells it from all others, such as its path relative to the input folder.
         page: page of a multi-page TIFF, from 0.
+        options: how it is read; of pictures only recorded.
     """
 
     origin, kind, label = "frame", "frame", "frame"
 
-    def __init__(self, path: Path, identity: str, page: int = 0) -> None:
+    def __init__(self, path: Path, identity: str, page: int = 0, options: ReadOptions | None = None) -> None:
         self.paths = (path,)
+        self.options = options or ReadOptions()
         self.page = page
         self.key = digest(f"{identity}\n{page}" if page else identity)
 

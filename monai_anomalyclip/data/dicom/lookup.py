@@ -19,7 +19,8 @@ from monai_anomalyclip.data.dicom.pixels import DecodedFrame
 from monai_anomalyclip.data.dicom.pydicom_api import convert_color_space, original_encoding
 from monai_anomalyclip.data.dicom.series import FrameReference
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.transforms.intensity_presets import scale_, window_limits
+from monai_anomalyclip.transforms.intensity_presets import window_limits
+from monai_anomalyclip.transforms.intensity_scaling import scale_
 
 __all__ = [
     "VOI",

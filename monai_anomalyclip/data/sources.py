@@ -51,7 +51,8 @@ class ReadOptions:
     """How inputs are read.
 
     Args:
-        preset: intensity preset of DICOM series and NIfTI volumes (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        preset: intensity preset of DICOM series and NIfTI volumes (see
+            :mod:`monai_anomalyclip.transforms.intensity_presets`).
         nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
         time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files. A 3-D file among other
             inputs is read all the same, with a note.

@@ -223,7 +223,8 @@ def _eight_bit_levels(picture: Tensor) -> Tensor | None:
 def _resized_by_pil(levels: Tensor, size: Sequence[int]) -> Tensor:
     pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    return tvf.pil_to_tensor(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    resized: Tensor = tvf.pil_to_tensor(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return resized
 
 
 def _on_device(batch: Tensor, device: torch.device) -> Tensor:
@@ -257,7 +258,8 @@ def _pil_picture(img: Image.Image) -> Tensor:
         upright = upright.convert("LA")
     if "transparency" in upright.info:  # PIL warns about palettes with transparency that skip RGBA
         upright = upright.convert("RGBA")
-    return tvf.pil_to_tensor(upright.convert("RGB"))
+    rgb: Tensor = tvf.pil_to_tensor(upright.convert("RGB"))
+    return rgb
 
 
 def _array_picture(img: NdarrayOrTensor) -> Tensor:

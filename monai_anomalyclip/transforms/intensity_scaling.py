@@ -225,7 +225,7 @@ def _surround(values: Tensor, level: float) -> Tensor:
     mask = values == level
     measured = _finite(_every_nth(values.flatten(), _LEVELS_SAMPLE))
     measured = measured[measured != level]
-    if len(measured) < 2 * len(measured.unique()):
+    if len(measured) < 2 * len(np.unique(measured.cpu().numpy())):
         return mask
     labels, _ = ndimage.label(mask.squeeze().cpu().numpy())
     faces = [np.unique(np.take(labels, side, axis)) for axis, side in product(range(labels.ndim), (0, -1))]

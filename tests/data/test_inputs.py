@@ -303,7 +303,13 @@ def test_whatever_the_format_the_values_are_in_0_to_1(tmp_path: Path, phantoms: 
     phantoms.make_series(tmp_path / "ct", count=5)
     phantoms.make_series(tmp_path / "es", photometric="RGB", modality="ES", count=1, positioned=False)
     inferer = AnomalySliceInferer(16, sigma=0)
-    for name, done in (("a.png", "none"), ("b.tiff", "none"), ("c.nii.gz", "percentile"), ("ct", "ct-"), ("es", "none")):
+    for name, done in (
+        ("a.png", "none"),
+        ("b.tiff", "none"),
+        ("c.nii.gz", "percentile"),
+        ("ct", "ct-"),
+        ("es", "none"),
+    ):
         image = load_input(tmp_path / name)
         assert (image.dtype, name) == (torch.float32, name)
         assert 0 <= float(image.min()) < float(image.max()) <= 1

@@ -185,7 +185,9 @@ def test_scaled_images_pass_through() -> None:
     np.testing.assert_allclose(result, 0.2, atol=1e-7)
     np.testing.assert_array_equal(ScaleIntensityForCLIP()(result), result)
     assert ScaleIntensityForCLIP(preset="ct-brain")(scaled).meta["intensity"] == record
-    with pytest.raises(ValueError, match=r"scaled already, by the preset ct-brain: ct-soft can no longer be applied.*'ct-soft'"):
+    with pytest.raises(
+        ValueError, match=r"scaled already, by the preset ct-brain: ct-soft can no longer be applied.*'ct-soft'"
+    ):
         ScaleIntensityForCLIP(preset="ct-soft")(scaled)
     with pytest.raises(ValueError, match=r"scaled already: the percentiles 5 and 95 can no longer be applied"):
         ScaleIntensityForCLIP(5, 95)(scaled)

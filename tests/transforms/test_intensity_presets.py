@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from monai_anomalyclip.transforms.intensity_presets import (

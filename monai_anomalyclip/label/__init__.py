@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from monai_anomalyclip.label.app_folder import write_label_app
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
-from monai_anomalyclip.label.prompt_tuning import LabelledSlices, TuningReport, encode_labelled, tune_prompts
+from monai_anomalyclip.label.prompt_tuning import TuningReport, tune_prompts
 
 __all__ = [
     "AnomalyModel",
-    "LabelledSlices",
     "Prediction",
     "TuningReport",
-    "encode_labelled",
     "tune_prompts",
     "write_label_app",
 ]

@@ -146,10 +146,10 @@ class InputCatalogue:
             with contextlib.suppress(UnreadableInputError):  # reading it says why
                 pages = count_pages(file)
         if pages == 1:
-            return [(FrameSource(file, identity), name)]
+            return [(FrameSource(file, identity, options=self.options), name)]
         stem = file.name[: len(file.name) - len(suffix)]
         return [
-            (FrameSource(file, identity, page), name.with_name(f"{stem}_page{page + 1}{suffix}"))
+            (FrameSource(file, identity, page, self.options), name.with_name(f"{stem}_page{page + 1}{suffix}"))
             for page in range(pages)
         ]
 
@@ -179,9 +179,11 @@ class InputCatalogue:
 
 
 def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, Any] | None = None) -> MetaTensor:
-    """Read one input: (3, H, W) uint8 for a picture, (1, X, Y, Z) float32 for a volume; see the readers for more.
+    """Read one input: (3, H, W) for a picture, (1, X, Y, Z) for a volume, float32 in [0, 1]; see the readers for more.
 
-    The metadata holds ``kind`` ("frame", "volume" or "cine") and ``read_s``, the seconds that reading took.
+    The metadata holds ``kind`` ("frame", "volume" or "cine"), ``intensity``, JSON that says how the values were scaled
+    (an :class:`~monai_anomalyclip.transforms.intensity_presets.IntensityChoice`), and ``read_s``, the seconds that
+    reading took.
 
     Args:
         value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series. A long film does
@@ -190,6 +192,11 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
 
     Raises:
         UnreadableInputError: it cannot be read, or it is more than one input; the message says why.
+
+    Example::
+
+        image = load_input("head_ct", {"preset": "ct-brain"})  # a folder with one DICOM series
+        AnomalySliceInferer(network.image_size)(image[None], network)
     """
     part = value if isinstance(value, InputPart) else _only_part(value, options)
     begun = time.perf_counter()

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,8 @@ class ReadOptions:
     """How inputs are read.
 
     Args:
-        preset: intensity preset of DICOM series (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        preset: intensity preset of DICOM series and NIfTI volumes (see
+            :mod:`monai_anomalyclip.transforms.intensity_presets`).
         nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
         time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files. A 3-D file among other
             inputs is read all the same, with a note.
@@ -90,9 +91,13 @@ class Source(ABC):
     modality: str = ""
     paths: tuple[Path, ...]
 
+    options: ReadOptions = ReadOptions()
+
     @abstractmethod
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read it: (C, H, W), (C, X, Y, Z), or frames start to stop of a film as (C, W, H, n).
+
+        Intensities are as the reader of its kind gives them, see :meth:`InputPart.load`.
 
         Raises:
             UnreadableInputError: it cannot be read; the message says why.
@@ -130,8 +135,22 @@ class InputPart:
     stop: int | None = None
 
     def load(self) -> MetaTensor:
-        """Read it, see :meth:`Source.load`."""
-        return self.source.load(self.start, self.stop)
+        """Read it, see :meth:`Source.load`, as float32 in [0, 1] whatever the format.
+
+        This is the one place where intensities are brought to that range; what was done stands in the meta
+        ``intensity``. DICOM's reader, which has the evidence of the headers, has scaled gray images already.
+
+        Raises:
+            UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
+        """
+        from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP  # needs torch, headers alone do not
+
+        image = self.source.load(self.start, self.stop)
+        preset = "auto" if image.meta.get("intensity") else self.source.options.preset
+        try:
+            return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset)(image))
+        except ValueError as error:
+            raise UnreadableInputError(str(error)) from error
 
 
 def digest(text: str) -> str:
@@ -175,12 +194,14 @@ class FrameSource(Source):
         path: the file.
         identity: text that tells it from all others, such as its path relative to the input folder.
         page: page of a multi-page TIFF, from 0.
+        options: how it is read; of pictures only recorded.
     """
 
     origin, kind, label = "frame", "frame", "frame"
 
-    def __init__(self, path: Path, identity: str, page: int = 0) -> None:
+    def __init__(self, path: Path, identity: str, page: int = 0, options: ReadOptions | None = None) -> None:
         self.paths = (path,)
+        self.options = options or ReadOptions()
         self.page = page
         self.key = digest(f"{identity}\n{page}" if page else identity)
 

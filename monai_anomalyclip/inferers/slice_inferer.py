@@ -140,9 +140,9 @@ class AnomalySliceInferer(Inferer):
         with tqdm(total=count, unit="slice", leave=False, disable=not self.progress or count == 1) as bar:
             for start in range(0, count, self.slice_batch_size):
                 chosen = slice(start, start + self.slice_batch_size)
-                batch = _on_device(slices[chosen], device)
+                shown = clip_normalize_resize(slices[chosen], self.image_size, device)
                 with autocast(self.precision, device):
-                    predicted = predict(clip_normalize_resize(batch, self.image_size))
+                    predicted = predict(shown)
                 smooth = smooth_anomaly_map(predicted["anomaly_map"], self.sigma)
                 given = torch.stack([predicted[name].float() for name in _NUMBERS if name in predicted])
                 if start == 0:
@@ -152,7 +152,7 @@ class AnomalySliceInferer(Inferer):
                 if waiting is not None:
                     waiting.put_into(maps, numbers)
                 waiting = found
-                bar.update(len(batch))
+                bar.update(len(shown))
             if waiting is not None:
                 waiting.put_into(maps, numbers)
         return maps, numbers
@@ -183,13 +183,6 @@ class _Results:
         if self._arrived is not None:
             self._arrived.synchronize()
         maps[self._chosen], numbers[:, self._chosen] = self._maps.cpu(), self._numbers.cpu()
-
-
-def _on_device(batch: Tensor, device: torch.device) -> Tensor:
-    # From pinned memory the copy runs beside what the GPU still computes. Contiguous first: the slices of a volume lie
-    # so far apart that pinning them as they are would pin the volume.
-    staged = batch.contiguous().pin_memory() if device.type == "cuda" and batch.device.type == "cpu" else batch
-    return staged.to(device, torch.float32, non_blocking=True)
 
 
 def _native(inputs: Tensor) -> bool:

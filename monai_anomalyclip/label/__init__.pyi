@@ -3,14 +3,12 @@
 
 from .app_folder import write_label_app
 from .model import AnomalyModel, Prediction
-from .prompt_tuning import LabelledSlices, TuningReport, encode_labelled, tune_prompts
+from .prompt_tuning import TuningReport, tune_prompts
 
 __all__ = [
     "AnomalyModel",
-    "LabelledSlices",
     "Prediction",
     "TuningReport",
-    "encode_labelled",
     "tune_prompts",
     "write_label_app",
 ]

@@ -25,7 +25,7 @@ from monai_anomalyclip.transforms.intensity_presets import IntensityChoice, chec
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
-__all__ = ["MAX_BYTES", "load_series"]
+__all__ = ["MAX_BYTES", "load_series", "stack_affine"]
 
 MAX_BYTES = 4 * 2**30
 """Images that take more memory are refused."""
@@ -91,7 +91,7 @@ def load_series(
         # From (frames, rows, columns, channels): only the view changes.
         picture = series.kind == "frame"
         image = torch.from_numpy(pixels[0].transpose(2, 0, 1) if picture else pixels.transpose(3, 2, 1, 0))
-        affine = np.eye(4) if picture else _affine(series.geometry)
+        affine = np.eye(4) if picture else stack_affine(series.geometry)
         meta = {
             "kind": series.kind,
             "modality": series.modality,
@@ -204,7 +204,7 @@ def _allocate(series: DicomSeries, count: int, channels: int, dtype: type[Any], 
     return np.empty(shape, dtype)
 
 
-def _affine(geometry: StackGeometry) -> npt.NDArray[np.float64]:
+def stack_affine(geometry: StackGeometry) -> npt.NDArray[np.float64]:
     """The true affine, else one of the right axes and the nominal spacings, 1 where they are unknown."""
     true = geometry.affine()
     if true is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ from monailabel.tasks.activelearning.random import Random
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.label.app_folder import bundle_of
 from monai_anomalyclip.label.archive_labels import answer_without_segmentation
-from monai_anomalyclip.label.checked_datastores import CheckedArchive, CheckedFolder, told_to_the_client
+from monai_anomalyclip.label.checked_datastores import (
+    CheckedArchive,
+    CheckedFolder,
+    told_to_the_client,
+    upload_removed_on_failure,
+)
 from monai_anomalyclip.label.checked_labels import saved_label_answer
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
@@ -49,8 +55,8 @@ class AnomalyLabelApp(MONAILabelApp):
     Args:
         app_dir: an app folder (see :func:`~monai_anomalyclip.label.write_label_app`).
         studies: folder of images, or the address of a DICOMweb service.
-        conf: options of the command line; ``bundle`` names another bundle than the app folder does, for ``hosts`` and
-            ``max_upload_mib`` see :func:`~monai_anomalyclip.label.server_checks.guard_server`.
+        conf: options of the command line; ``bundle`` names another bundle than the app folder does, for ``hosts``,
+            ``origins`` and ``max_upload_mib`` see :func:`~monai_anomalyclip.label.server_checks.guard_server`.
 
     Raises:
         FileNotFoundError: there is no bundle, or there are no prompts.
@@ -121,9 +127,11 @@ class AnomalyLabelApp(MONAILabelApp):
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a client's request; what is wrong with it is told with status 400 or 404 instead of 500."""
-        with told_to_the_client():
+        image = request.get("image")
+        sent = isinstance(image, str) and os.path.isabs(image) and "session" not in request
+        with told_to_the_client(), upload_removed_on_failure(image) if sent else nullcontext():
             check_options(request, devices(), own=("image", "session", "description"))
-            self._check_image(request.get("image"), datastore or self.datastore())
+            self._check_image(image, datastore or self.datastore())
             answer: dict[str, Any] = super().infer(request, datastore)
         return answer
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,13 +15,14 @@ import requests
 from fastapi import HTTPException
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.utils.others.generic import remove_file
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.label.archive_labels import ArchiveDatastore
 from monai_anomalyclip.label.checked_labels import FolderDatastore
 from monai_anomalyclip.label.request_values import check_info, lies_inside, plain_name, series_uid
 
-__all__ = ["CheckedArchive", "CheckedFolder", "told_to_the_client"]
+__all__ = ["CheckedArchive", "CheckedFolder", "told_to_the_client", "upload_removed_on_failure"]
 
 _NOT_FOUND = 404
 # Labels come as these whatever the images are; .bin is what OHIF sends.
@@ -34,6 +36,17 @@ def told_to_the_client() -> Iterator[None]:
         yield
     except (FileNotFoundError, UnreadableInputError, ValueError) as error:
         raise HTTPException(status_code=400, detail=str(error)) from error
+
+
+@contextmanager
+def upload_removed_on_failure(path: str) -> Iterator[None]:
+    """Remove an uploaded file when it is not taken: MONAI Label does so after requests that succeed only."""
+    try:
+        yield
+    except BaseException:
+        if lies_inside(path, tempfile.gettempdir()):
+            remove_file(path)
+        raise
 
 
 class _CheckedStore(LocalDatastore):
@@ -53,13 +66,14 @@ class _CheckedStore(LocalDatastore):
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, *rest: Any, **options: Any) -> str:
         """Save a label of an image that there is, under a plain tag."""
-        self.check_image(image_id)
-        _check_kind(label_filename, [*self._extensions, *_LABELS])
-        with told_to_the_client():
-            plain_name(label_tag, "tag")
-        folder = self._datastore.label_path(label_tag)
-        self._check_inside(os.path.join(folder, self._filename(image_id, self._to_id(label_filename)[1])))
-        return str(super().save_label(image_id, label_filename, label_tag, *rest, **options))
+        with upload_removed_on_failure(label_filename):
+            self.check_image(image_id)
+            _check_kind(label_filename, [*self._extensions, *_LABELS])
+            with told_to_the_client():
+                plain_name(label_tag, "tag")
+            folder = self._datastore.label_path(label_tag)
+            self._check_inside(os.path.join(folder, self._filename(image_id, self._to_id(label_filename)[1])))
+            return str(super().save_label(image_id, label_filename, label_tag, *rest, **options))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label of an image, unless its file lies elsewhere."""
@@ -97,13 +111,14 @@ class CheckedFolder(_CheckedStore, FolderDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Add an image of a kind that the folder lists, under a plain name."""
-        _check_kind(image_filename, self._extensions)
-        stem, extension = self._to_id(os.path.basename(image_filename))
-        with told_to_the_client():
-            name = plain_name(image_id or stem, "The image")
-            check_info(image_info or {})
-        self._check_inside(os.path.join(self._datastore.image_path(), self._filename(name, extension)))
-        return str(super().add_image(name, image_filename, image_info))
+        with upload_removed_on_failure(image_filename):
+            _check_kind(image_filename, self._extensions)
+            stem, extension = self._to_id(os.path.basename(image_filename))
+            with told_to_the_client():
+                name = plain_name(image_id or stem, "The image")
+                check_info(image_info or {})
+            self._check_inside(os.path.join(self._datastore.image_path(), self._filename(name, extension)))
+            return str(super().add_image(name, image_filename, image_info))
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Images and final labels as a ZIP file."""
@@ -145,7 +160,8 @@ class CheckedArchive(_CheckedStore, ArchiveDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refuse: an image that is put into the cache would be taken for the archive's."""
-        raise HTTPException(status_code=400, detail="Images are sent to the archive itself, not to this server.")
+        with upload_removed_on_failure(image_filename):
+            raise HTTPException(status_code=400, detail="Images are sent to the archive itself, not to this server.")
 
     def remove_image(self, image_id: str) -> None:
         """Refuse: the archive would list it still."""

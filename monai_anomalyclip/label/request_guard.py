@@ -94,8 +94,8 @@ class RequestGuard:
         origins = _header(scope, "origin")
         if any(not self._is_origin(origin, host[1], host[2], port) for origin in origins) or len(origins) > 1:
             return 403, (
-                f"Pages of {', '.join(origins)[:_SHOWN]!r} may not use this server, unless MONAI_LABEL_CORS_ORIGINS "
-                "names them."
+                f"Pages of {', '.join(origins)[:_SHOWN]!r} may not use this server, unless it is started with "
+                "`--conf origins ORIGIN`."
             )
         if not origins and _comes_from_another_site(scope):
             return 403, "Pages of another site may not load anything from this server, only lead to it."

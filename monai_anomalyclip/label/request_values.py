@@ -64,12 +64,12 @@ def plain_name(value: object, what: str = "The name") -> str:
         >>> plain_name("brain_00")
         'brain_00'
     """
-    fits = isinstance(value, str) and value not in ("", ".", "..") and PureWindowsPath(value).name == value
-    if fits:
-        assert isinstance(value, str)
-        if not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
-            if len(value.encode()) <= _NAME_BYTES:
-                return value
+    if isinstance(value, str):
+        text = str.__str__(value)  # MONAI Label's tags are members of an enumeration
+        plain = text not in ("", ".", "..") and PureWindowsPath(text).name == text
+        if plain and not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+            if len(text.encode()) <= _NAME_BYTES:
+                return text
             raise ValueError(f"{what} is longer than {_NAME_BYTES} bytes: send a shorter one.")
     raise ValueError(f"{what} must be a plain name, without separators or control characters, got {_shown(value)}.")
 

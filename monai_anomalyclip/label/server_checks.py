@@ -62,14 +62,17 @@ def guard_server(application: FastAPI, conf: dict[str, str]) -> None:
 
     Args:
         application: MONAI Label's.
-        conf: options of the command line; ``hosts`` are further names of the server, ``max_upload_mib`` is the limit
-            of a request. Web origins are those of MONAI Label's own MONAI_LABEL_CORS_ORIGINS.
+        conf: options of the command line; ``hosts`` are further names of the server and ``origins`` those of web pages
+            that may use it, each with commas between them, ``max_upload_mib`` is the limit of a request. (MONAI
+            Label's own MONAI_LABEL_CORS_ORIGINS keeps version 0.8.5 from starting.)
 
     Raises:
         ValueError: an option has no such value.
     """
-    hosts = [host.strip() for host in conf.get("hosts", "").split(",") if host.strip()]
-    origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    hosts, origins = (
+        [entry.strip().rstrip("/") for entry in conf.get(name, "").split(",") if entry.strip()]
+        for name in ("hosts", "origins")
+    )
     limit = max_bytes(conf)
     RequestGuard(application, hosts, origins, limit)  # says what is wrong with them before anything is changed
     cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])

@@ -197,7 +197,7 @@ def test_colour_series_gives_what_its_picture_gives(server: Any, others: dict[st
     assert heat.shape == (112, 96, 1)
     score = server.infer("anomaly", uid(others["rgb"]))["anomaly_score"]
     Image.fromarray(sample_phantom("endoscopy", True, 4).image[8:104]).save(tmp_path / "colon.png")
-    alone = server.infer("anomaly", str(tmp_path / "colon.png"))
+    alone = server.infer_file("anomaly", tmp_path / "colon.png")
     assert score == pytest.approx(alone["anomaly_score"], abs=1e-4)
 
 

@@ -25,8 +25,7 @@ from monai_anomalyclip.label.request_values import check_info, lies_inside, plai
 __all__ = ["CheckedArchive", "CheckedFolder", "told_to_the_client", "upload_removed_on_failure"]
 
 _NOT_FOUND = 404
-# Labels come as these whatever the images are; .bin is what OHIF sends.
-_LABELS = ("*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.bin")
+_LABELS = ("*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png")  # labels come as these whatever the images are
 
 
 @contextmanager
@@ -68,12 +67,18 @@ class _CheckedStore(LocalDatastore):
         """Save a label of an image that there is, under a plain tag."""
         with upload_removed_on_failure(label_filename):
             self.check_image(image_id)
-            _check_kind(label_filename, [*self._extensions, *_LABELS])
+            _check_kind(label_filename, self._label_kinds())
             with told_to_the_client():
                 plain_name(label_tag, "tag")
             folder = self._datastore.label_path(label_tag)
             self._check_inside(os.path.join(folder, self._filename(image_id, self._to_id(label_filename)[1])))
-            return str(super().save_label(image_id, label_filename, label_tag, *rest, **options))
+            try:
+                return str(super().save_label(image_id, label_filename, label_tag, *rest, **options))
+            except ValueError as error:  # among others of raw bytes that are not as many as the image has voxels
+                raise HTTPException(status_code=400, detail=f"The label was not saved: {error}.") from error
+
+    def _label_kinds(self) -> list[str]:
+        return list(dict.fromkeys([*self._extensions, *_LABELS]))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label of an image, unless its file lies elsewhere."""
@@ -157,6 +162,9 @@ class CheckedArchive(_CheckedStore, ArchiveDatastore):
             series_uid(label_id, "The label")
             plain_name(label_tag, "tag")
         return str(super().get_label_uri(label_id, label_tag, image_id))
+
+    def _label_kinds(self) -> list[str]:
+        return [*_LABELS, "*.bin"]  # what OHIF sends
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refuse: an image that is put into the cache would be taken for the archive's."""

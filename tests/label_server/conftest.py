@@ -117,7 +117,7 @@ class LabelServer(Server):
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in {"Host": "127.0.0.1:{port}", **(headers or {})}.items():
             connection.putheader(name, value.replace("{port}", port))
-        if body is not None:
+        if body is not None and "Transfer-Encoding" not in (headers or {}):
             connection.putheader("Content-Length", str(len(body)))
         with contextlib.suppress(ConnectionError):  # a request may be refused before all of it is sent
             connection.endheaders(body)

@@ -138,6 +138,7 @@ def hostile() -> Iterator[Asked]:
     yield upload("a label of an image elsewhere", query(LABEL, image="../polyp", tag="final"), MASK)
     yield upload("a label of no image", query(LABEL, image="nobody", tag="final"), MASK, status=(404,))
     yield upload("a label that is code", query(LABEL, image="polyp", tag="draft"), ("label", b"x", "x.py"))
+    yield upload("a label in raw bytes", query(LABEL, image="polyp"), ("label", b"1", "x.bin"))
     yield upload("a label through a link", query(LABEL, image="polyp", tag="linked"), MASK)
     yield upload("a label's params", query(LABEL, image="polyp", tag="draft"), MASK, params="null")
     yield upload("segments that are none", query(LABEL, image="polyp"), MASK, params='{"label_info": [1]}')
@@ -262,6 +263,10 @@ def hostile() -> Iterator[Asked]:
     yield Asked("its picture", "GET", query(IMAGE, image="polyp"), (403,), headers=embedded)
     # Size
     yield upload("a large file", query(IMAGE, image="new"), ("file", bytes(LIMIT_MIB * 2**20), "x.png"), status=(413,))
+    body, headers = form(("file", bytes(LIMIT_MIB * 2**20), "x.png"))
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    headers["Transfer-Encoding"] = "chunked"
+    yield Asked("one that does not say so", "PUT", query(IMAGE, image="new"), (413,), chunked, headers)
 
 
 REQUESTS = list(hostile())

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
@@ -248,3 +249,35 @@ def test_scores_choose_the_next_series(server: Any, heads: dict[str, tuple[Path,
     scored = server.post_json("/scoring/anomaly_score?run_sync=true", {})
     assert (scored["failed"], scored["executed"]) == (0, scored["total"])
     assert server.next_sample("highest_score")["anomaly_score"] > 0
+
+
+def test_hostile_requests_are_refused(
+    server: Any, archive: Any, heads: dict[str, tuple[Path, VolumePhantom]], tmp_path: Path
+) -> None:
+    image = uid(heads["held1"][0])
+    server.infer("anomaly", image)  # fetches it
+    cache = next(server.log.parent.joinpath("dicomweb").iterdir())
+    before = {str(path) for path in server.log.parent.rglob("*")}, len(archive.get("/instances"))
+    for method, target, expected in [
+        ("POST", "/infer/anomaly?image=..%2Flabels", 400),
+        ("POST", f"/infer/anomaly?image={quote(str(cache), safe='')}", 400),
+        ("POST", "/infer/anomaly?image=labels", 400),
+        ("POST", "/infer/anomaly?image=1.2.3.4", 404),
+        ("GET", "/datastore/image?image=1.2.3.4", 404),
+        ("GET", "/datastore/label?label=..%2F..&tag=final", 400),
+        ("DELETE", f"/datastore/image?id={image}", 400),
+        ("DELETE", f"/datastore/label?id={image}&tag=final", 400),
+        ("GET", "/proxy/dicom/..%2Fsystem", 400),
+        ("POST", "/proxy/dicom/%2e%2e/tools/shutdown", 400),
+        ("POST", "/proxy/dicom/%252e%252e/tools/shutdown", 400),
+        ("GET", "/proxy/dicom/studies", 200),
+    ]:
+        status, content, _ = server.ask(method, target)
+        assert status == expected, (target, content[:300])
+    (tmp_path / "x.bin").write_bytes(b"\1\2\3")  # for an image of the archive's name, and a label too short
+    for target, field in [("image", "file"), ("label", "label")]:
+        status, content = server.send_file("PUT", f"/datastore/{target}?image={image}", field, tmp_path / "x.bin")
+        assert (status, json.loads(content)["detail"][-1]) == (400, ".")
+    after = {str(path) for path in server.log.parent.rglob("*")}
+    assert (after - before[0], before[0] - after) == (set(), set())
+    assert len(archive.get("/instances")) == before[1]

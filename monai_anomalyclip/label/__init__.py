@@ -3,7 +3,8 @@
 """Parts of the MONAI Label app.
 
 MONAI Label itself is needed by ``app`` and the modules that only it imports (``infer_tasks``, ``scoring``,
-``strategies``, ``train_task``, ``archive_labels``, ``checked_labels``); the others work, and are tested, without it.
+``strategies``, ``train_task``, ``archive_labels``, and for the sake of security ``server_checks``,
+``checked_datastores``, ``upload_sessions``); the others work, and are tested, without it.
 """
 
 from __future__ import annotations

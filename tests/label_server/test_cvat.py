@@ -110,7 +110,7 @@ def test_polygons_outline_the_mask(
     for shape in shapes:
         ImageDraw.Draw(canvas).polygon(shape["points"], fill=1, outline=1)
     drawn = np.asarray(canvas).astype(bool)
-    content = server.infer("anomaly", str(picture), "image", result_extension=".png")
+    content = server.infer_file("anomaly", picture, "image", result_extension=".png")
     (tmp_path / "mask.png").write_bytes(content)
     mask = np.asarray(Image.open(tmp_path / "mask.png")).astype(bool)
     assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.95

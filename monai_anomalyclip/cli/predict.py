@@ -163,6 +163,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "deterministic_uids": arguments.deterministic_uids or None,
         "overwrite": arguments.force or None,
         "series": arguments.series or None,
+        "include": arguments.include or None,
         "keep_names": arguments.keep_names or None,
         "slice_axis": arguments.slice_axis,
     }

@@ -142,6 +142,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "sheared_nifti": arguments.sheared_nifti or None,
         "deterministic_uids": arguments.deterministic_uids or None,
         "series": arguments.series or None,
+        "include": arguments.include or None,
         "keep_names": arguments.keep_names or None,
         "slice_axis": arguments.slice_axis,
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
+from monai_anomalyclip.data.dicom.exclusion import included_reasons
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages
 from monai_anomalyclip.data.input_files import PathLike, find_files
@@ -53,6 +54,8 @@ class InputCatalogue:
         path: a file or a folder, or several.
         exclude: a folder below a path that is not scanned, such as that of the results.
         series: Series Instance UIDs; when given, these series alone are the inputs.
+        include: reasons of :data:`~monai_anomalyclip.data.dicom.exclusion.EXCLUSION_REASONS`, such as
+            ``"secondary-capture"``: DICOM series that would be left out for one of them are inputs like others.
         keep_names: name the results of files after the files. By default names hold nothing of a path, for paths
             often hold names of patients; DICOM series are never named otherwise.
         known_names: names that earlier runs gave (see :func:`monai_anomalyclip.data.naming.anonymous_names`).
@@ -67,7 +70,8 @@ class InputCatalogue:
 
     Raises:
         UnreadableInputError: a path does not exist, or there is nothing to read.
-        ValueError: the excluded folder is an input itself, or a series is not there.
+        ValueError: the excluded folder is an input itself, a series is not there, or no series is left out for such a
+            reason.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class InputCatalogue:
         *,
         exclude: PathLike | None = None,
         series: str | Sequence[str] = (),
+        include: str | Sequence[str] = (),
         keep_names: bool = False,
         known_names: Sequence[str] = (),
         options: ReadOptions | Mapping[str, Any] | None = None,
@@ -87,6 +92,7 @@ class InputCatalogue:
         self.excluded: list[DicomSeries] = []
         roots = [path] if isinstance(path, str | os.PathLike) else list(path)
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
+        included = included_reasons(include)
         files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped)
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
         sources: list[Source] = []
@@ -95,7 +101,7 @@ class InputCatalogue:
             for source, name in self._from_file(root, file):
                 sources.append(source)
                 relative.append((name, _suffix(file)))
-        dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, progress)
+        dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, included, progress)
         for source in sources:
             if isinstance(source, NiftiSource):
                 source.among_others = len(sources) + len(dicom) > 1
@@ -153,7 +159,9 @@ class InputCatalogue:
             for page in range(pages)
         ]
 
-    def _dicom_sources(self, files: Sequence[Path], wanted: Sequence[str], progress: bool) -> list[Source]:
+    def _dicom_sources(
+        self, files: Sequence[Path], wanted: Sequence[str], included: Collection[str], progress: bool
+    ) -> list[Source]:
         scan = scan_files(files, progress=progress)
         stacks, not_grouped = group_instances(scan.instances, scan.skipped)
         self.skipped += [*scan.skipped, *not_grouped]
@@ -164,15 +172,16 @@ class InputCatalogue:
             )
         if wanted:
             return [DicomSource(stack, self.options) for stack in stacks if stack.series_uid in wanted]
-        self.excluded = [stack for stack in stacks if stack.excluded]
-        return [DicomSource(stack, self.options) for stack in stacks if not stack.excluded]
+        chosen = [not stack.excluded or stack.excluded in included for stack in stacks]
+        self.excluded = [stack for stack, kept in zip(stacks, chosen, strict=True) if not kept]
+        return [DicomSource(stack, self.options) for stack, kept in zip(stacks, chosen, strict=True) if kept]
 
     def _nothing(self, roots: Sequence[PathLike]) -> str:
         shown = ", ".join(repr(str(root)) for root in roots)
         if len(self.skipped) == 1 and not self.excluded and self.skipped[0].detail:
             return f"Nothing to read in {shown}: {self.skipped[0].detail}"
         left_out = _counted(self.left_out()) or "nothing"
-        hint = "; name a series with --series UID to process it all the same" if self.excluded else ""
+        hint = "; --include REASON or --series UID processes what is left out" if self.excluded else ""
         return (
             f"Nothing to read in {shown}: no DICOM image, NIfTI volume, picture or video (left out: {left_out}{hint})."
         )

@@ -232,7 +232,7 @@ def test_series_that_are_no_images_to_score_are_left_out_unless_asked_for(phanto
     for path in tmp_path.iterdir():
         if path not in (localizer,):
             path.unlink()
-    with pytest.raises(UnreadableInputError, match=r"left out: 1 x localizer series; name a series with --series UID"):
+    with pytest.raises(UnreadableInputError, match=r"left out: 1 x localizer series; --include REASON or --series UID"):
         InputCatalogue(tmp_path)
 
 

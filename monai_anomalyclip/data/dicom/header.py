@@ -334,8 +334,8 @@ def _is_sequence(element: RawDataElement | DataElement) -> bool:
 
 def _check_image(header: Dataset, syntax: str, pixels: PixelExtent | None) -> None:
     series_uid = text_of(header, "SeriesInstanceUID")
-    if pixels is None and is_image_class(header):
-        raise _RefusedError("damaged header", "It is an image, but ends before its pixels.", series_uid)
+    if (pixels is None or "Rows" not in header) and is_image_class(header):
+        raise _RefusedError("damaged header", "It is an image, but it has no pixels, or ends before them.", series_uid)
     if pixels is None or "Rows" not in header:
         raise _RefusedError("no image", "The object has no pixels.")
     try:

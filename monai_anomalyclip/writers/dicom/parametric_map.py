@@ -101,7 +101,7 @@ def write_parametric_map(
 
 def _anatomy(series: DicomSeries) -> Dataset:
     """Frame Anatomy macro (DICOM PS3.3 C.7.6.16.2.8): dcmqi does not survive its absence."""
-    side = str(series.header.get("ImageLaterality") or series.header.get("Laterality") or "U")
+    side = str(series.common("ImageLaterality") or series.common("Laterality") or "U").strip().upper()
     item = Dataset()
     item.AnatomicRegionSequence = [hd.sr.CodedConcept.from_code(_ENTIRE_BODY)]
     item.FrameLaterality = side if side in ("L", "R", "B") else "U"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from monai_anomalyclip.writers.dicom.source_headers import (
     check_shape,
     frame_headers,
     is_placed,
-    verbatim,
 )
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
 
@@ -121,5 +121,7 @@ def make_segmentation(
     provenance.name_dimensions(result, series, "segmentation")
     if not is_placed(series):
         # Type 2C: required, though perhaps empty, where no position says it. The grid is the source's.
-        result.add(verbatim("PatientOrientation", series.header.get("PatientOrientation") or ""))
+        directions = series.header.get("PatientOrientation") or ""
+        sound = len(directions) == 2 and all(re.fullmatch("[LRAPHF]{1,3}", str(side)) for side in directions)
+        result.PatientOrientation = list(directions) if sound else ""
     return result

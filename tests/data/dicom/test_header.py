@@ -324,7 +324,7 @@ def test_images_without_a_necessary_element_are_skipped(phantoms: ModuleType, tm
     image = pydicom.dcmread(path)
     delattr(image, keyword)
     image.save_as(path, enforce_file_format=False)
-    assert code(path) == ("no image" if keyword == "Rows" else "damaged header")
+    assert code(path) == "damaged header"
 
 
 def test_malformed_numbers_of_frames_are_refused(phantoms: ModuleType, tmp_path: Path) -> None:

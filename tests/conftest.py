@@ -20,10 +20,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and the programs they start,
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import monai
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from monai_anomalyclip import Predictor
 from monai_anomalyclip.bundles import shipped
 from tests.published_weights import clip_bytes, prompts_bytes, publish, server, shrink
 
@@ -221,3 +223,39 @@ def picture() -> Callable[..., None]:
         Image.fromarray(pixels).convert("L" if mask else "RGB").save(path)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def face_bundle(tmp_path_factory: pytest.TempPathFactory, untuned_bundle: Callable[..., Path]) -> Path:
+    """The demonstration's, with prompts that were never tuned."""
+    return untuned_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def predictor(face_bundle: Path) -> Predictor:
+    return Predictor(face_bundle, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def noise_picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "frame.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((180, 120)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ct_study(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    phantoms.make_series(folder, count=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nifti_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.random.default_rng(1).normal(100, 20, (24, 30, 3)).astype(np.float32)
+    affine = np.diag([-2.0, 1.5, 4.0, 1.0])
+    affine[:3, 3] = 10, -20, 30
+    path = tmp_path_factory.mktemp("volume") / "volume.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)  # type: ignore[attr-defined]
+    return path

@@ -4,8 +4,8 @@
 
 | given | read as |
 |---|---|
-| NumPy (H, W), (H, W, 3), (H, W, 4) | picture; (H, W) of other types than uint8, uint16 and [0, 1]: raw intensities |
-| NumPy (X, Y, Z) | volume of raw intensities, as a NIfTI file of the identity affine |
+| NumPy (H, W), (H, W, 3), (H, W, 4) | picture: uint8, uint16 or in [0, 1]; (H, W) of other values: raw intensities |
+| other NumPy (X, Y, Z) | volume of raw intensities, as a NIfTI file of the identity affine |
 | tensor (H, W), (1 or 3, H, W), (1, X, Y, Z); MetaTensor | the same, channel first; a MetaTensor has its affine |
 | PIL image | picture, by the rules of picture files |
 | nibabel or SimpleITK image | volume with its affine; a 2-D colour or 8-bit image of SimpleITK is a picture |
@@ -154,25 +154,31 @@ def _volume(values: Tensor, affine: npt.NDArray[np.float64] | Tensor) -> MetaTen
     return MetaTensor(values.to(torch.float32), affine=matrix, meta=meta)
 
 
+def _has_picture_values(values: Tensor) -> bool:
+    """Whether they are of a type that pictures are stored in, or already in [0, 1]."""
+    if not values.is_floating_point():
+        return values.dtype in _PICTURE_TYPES
+    low, high = (float(extreme) for extreme in values.aminmax())
+    return low >= 0 and high <= 1
+
+
 def _raw_or_picture(channels_first: Tensor) -> MetaTensor:
     """A picture (C, H, W); other intensities than pictures have are those of a volume of one slice."""
-    as_it_is = channels_first.dtype in _PICTURE_TYPES
-    if not as_it_is and channels_first.is_floating_point():
-        low, high = (float(extreme) for extreme in channels_first.aminmax())
-        if low >= 0 and high <= 1:
-            image = _picture(channels_first.to(torch.float32))
-            image.meta["intensity"] = '{"preset": "none"}'
-            return image
-    if not as_it_is and len(channels_first) == 3:
+    if channels_first.dtype in _PICTURE_TYPES:
+        return _picture(channels_first)
+    image = _picture(channels_first.to(torch.float32))
+    if _has_picture_values(channels_first):
+        image.meta["intensity"] = '{"preset": "none"}'
+    elif len(channels_first) == 3:
         raise ValueError("Colours must be uint8, uint16 or float in [0, 1]: scale the picture first.")
-    return _picture(channels_first if as_it_is else channels_first.to(torch.float32))
+    return image
 
 
 def _from_array(array: npt.NDArray[Any]) -> MetaTensor:
     values = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
     if array.ndim == 2:
         return _raw_or_picture(values[None])
-    if array.ndim == 3 and array.shape[2] in (3, 4):
+    if array.ndim == 3 and array.shape[2] in (3, 4) and _has_picture_values(values):
         return _raw_or_picture(values[..., :3].permute(2, 0, 1).contiguous())
     if array.ndim == 3:
         return _volume(values[None], np.eye(4))

@@ -23,9 +23,10 @@ from monai.utils.enums import CommonKeys
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.writers.cine import ScoredCine
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
 from monai_anomalyclip.writers.findings import Findings
@@ -39,11 +40,10 @@ from monai_anomalyclip.writers.input_results import (
 from monai_anomalyclip.writers.input_states import InputStates
 from monai_anomalyclip.writers.model_description import describe_model, provenance_of
 from monai_anomalyclip.writers.output_folder import OutputFolder
-from monai_anomalyclip.writers.output_kinds import DEFAULT_OUTPUTS, parse_output_kinds
 from monai_anomalyclip.writers.overlay import displayable, montage, side_by_side
 from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.results import DEFAULT_OUTPUTS, parse_output_kinds
 from monai_anomalyclip.writers.run_document import RunDocument
-from monai_anomalyclip.writers.scored_cine import ScoredCine
 
 __all__ = ["AnomalyResultWriter"]
 
@@ -72,7 +72,7 @@ class AnomalyResultWriter:
         prompts: file of its prompts, or None.
         threshold: value from which the map counts as anomalous, in [0, 1]; for records, captions, and items without
             ``pred``.
-        outputs: which kinds of files (see :mod:`monai_anomalyclip.writers.output_kinds`).
+        outputs: which kinds of files (see :mod:`monai_anomalyclip.writers.results`).
         overwrite: replace results and forget that they exist.
         slice_axis: as in :meth:`monai_anomalyclip.data.slicing.SliceView.from_affine`; the inferer's.
         max_slices: greatest number of slices on the picture of a volume.

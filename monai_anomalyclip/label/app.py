@@ -26,14 +26,13 @@ from monailabel.tasks.activelearning.random import Random
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.label.app_folder import bundle_of
-from monai_anomalyclip.label.archive_labels import answer_without_segmentation
+from monai_anomalyclip.label.archive_labels import answer_without_segmentation, saved_label_answer
 from monai_anomalyclip.label.checked_datastores import (
     CheckedArchive,
     CheckedFolder,
     told_to_the_client,
     upload_removed_on_failure,
 )
-from monai_anomalyclip.label.checked_labels import saved_label_answer
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.request_values import check_options, lies_inside, plain_name

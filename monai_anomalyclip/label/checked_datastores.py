@@ -18,8 +18,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import remove_file
 
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.label.archive_labels import ArchiveDatastore
-from monai_anomalyclip.label.checked_labels import FolderDatastore
+from monai_anomalyclip.label.archive_labels import ArchiveDatastore, FolderDatastore
 from monai_anomalyclip.label.request_values import check_info, lies_inside, plain_name, series_uid
 
 __all__ = ["CheckedArchive", "CheckedFolder", "told_to_the_client", "upload_removed_on_failure"]

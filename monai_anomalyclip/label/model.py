@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.cli.bundle_location import literal_path
+from monai_anomalyclip.bundles.shipped import literal_path
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.label.descriptors import DescribedNetwork, short_descriptor
 from monai_anomalyclip.label.reading import read_image

@@ -4,6 +4,6 @@
 
 from __future__ import annotations
 
-from .glocal import GlocalLoss
+import lazy_loader
 
-__all__ = ["GlocalLoss"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,7 +26,14 @@ from torch import Tensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 
-__all__ = ["RECORD_KEY", "STATE_PREFIX", "PromptCheckpoint", "convert_prompts", "read_prompts", "write_prompts"]
+__all__ = [
+    "RECORD_KEY",
+    "STATE_PREFIX",
+    "PromptCheckpoint",
+    "convert_prompts",
+    "read_prompts",
+    "write_prompts",
+]
 
 STATE_PREFIX = "prompts."
 RECORD_KEY = "prompt_record"

@@ -39,7 +39,14 @@ from monai_anomalyclip.writers.results import (
     write_volume_result,
 )
 
-__all__ = ["DICOM_RESULTS", "ScoredInput", "film_notes", "possible_results", "write_results", "write_series_report"]
+__all__ = [
+    "DICOM_RESULTS",
+    "ScoredInput",
+    "film_notes",
+    "possible_results",
+    "write_results",
+    "write_series_report",
+]
 
 DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
 _NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
@@ -50,7 +57,7 @@ class ScoredInput:
     """A picture or a volume with what was found, on the input's own grid.
 
     Args:
-        source: where it came from.
+        source: where it came from; None for what was in memory.
         image: (1 or 3, H, W) or (1 or 3, X, Y, Z), uint8 or in [0, 1].
         anomaly_map: (1, H, W) or (1, X, Y, Z) in [0, 1].
         mask: bool, like the map.
@@ -58,7 +65,7 @@ class ScoredInput:
         view: how a volume is sliced; None for a picture.
     """
 
-    source: Source
+    source: Source | None
     image: Tensor
     anomaly_map: Tensor
     mask: Tensor
@@ -70,10 +77,16 @@ class ScoredInput:
         return volume[None] if self.view is None else self.view.to_slices(volume)
 
 
-def possible_results(source: Source) -> tuple[str, ...]:
-    """Suffixes of all files that an input may get."""
+def possible_results(source: Source | None, view: SliceView | None = None) -> tuple[str, ...]:
+    """Suffixes of all files that an input may get.
+
+    Args:
+        source: the input; None for what was in memory.
+        view: how that is sliced; None for a picture.
+    """
     dicom = tuple(DICOM_RESULTS.values()) if isinstance(source, DicomSource) else ()
-    own = {"frame": FRAME_RESULTS, "volume": (*NIFTI_RESULTS, OVERLAY), "cine": CINE_RESULTS}[source.kind]
+    kind = source.kind if source else "volume" if view else "frame"
+    own = {"frame": FRAME_RESULTS, "volume": (*NIFTI_RESULTS, OVERLAY), "cine": CINE_RESULTS}[kind]
     return (*own, *dicom)
 
 
@@ -100,7 +113,7 @@ def write_results(
         folder: the output folder.
         name: where below the folder, without suffix.
         scored: the input.
-        outputs: see :mod:`monai_anomalyclip.writers.output_kinds`; the overlay picture is always written.
+        outputs: see :mod:`monai_anomalyclip.writers.results`; the overlay picture is always written.
         provenance: what DICOM objects say of the algorithm.
         threshold: of the mask.
         caption: text below pictures.
@@ -255,7 +268,8 @@ def nifti_grid(scored: ScoredInput, sheared: bool) -> tuple[NiftiGrid | None, li
     if isinstance(scored.source, NiftiSource):
         affine = scored.image.affine.numpy() if isinstance(scored.image, MetaTensor) else None
         return NiftiGrid(scored.source.paths[0], shape, affine), []
-    assert isinstance(scored.source, DicomSource)
+    if not isinstance(scored.source, DicomSource):
+        return NiftiGrid(np.asarray(scored.image.affine, np.float64), shape), []  # type: ignore[attr-defined]
     geometry = scored.source.series.geometry
     matrix = geometry.affine(sheared=sheared)
     if matrix is not None:

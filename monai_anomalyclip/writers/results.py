@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,44 @@ from monai_anomalyclip.writers.nifti import NiftiGrid
 from monai_anomalyclip.writers.overlay import check_map_range, contact_sheet, displayable, side_by_side
 
 __all__ = [
+    "DEFAULT_OUTPUTS",
     "FRAME_RESULTS",
     "NIFTI_RESULTS",
+    "OUTPUT_KINDS",
     "OVERLAY",
     "make_private_folder",
+    "parse_output_kinds",
     "refuse_existing",
     "result_paths",
     "write_atomically",
     "write_frame_result",
     "write_volume_result",
 ]
+
+DEFAULT_OUTPUTS = ("nifti", "seg", "sr", "png")
+"""Written, where they apply, when nothing else is asked for."""
+
+OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "pm", "sc")
+"""nifti: map and mask; seg, sr, pm, sc: DICOM segmentation, structured report, parametric map, secondary capture;
+png: map and mask of a picture. Overlay pictures, films with overlay, tables and the report are always written."""
+
+
+def parse_output_kinds(kinds: str | Iterable[str]) -> tuple[str, ...]:
+    """Put kinds in their fixed order, each once; ``"default"`` stands for the default ones.
+
+    Args:
+        kinds: names, or one text with commas.
+
+    Raises:
+        ValueError: an unknown kind, or none.
+    """
+    names = [name.strip().lower() for name in (kinds.split(",") if isinstance(kinds, str) else kinds)]
+    chosen = {kind for name in names for kind in (DEFAULT_OUTPUTS if name == "default" else (name,)) if kind}
+    if not chosen or (unknown := chosen - set(OUTPUT_KINDS)):
+        wrong = ", ".join(sorted(unknown)) if chosen else "nothing"
+        raise ValueError(f"Unknown output {wrong}: choose from default, {', '.join(OUTPUT_KINDS)}.")
+    return tuple(kind for kind in OUTPUT_KINDS if kind in chosen)
+
 
 OVERLAY = "_overlay.png"
 FRAME_RESULTS = ("_heat.png", "_mask.png", OVERLAY)

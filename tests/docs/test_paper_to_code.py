@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from monai_anomalyclip.reproduce import TABLES
+from monai_anomalyclip.experiments.reproduce import TABLES
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "paper_to_code.md").read_text()

@@ -28,13 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from monai_anomalyclip.demo import demo_network
 
 REPOSITORY = Path(__file__).parents[2]
 VARIABLE = "MONAI_ANOMALYCLIP_LABEL_PYTHON"
-DEMO = "anomalyclip_demo"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 120
 
@@ -224,16 +220,13 @@ def label_python() -> Path:
 
 
 @pytest.fixture(scope="session")
-def untuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes copies of the demonstration bundle with prompts that nobody tuned."""
+def new_bundle(untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes copies of the demonstration bundle with prompts that nobody tuned, of the sizes that its configs state."""
 
     def make() -> Path:
-        folder = tmp_path_factory.mktemp("bundle") / DEMO
-        shutil.copytree(REPOSITORY / "bundles" / DEMO, folder, ignore=shutil.ignore_patterns("data", "runs", "*.pt"))
-        torch.manual_seed(0)
-        network = demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4)
-        network.save_prompts(folder / "models" / "model.pt")
-        return folder
+        return untuned_bundle(
+            tmp_path_factory.mktemp("bundle"), prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4
+        )
 
     return make
 

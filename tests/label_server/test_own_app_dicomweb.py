@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -19,14 +18,12 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from PIL import Image
 
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.demo.phantoms import sample_phantom
+from monai_anomalyclip.demo.studies import demo_seeds
 from monai_anomalyclip.demo.volumes import VolumePhantom, write_dicom_series, write_nifti
-from monai_anomalyclip.label.demo_studies import demo_seeds
 
 pytestmark = pytest.mark.label_server
 
@@ -78,13 +75,11 @@ def archive(orthanc: Start, heads: dict[str, tuple[Path, VolumePhantom]], others
 
 
 @pytest.fixture(scope="module")
-def server(label_server: Start, archive: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def server(
+    label_server: Start, untuned_bundle: Callable[..., Path], archive: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     root = tmp_path_factory.mktemp("own_app")
-    bundle = root / "anomalyclip_demo"
-    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
-    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
+    bundle = untuned_bundle(root)
     assert main(["label-app", str(root / "app"), "--bundle", str(bundle)]) == 0
     return label_server(root / "app", f"{archive.url}/dicom-web")
 

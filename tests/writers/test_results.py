@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
+
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -17,8 +19,11 @@ from PIL import Image
 from monai_anomalyclip.data import SliceView, load_volume
 from monai_anomalyclip.writers import NiftiGrid, write_frame_result, write_volume_result
 from monai_anomalyclip.writers.results import (
+    DEFAULT_OUTPUTS,
     FRAME_RESULTS,
+    OUTPUT_KINDS,
     make_private_folder,
+    parse_output_kinds,
     refuse_existing,
     result_paths,
     write_atomically,
@@ -209,3 +214,36 @@ def test_real_volumes(tmp_path: Path, real_data: Path) -> None:
         assert [int(written.header[c]) for c in ("sform_code", "qform_code")] == [
             int(original.header[c]) for c in ("sform_code", "qform_code")
         ]
+
+
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [
+        ("default", ("nifti", "seg", "sr", "png")),
+        (["default"], ("nifti", "seg", "sr", "png")),
+        ("pm,default", ("nifti", "seg", "sr", "png", "pm")),
+        ("sc, NIfTI ,sc", ("nifti", "sc")),
+        (["seg", "nifti"], ("nifti", "seg")),
+        ("png,", ("png",)),
+        (OUTPUT_KINDS, OUTPUT_KINDS),
+        (DEFAULT_OUTPUTS, DEFAULT_OUTPUTS),
+    ],
+)
+def test_kinds_are_put_in_order(given: str | Sequence[str], kinds: tuple[str, ...]) -> None:
+    assert parse_output_kinds(given) == kinds
+    assert parse_output_kinds(parse_output_kinds(given)) == kinds
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "Unknown output nothing: choose from default, nifti, seg, sr, png, pm, sc"),
+        ([], "Unknown output nothing"),
+        (" , ", "Unknown output nothing"),
+        ("nifti,jpeg,avi", "Unknown output avi, jpeg: choose"),
+        ("nifti seg", "Unknown output nifti seg: choose"),
+    ],
+)
+def test_unknown_kinds_and_none_are_refused(given: str | Sequence[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_output_kinds(given)

@@ -1,0 +1,9 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""The data sets of the paper, listed from their original layouts."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""PatchCore and RD4AD, which learn from a target's own normal images, through anomalib (see docs/baselines.md).
+
+``python -m monai_anomalyclip.experiments.fullshot --help``
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

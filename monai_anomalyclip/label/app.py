@@ -127,8 +127,8 @@ class AnomalyLabelApp(MONAILabelApp):
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a client's request; what is wrong with it is told with status 400 or 404 instead of 500."""
         image = request.get("image")
-        sent = isinstance(image, str) and os.path.isabs(image) and "session" not in request
-        with told_to_the_client(), upload_removed_on_failure(image) if sent else nullcontext():
+        sent = image if isinstance(image, str) and os.path.isabs(image) and "session" not in request else ""
+        with told_to_the_client(), upload_removed_on_failure(sent) if sent else nullcontext():
             check_options(request, devices(), own=("image", "session", "description"))
             self._check_image(image, datastore or self.datastore())
             answer: dict[str, Any] = super().infer(request, datastore)

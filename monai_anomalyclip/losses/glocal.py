@@ -89,11 +89,11 @@ class GlocalLoss(_Loss):
 
         abnormal = label.flatten(1).sum(dim=1)
         normal = label[0].numel() - abnormal
-        focal_weight = dice_weight = weight
+        dice_weight = weight
         if not self.dice_on_normal_images:
             marked = known.to(label.dtype) * (abnormal > 0)
             dice_weight = marked / marked.sum().clamp(min=1)
-            focal_weight = dice_weight + (known.to(label.dtype) - marked) / len(known)
+            weight = dice_weight + (known.to(label.dtype) - marked) / len(known)
         focal, dice_abnormal, dice_normal = (label.new_zeros(()) for _ in range(3))
         for layer in patch_logits:
             # Of full-size maps one is enough: the probability of each pixel's true class. The two classes add up to 1,
@@ -105,7 +105,7 @@ class GlocalLoss(_Loss):
             # The published focal loss smooths target and probability by 1e-5 each; a mix with 1/2 gives its numbers.
             smoothed = torch.lerp(true_class, label.new_full((), 0.5), 4 * _SMOOTH)
             per_pixel = -(1 - smoothed).square() * smoothed.log()
-            focal = focal + focal_weight @ per_pixel.flatten(1).mean(dim=1)
+            focal = focal + weight @ per_pixel.flatten(1).mean(dim=1)
             found_abnormal = (true_class * label).flatten(1).sum(dim=1)
             found_normal = true_class.flatten(1).sum(dim=1) - found_abnormal
             called_abnormal = found_abnormal + normal - found_normal

@@ -23,7 +23,7 @@ from monai_anomalyclip.label.polygons import mask_polygons
 from monai_anomalyclip.label.reading import is_picture
 from monai_anomalyclip.transforms import ThresholdAnomalyMap
 from monai_anomalyclip.transforms.annotation_answer import level_names, level_set_labels
-from monai_anomalyclip.transforms.intensity_presets import PRESETS
+from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES
 
 __all__ = ["HeatMapTask", "LevelSetTask", "MaskTask", "PolygonTask", "single"]
 
@@ -65,7 +65,7 @@ class _AnomalyTask(InferTask):
         kind: InferType = InferType.SEGMENTATION,
         options: dict[str, Any] | None = None,
     ) -> None:
-        config = {"device": device_list(), "preset": ["auto", "percentile", *PRESETS], **(options or {})}
+        config = {"device": device_list(), "preset": list(PRESET_NAMES), **(options or {})}
         super().__init__(kind, labels, dimension, description, config)
         self.model = model
 

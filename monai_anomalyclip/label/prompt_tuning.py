@@ -140,6 +140,8 @@ def tune_prompts(
 
 @torch.no_grad()
 def _mean_loss(trainer: Any) -> float:
+    """Loss of all slices, always in the same batches: the trainer shuffles them anew for each epoch."""
+    trainer.data_loader.sampler.set_epoch(0)
     total = count = 0.0
     for batch in trainer.data_loader:
         inputs, target, _, options = trainer.prepare_batch(batch, trainer.state.device)

@@ -17,7 +17,7 @@ from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.label.infer_tasks import single
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.prompt_tuning import tune_prompts
-from monai_anomalyclip.transforms.intensity_presets import PRESETS
+from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES
 
 __all__ = ["PromptTuningTask"]
 
@@ -42,7 +42,7 @@ class PromptTuningTask(TrainTask):
         """Options that clients show."""
         return {
             "device": device_list(),
-            "preset": ["auto", "percentile", *PRESETS],
+            "preset": list(PRESET_NAMES),
             "max_epochs": 10,
             "learning_rate": 0.001,
             "train_batch_size": 8,

@@ -43,8 +43,8 @@ class GlocalLoss(_Loss):
             layers).
         dice_on_normal_images: whether images without an anomaly count in the Dice terms, as published. There the Dice
             of the abnormal class is at its worst unless nothing at all is predicted, so that on data that are mostly
-            normal (slices of volumes) minimising it ends in maps of zeros: without it, the Dice terms are means over
-            the images with an anomaly, and normal ones count in the focal and the global term.
+            normal (slices of volumes) minimising it ends in maps of zeros: without it, the pixel terms are means over
+            the images with an anomaly, and of normal ones the focal term is added, its sum divided by the batch size.
 
     Attributes:
         last_terms: the terms of the last call, detached scalars on the device: global, focal, dice_abnormal,
@@ -93,6 +93,7 @@ class GlocalLoss(_Loss):
         if not self.dice_on_normal_images:
             marked = known.to(label.dtype) * (abnormal > 0)
             dice_weight = marked / marked.sum().clamp(min=1)
+            weight = dice_weight + (known.to(label.dtype) - marked) / len(known)
         focal, dice_abnormal, dice_normal = (label.new_zeros(()) for _ in range(3))
         for layer in patch_logits:
             # Of full-size maps one is enough: the probability of each pixel's true class. The two classes add up to 1,

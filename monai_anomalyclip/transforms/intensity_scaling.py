@@ -30,6 +30,7 @@ _TIMES = 5  # as often as the most frequent measured one
 _MEASURED = 16  # at least so many different values must be measured: drawings and label maps have no background
 _OF_BORDER = 0.25
 _MOST_LEVELS = 4  # padding within padding
+_STEPS = 6  # between neighbouring values, to either side
 
 
 def scale_(values: Tensor, low: float, high: float) -> Tensor:
@@ -219,13 +220,17 @@ def _border(values: Tensor, known: Sequence[float]) -> npt.NDArray[np.float32]:
 def _surround(values: Tensor, level: float) -> Tensor:
     """Where a value within the range of the measured ones is background.
 
-    Where values repeat, as whole numbers do, tissue can have this one by chance: then only large regions that reach
-    the border count.
+    Where values repeat, as whole numbers do, tissue can have this one by chance, unless it lies between their steps:
+    then only large regions that reach the border count.
     """
     mask = values == level
     measured = _finite(_every_nth(values.flatten(), _LEVELS_SAMPLE))
     measured = measured[measured != level]
-    if len(measured) < 2 * len(np.unique(measured.cpu().numpy())):
+    levels = np.unique(measured.cpu().numpy())
+    place = int(np.searchsorted(levels, level))
+    steps = np.diff(levels[max(place - _STEPS, 0) : place + _STEPS])
+    between = levels[place] - levels[place - 1] < 1.5 * np.median(steps) if 0 < place < len(levels) else True
+    if between or len(measured) < 2 * len(levels):
         return mask
     labels, _ = ndimage.label(mask.squeeze().cpu().numpy())
     faces = [np.unique(np.take(labels, side, axis)) for axis, side in product(range(labels.ndim), (0, -1))]

@@ -87,9 +87,9 @@ def included_reasons(include: str | Iterable[str]) -> frozenset[str]:
     return reasons
 
 
-def is_image_class(header: Dataset) -> bool:
-    """Whether the SOP class is one of the standard's images, which have pixels."""
-    return "Image Storage" in UID(text_of(header, "SOPClassUID")).name
+def is_image_class(header: Dataset, keyword: str = "SOPClassUID") -> bool:
+    """Whether the SOP class that an attribute names is one of the standard's images, which have pixels."""
+    return "Image Storage" in UID(text_of(header, keyword)).name
 
 
 def exclusion_reason(header: Dataset) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import re
 import stat
+import sys
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -145,6 +146,7 @@ _MAX_READS_OF_LARGE = 4 * _MAX_READS
 _BYTES_PER_READ = 16
 _MAX_ELEMENT_BYTES = 64 * 2**10
 _MAX_DEPTH = 32
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 _PIXEL_GROUP = 0x7FE00001
 _PIXEL_DATA = (0x7FE00001, 0x7FE00002, 0x7FE00010)  # with the extended offset table, which stands before the pixels
@@ -154,6 +156,9 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # the last one in big e
 _SURE_SUFFIXES = (".dcm", ".dicom", ".dic")
 _UID = re.compile(r"[0-9.]{1,64}")
 _VIDEO = {str(uid) for uid in MPEGTransferSyntaxes}
+
+
+_ENDS_EARLY = "The file ends before the pixels that it should have."
 
 
 class _RefusedError(Exception):
@@ -254,19 +259,41 @@ def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, PixelExtent | No
         header = read_partial(body, at_pixels, defer_size=_MAX_ELEMENT_BYTES, force=True)
         header.buffer = header.filename = None
     place = body.tell()
+    early = _drop_cut_off(header, size if body is file else sys.maxsize)
     _fetch_or_drop(header, body)
     _decode_sequences(header, allowance)
 
     if not syntax:
         implicit, little = original_encoding(header)
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        if end and end[-1][1] == 0xFFFFFFFF:
+        if end and end[-1][1] == _UNDEFINED_LENGTH:
             raise _RefusedError("damaged header", "The pixels are compressed, but the file does not say how.")
+    if not end and (early or is_image_class(meta, "MediaStorageSOPClassUID")):
+        raise _RefusedError("damaged header", _ENDS_EARLY, text_of(header, "SeriesInstanceUID"))
     if not end or end[-1][0] not in _PIXEL_DATA:
         return header, str(syntax), None
     if body is not file:  # inflated to its end
         return header, str(syntax), PixelExtent(None, None, True)
     return header, str(syntax), find_extent(stream, place, original_encoding(header)[1] is not False)
+
+
+def _drop_cut_off(header: Dataset, size: int) -> bool:
+    """Drop elements that the end of the file cuts off; whether there was one.
+
+    Args:
+        header: as it was read.
+        size: of what it was read from.
+    """
+    cut = []
+    for tag, element in header.items():
+        if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
+            put_off = element.value is None
+            present = size - element.value_tell if put_off else len(element.value)
+            if present < element.length:
+                cut.append(tag)
+    for tag in cut:
+        del header[tag]
+    return bool(cut)
 
 
 def _fetch_or_drop(header: Dataset, stream: BoundedStream) -> None:
@@ -335,7 +362,7 @@ def _is_sequence(element: RawDataElement | DataElement) -> bool:
 def _check_image(header: Dataset, syntax: str, pixels: PixelExtent | None) -> None:
     series_uid = text_of(header, "SeriesInstanceUID")
     if (pixels is None or "Rows" not in header) and is_image_class(header):
-        raise _RefusedError("damaged header", "It is an image, but it has no pixels, or ends before them.", series_uid)
+        raise _RefusedError("damaged header", _ENDS_EARLY, series_uid)
     if pixels is None or "Rows" not in header:
         raise _RefusedError("no image", "The object has no pixels.")
     try:

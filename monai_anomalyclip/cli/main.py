@@ -20,6 +20,7 @@ __all__ = ["main", "program_parser"]
 _COMMANDS = {
     "predict": "predict",
     "inspect": "inspect",
+    "report": "report",
     "datalist": "datalist",
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",
@@ -34,6 +35,7 @@ _COMMANDS = {
 _EXAMPLES = """examples:
   monai-anomalyclip inspect studies
   monai-anomalyclip predict studies -o results --bundle bundles/anomalyclip --preset ct-brain
+  monai-anomalyclip report results
   monai-anomalyclip datalist mvtec mvtec_anomaly_detection -o mvtec_anomaly_detection/datalist.json
   monai-anomalyclip reproduce demo -o runs/reproduce --methods clip
   monai-anomalyclip weights bundle -o anomalyclip_ready

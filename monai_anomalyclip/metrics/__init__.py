@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from monai_anomalyclip.metrics.aupro import AUPROMetric
 from monai_anomalyclip.metrics.bootstrap import Interval, bootstrap_maps, bootstrap_scores
-from monai_anomalyclip.metrics.calibration import CalibratedThresholds, resolve_threshold, thresholds_path
 from monai_anomalyclip.metrics.comparison import higher_unless_nan
 from monai_anomalyclip.metrics.curves import plot_curves, pro_curve, roc_curve
 from monai_anomalyclip.metrics.image_level import ImageAPMetric, ImageAUROCMetric
@@ -17,7 +16,6 @@ from monai_anomalyclip.metrics.thresholds import ImageThresholdMetric, PixelThre
 
 __all__ = [
     "AUPROMetric",
-    "CalibratedThresholds",
     "ImageAPMetric",
     "ImageAUROCMetric",
     "ImageThresholdMetric",
@@ -32,7 +30,5 @@ __all__ = [
     "higher_unless_nan",
     "plot_curves",
     "pro_curve",
-    "resolve_threshold",
     "roc_curve",
-    "thresholds_path",
 ]

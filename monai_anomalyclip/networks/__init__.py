@@ -6,6 +6,12 @@ from __future__ import annotations
 
 from monai_anomalyclip.networks.anomaly_clip import AnomalyCLIP
 from monai_anomalyclip.networks.backbone import Backbone, build_backbone
+from monai_anomalyclip.networks.calibrated_thresholds import (
+    CalibratedThresholds,
+    resolve_threshold,
+    threshold_source,
+    thresholds_path,
+)
 from monai_anomalyclip.networks.dpam import DualPathVision
 from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, Logits
 from monai_anomalyclip.networks.prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
@@ -15,6 +21,7 @@ from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
 __all__ = [
     "AnomalyCLIP",
     "Backbone",
+    "CalibratedThresholds",
     "DualPathVision",
     "FrozenCLIPNetwork",
     "Logits",
@@ -24,5 +31,8 @@ __all__ = [
     "build_backbone",
     "convert_prompts",
     "read_prompts",
+    "resolve_threshold",
+    "threshold_source",
+    "thresholds_path",
     "write_prompts",
 ]

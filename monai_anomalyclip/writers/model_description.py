@@ -28,7 +28,7 @@ def describe_model(network: Any, prompts: str | os.PathLike[str] | None) -> Mode
     words = {kind: tuple(settings.pop(f"{kind}_words", ())) for kind in ("normal", "abnormal")}
     return Model(
         backbone=str(network.backbone_name),
-        backbone_sha256=str(network.backbone_sha256),
+        backbone_sha256=network.backbone_sha256,
         prompts_sha256=None if prompts is None else prompts_digest(prompts),
         words=words,
         settings={"method": type(network).__name__, **settings},

@@ -80,7 +80,9 @@ Settings = Annotated[dict[str, Any], BeforeValidator(_plain), AfterValidator(_ha
 class Record(BaseModel):
     """What all records have in common: they do not change, hold nothing else, and errors quote no value of theirs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, json_schema_serialization_defaults_required=True
+    )
 
 
 class Geometry(Record):
@@ -131,7 +133,7 @@ class Model(Record):
     """Which network it was."""
 
     backbone: Text
-    backbone_sha256: Text = Field(description="Of its weights: names, shapes and float32 values.")
+    backbone_sha256: Sha256 | None = Field(description="Of its weights: names, shapes and float32 values.")
     prompts_sha256: Sha256 | None = Field(
         default=None, description="Of the tuned tensors; null: prompts that were not tuned."
     )
@@ -155,6 +157,14 @@ class InputRecord(Record):
     Values are brought to what JSON holds: NaN and infinities become null; scores, times and volumes are rounded to 6
     decimals. Texts with an absolute path or a UID, and counts that contradict each other, are refused.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"status": {"const": "ok"}}},
+            "then": {"properties": {"kind": {"type": "string"}, "scores": {"minItems": 1}}},
+            "else": {"properties": {"reason": {"minLength": 1}}},
+        }
+    )
 
     name: Place = Field(description="Where the results are below the output folder, without suffix.")
     source: Literal["dicom", "nifti", "frame", "video"]

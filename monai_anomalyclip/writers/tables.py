@@ -162,7 +162,7 @@ def made_with(model: Model, settings: Mapping[str, Any], device: str) -> MadeWit
 
 def results_schema() -> str:
     """The text of ``results.schema.json``."""
-    schema = RunDocument.model_json_schema(mode="serialization")
+    schema = _without_titles(RunDocument.model_json_schema(mode="serialization"))
     about = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "results.json of monai_anomalyclip",
@@ -170,6 +170,13 @@ def results_schema() -> str:
         "names a patient, a file's UIDs or absolute paths.",
     }
     return json.dumps({**about, **{key: value for key, value in schema.items() if key not in about}}, indent=2) + "\n"
+
+
+def _without_titles(schema: Any) -> Any:
+    """They repeat the names of the fields."""
+    if isinstance(schema, dict):
+        return {key: _without_titles(value) for key, value in schema.items() if key != "title"}
+    return [_without_titles(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def _summary(records: Sequence[InputRecord], skipped: Mapping[str, int]) -> Summary:

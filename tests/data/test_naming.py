@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
 from monai_anomalyclip.data.sources import FrameSource, NiftiSource, ReadOptions, Source
-from monai_anomalyclip.writers.results import result_paths
+from monai_anomalyclip.writers.result_files import result_paths
 
 ANONYMOUS = re.compile(r"(frame|volume)-\d+_[0-9a-f]{8}")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monai_anomalyclip.writers.folder_lock import FolderInUseError
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.writers import InputRecord, RunDocument
-from monai_anomalyclip.writers.folder_lock import FolderInUseError
 from monai_anomalyclip.writers.output_folder import OutputFolder
 
 

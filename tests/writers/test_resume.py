@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monai_anomalyclip.writers.input_states import InputStates
 
 from monai_anomalyclip.data.sources import FrameSource
 from monai_anomalyclip.writers import InputRecord
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.input_states import InputStates
 from monai_anomalyclip.writers.output_folder import OutputFolder
 
 FINDINGS = Findings.of(np.array([0.5]), np.full((1, 2, 2), 0.5), np.ones((1, 2, 2), bool))

@@ -18,7 +18,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 from monai_anomalyclip.data import InputCatalogue, Source
 from monai_anomalyclip.transforms import ScaleIntensityForCLIP
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
-from monai_anomalyclip.writers.record import InputRecord, json_text
+from monai_anomalyclip.writers.record import InputRecord, Timings, json_text
 
 RNG = np.random.default_rng(0)
 TIMINGS = {"read_s": 0.25, "score_s": 1.5, "write_s": 0.125}
@@ -111,13 +111,13 @@ def test_series(phantoms: ModuleType, tmp_path: Path, orientation: str, plane: s
     assert (record.threshold, record.threshold_source) == (0.5, "setting of the run")
     assert record.scores == pytest.approx(list(np.linspace(0.2, 0.8, 5)))
     assert (record.anomaly_score, record.map_max) == (pytest.approx(0.8), pytest.approx(0.9))
-    assert record.most_suspicious[0] == {"index": 4, "score": 0.8}
+    assert (record.most_suspicious[0].index, record.most_suspicious[0].score) == (4, 0.8)
     assert record.anomalous_fraction == pytest.approx(10 / 320)
     assert record.anomalous_volume_ml == pytest.approx(5 * 10 * 0.8 * 0.5 * 3 / 1000)
-    assert record.timings == TIMINGS
-    assert record.times == []
-    assert phantoms.CANARY not in record.to_json()
-    assert str(tmp_path) not in record.to_json()
+    assert record.timings == Timings(**TIMINGS)
+    assert list(record.times) == []
+    assert phantoms.CANARY not in json_text(record)
+    assert str(tmp_path) not in json_text(record)
 
 
 def test_odd_stacks(phantoms: ModuleType, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_cine(phantoms: ModuleType, tmp_path: Path) -> None:
     phantoms.make_cine(tmp_path, count=3)
     record = record_of(source_at(tmp_path), times=[0.0, 0.04, 0.08], outputs=["r_overlay.mp4", "r_frames.csv"])
     assert (record.kind, record.frames, record.slice_axis, record.plane) == ("cine", 3, None, None)
-    assert record.times == [0.0, 0.04, 0.08]
+    assert list(record.times) == [0.0, 0.04, 0.08]
     assert record.anomalous_volume_ml is None
     assert list(record.outputs) == ["r_overlay.mp4", "r_frames.csv"]
 
@@ -206,7 +206,7 @@ def test_warnings_are_those_of_reader_scaling_and_writer_each_once(tmp_path: Pat
     findings = Findings(np.array([0.5]), np.array([0.5]), np.array([0.0]))
     record = finished_record("r", source, image, None, findings, 0.5, TIMINGS, ["Left out.", "Odd."], [])
     assert list(record.warnings) == ["Odd.", "Noted.", "Left out."]
-    assert record.intensity == {"preset": "none", "low": 0, "high": 255, "reason": "a picture"}
+    assert record.intensity.model_dump() == {"preset": "none", "low": 0, "high": 255, "reason": "a picture"}
     plain = finished_record("r", source, torch.zeros(3, 8, 9), None, findings, 0.5, TIMINGS, [], [])
     assert (plain.intensity, plain.warnings) == (None, [])
 
@@ -219,4 +219,4 @@ def test_private_transfer_syntaxes_show_no_uid(phantoms: ModuleType, tmp_path: P
     findings = Findings(np.array([0.5]), np.array([0.5]), np.array([0.0]))
     record = finished_record("r", source, image, view_of(source, image, "auto"), findings, 0.5, TIMINGS, [], [])
     assert list(record.transfer_syntaxes) in (["private transfer syntax"], ["GE Private Implicit VR Big Endian"])
-    assert "113619" not in record.to_json()
+    assert "113619" not in json_text(record)

@@ -247,7 +247,7 @@ def test_any_text_is_shown_as_it_is(tmp_path: Path) -> None:
     assert not page.all("script")
     assert not page.all("b")
     assert len(page.all("img")) == 1
-    shown = evil.replace("\udc80", "?")
+    shown = evil.replace("\udc80", "\\udc80")
     assert page.text.count(shown) >= 12
     assert "{{ 7 * 7 }}" in text
 

@@ -34,6 +34,7 @@ from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolde
 from monai_anomalyclip.writers.overlays import displayable, montage, side_by_side
 from monai_anomalyclip.writers.record import MadeWith, Model
 from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.report import Picture
 from monai_anomalyclip.writers.resume import Resume
 from monai_anomalyclip.writers.scored_input import ScoredInput, film_notes, write_results, write_series_report
 from monai_anomalyclip.writers.tables import made_with
@@ -180,7 +181,7 @@ class AnomalyResultWriter:
             try:
                 self.write(item)
             except Exception as error:  # whatever it is, the other items are not to suffer
-                reason = redacted(failure_reason(error, {"image": self.output_dir / item["name"]}))
+                reason = redacted(failure_reason(error, {"image": self.folder.staging(item["name"]) / item["name"]}))
                 getattr(engine, "failures", {})[item["name"]] = reason
                 # What the record says of existing results stays true.
                 self.record_failure(item["name"], reason, keep=not isinstance(error, FileExistsError))
@@ -233,22 +234,24 @@ class AnomalyResultWriter:
         findings = Findings.of(scores, maps.numpy(), masks.numpy())
         content = content or source.state()
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
-        staging = self.folder.stage(name)
-        paths, notes = write_results(
-            staging,
-            name,
-            scored,
-            self.outputs,
-            provenance=self._provenance(image, content),
-            threshold=self.threshold,
-            caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
-            max_slices=self.max_slices,
-            sheared_nifti=self.sheared_nifti,
-            **self.segment_codes,
-        )
-        self._keep_picture(name, scored)
-        timings["write_s"] = time.perf_counter() - begun
-        self._finish(name, staging, paths, image, view, findings, timings, notes, content)
+        try:
+            paths, notes = write_results(
+                self.folder.stage(name),
+                name,
+                scored,
+                self.outputs,
+                provenance=self._provenance(image, content),
+                threshold=self.threshold,
+                caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
+                max_slices=self.max_slices,
+                sheared_nifti=self.sheared_nifti,
+                **self.segment_codes,
+            )
+            picture = _picture(scored)
+            timings["write_s"] = time.perf_counter() - begun
+            self._finish(name, paths, image, view, findings, timings, notes, content, picture)
+        finally:
+            self.folder.unstage(name)
 
     def record_failure(self, name: str, reason: str, keep: bool = True) -> None:
         """Note that an input could not be processed, and why; without `keep` only if nothing else is known of it."""
@@ -279,28 +282,28 @@ class AnomalyResultWriter:
 
     def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> _Film:
         times, fps = source.timing()
-        staging = self.folder.stage(name)
-        return _Film(ScoredCine(staging, name, size, times, fps, self.threshold), staging, content)
+        return _Film(ScoredCine(self.folder.stage(name), name, size, times, fps, self.threshold), content)
 
     def _finish_film(self, name: str, source: Source, image: Tensor, begun: float) -> None:
-        film, staging, content = self._films[name]
+        film, content = self._films[name]
         claimed = len(film.times)
         paths, findings, picture = film.close()
         del self._films[name]
         if isinstance(source, DicomSource) and "sr" in self.outputs and film.written == claimed:
             provenance = self._provenance(image, content)
-            report = write_series_report(staging, name, source.series, findings, self.threshold, provenance)
+            report = write_series_report(
+                self.folder.staging(name), name, source.series, findings, self.threshold, provenance
+            )
             paths.append(report)
-        self.folder.keep_picture(name, picture)
         timings = {"read_s": film.read_s, "score_s": film.score_s, "write_s": time.perf_counter() - begun}
         view = view_of(source, image, self.slice_axis)
         notes = film_notes(source, self.outputs, film.written, claimed)
-        self._finish(name, staging, paths, image, view, findings, timings, notes, content, film.times)
+        self._finish(name, paths, image, view, findings, timings, notes, content, picture, film.times)
+        self.folder.unstage(name)
 
     def _finish(
         self,
         name: str,
-        staging: Path,
         paths: Sequence[Path],
         image: Tensor,
         view: SliceView | None,
@@ -308,8 +311,10 @@ class AnomalyResultWriter:
         timings: Mapping[str, float],
         notes: Sequence[str],
         content: str,
+        picture: Picture,
         times: Sequence[float] = (),
     ) -> None:
+        staging = self.folder.staging(name)
         outputs = [path.relative_to(staging).as_posix() for path in paths]
         record = finished_record(
             name,
@@ -324,16 +329,7 @@ class AnomalyResultWriter:
             times,
             self.threshold_source,
         )
-        self.states.finish(name, staging, outputs, record, findings, content)
-
-    def _keep_picture(self, name: str, scored: ScoredInput) -> None:
-        image = _plain(scored.image)
-        if scored.view is None:
-            frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-            picture = side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
-        else:
-            picture = montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
-        self.folder.keep_picture(name, picture)
+        self.states.finish(name, outputs, record, findings, content, picture)
 
     def _provenance(self, image: Tensor, content: str) -> Provenance:
         intensity = json.loads(image.meta.get("intensity") or "{}") if isinstance(image, MetaTensor) else {}
@@ -347,11 +343,19 @@ class AnomalyResultWriter:
 
 
 class _Film(NamedTuple):
-    """A film that is being written: its frames so far, where its files lie, and its content before it was read."""
+    """A film that is being written: its frames so far, and its content before it was read."""
 
     scored: ScoredCine
-    staging: Path
     content: str
+
+
+def _picture(scored: ScoredInput) -> Picture:
+    """What stands for an input in the report."""
+    image = _plain(scored.image)
+    if scored.view is None:
+        frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
+        return side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
+    return montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -151,18 +151,22 @@ class OutputFolder:
                 states[name] = state
         return states
 
+    def staging(self, name: str) -> Path:
+        """Where :meth:`stage` makes its folder."""
+        return unfinished_path(self.path / _short(name))
+
     def stage(self, name: str) -> Path:
         """A hidden folder of this process for the files of an input while they are written, empty."""
-        staging = unfinished_path(self.path / _short(name))
+        staging = self.staging(name)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
         return staging
 
     def unstage(self, name: str) -> None:
         """Remove what :meth:`stage` made for an input that came to nothing."""
-        shutil.rmtree(unfinished_path(self.path / _short(name)), ignore_errors=True)
+        shutil.rmtree(self.staging(name), ignore_errors=True)
 
-    def publish(self, state: InputState, staging: Path, outputs: Sequence[str]) -> None:
+    def publish(self, state: InputState, outputs: Sequence[str]) -> None:
         """Put the files of an input in their places, and then its record; call it within :meth:`alone`.
 
         Files that an earlier run wrote for the input, and this one did not, would contradict what lies beside them:
@@ -170,9 +174,9 @@ class OutputFolder:
 
         Args:
             state: the record, but for its files.
-            staging: where the files lie.
-            outputs: they, relative to it, and to this folder.
+            outputs: the files, relative to where :meth:`stage` put them, and to this folder.
         """
+        staging = self.staging(state.name)
         files = sealed(staging, outputs)
         before = None
         with contextlib.suppress(DamagedRecordError):

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -20,6 +19,7 @@ from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, S
 from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import InputRecord, MadeWith
 from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.report import Picture
 
 __all__ = ["InputChangedError", "Resume"]
 
@@ -158,7 +158,13 @@ class Resume:
                 )
 
     def finish(
-        self, name: str, staging: Path, outputs: Sequence[str], record: InputRecord, findings: Findings, content: str
+        self,
+        name: str,
+        outputs: Sequence[str],
+        record: InputRecord,
+        findings: Findings,
+        content: str,
+        picture: Picture | None = None,
     ) -> None:
         """Put an input's files in place and note that it is finished.
 
@@ -166,11 +172,11 @@ class Resume:
 
         Args:
             name: of the input.
-            staging: where the files lie; it is removed.
-            outputs: they, relative to it.
+            outputs: the files, relative to the folder that :meth:`OutputFolder.stage` made.
             record: for the tables.
             findings: numbers per slice.
             content: the input's :meth:`Source.state` before it was read.
+            picture: for the report.
 
         Raises:
             FileExistsError: there are files that no run of this program has left behind, or results that were made in
@@ -194,8 +200,9 @@ class Resume:
         )
         with self.folder.alone():
             if not self._done_by_another(name, outputs, content):
-                self.folder.publish(state, staging, outputs)
-        shutil.rmtree(staging, ignore_errors=True)
+                if picture is not None:
+                    self.folder.keep_picture(name, picture)
+                self.folder.publish(state, outputs)
         self.written.append(name)
 
     def _done_by_another(self, name: str, outputs: Sequence[str], content: str) -> bool:

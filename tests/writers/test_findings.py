@@ -208,7 +208,7 @@ def test_warnings_are_those_of_reader_scaling_and_writer_each_once(tmp_path: Pat
     assert list(record.warnings) == ["Odd.", "Noted.", "Left out."]
     assert record.intensity.model_dump() == {"preset": "none", "low": 0, "high": 255, "reason": "a picture"}
     plain = finished_record("r", source, torch.zeros(3, 8, 9), None, findings, 0.5, TIMINGS, [], [])
-    assert (plain.intensity, plain.warnings) == (None, [])
+    assert (plain.intensity, plain.warnings) == (None, ())
 
 
 def test_private_transfer_syntaxes_show_no_uid(phantoms: ModuleType, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def publish(
         (staging / output).parent.mkdir(exist_ok=True)
         (staging / output).write_bytes(content)
     with folder.alone():
-        folder.publish(state_of(name, outputs, **settings), staging, outputs)
+        folder.publish(state_of(name, outputs, **settings), outputs)
     folder.unstage(name)
 
 

@@ -41,7 +41,7 @@ def finish(run: Resume, name: str, *suffixes: str, content: str = "", text: str 
     record = InputRecord(
         name=name, source="frame", kind="frame", frames=1, scores=[0.5], anomaly_score=0.5, outputs=outputs
     )
-    run.finish(name, staging, outputs, record, FINDINGS, content or run.sources[name].state())
+    run.finish(name, outputs, record, FINDINGS, content or run.sources[name].state())
 
 
 def statuses(run: Resume) -> dict[str, str]:

@@ -22,7 +22,7 @@ from monai_anomalyclip.cli import main
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 BUNDLE = REPOSITORY / "bundles" / "anomalyclip_demo"
-MODULES = (HERE, HERE.parent / "data_readers" / "dicom", REPOSITORY / "benchmarks")
+MODULES = (HERE, HERE.parent / "data" / "dicom", REPOSITORY / "benchmarks")
 
 
 # Modules beside this file, the phantom builder and the benchmarks can be imported, by name in configurations, too.

@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not name.startswith((".unfinished", ".report/left")):
             found[name] = _content(path)
     return found
 
@@ -114,7 +114,7 @@ def _without_times(value: Any) -> Any:
 
 def finished(folder: Path) -> dict[str, int]:
     """Files of the inputs that are done, with the time of their last change."""
-    states = [json.loads(path.read_bytes()) for path in folder.glob("*_record.json")]
+    states = [json.loads(path.read_bytes()) for path in folder.glob("[!.]*_record.json")]
     files = [file for state in states if state["state"] == "finished" for file in state["files"]]
     for file in files:
         content = (folder / file["path"]).read_bytes()

@@ -20,6 +20,7 @@ from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.atomic_file import make_private_folder
 from monai_anomalyclip.data.in_memory import GivenImage
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource
@@ -125,7 +126,7 @@ class Prediction:
         Raises:
             IndexError: there is no such slice.
         """
-        from monai_anomalyclip.writers.overlay import displayable, overlay
+        from monai_anomalyclip.writers.overlays import displayable, overlay
 
         chosen = self.most_suspicious if index is None else index
         if not 0 <= chosen < len(self.scores):
@@ -229,13 +230,9 @@ class Prediction:
             ValueError: an unknown kind, or a film: those are written while they are scored, by ``predict``.
         """
         from monai_anomalyclip.writers.findings import Findings
-        from monai_anomalyclip.writers.input_results import ScoredInput, possible_results, write_results
-        from monai_anomalyclip.writers.results import (
-            make_private_folder,
-            parse_output_kinds,
-            refuse_existing,
-            result_paths,
-        )
+        from monai_anomalyclip.writers.output_folder import parse_output_kinds
+        from monai_anomalyclip.writers.result_files import FRAME_RESULTS, NIFTI_RESULTS, refuse_existing, result_paths
+        from monai_anomalyclip.writers.scored_input import DICOM_RESULTS, ScoredInput, write_results
 
         if self.map.ndim == 4 and self.image.meta.get("kind") == "cine":
             raise ValueError("The files of a film are written while it is scored: use monai_anomalyclip.predict.")
@@ -245,7 +242,7 @@ class Prediction:
         kinds = parse_output_kinds(outputs)
         stem = name or (self._given.source.label if self._given.source else "volume" if self._view else "frame")
         make_private_folder(Path(folder))
-        refuse_existing(result_paths(folder, stem, possible_results(self._given.source, self._view)))
+        refuse_existing(result_paths(folder, stem, [*FRAME_RESULTS, *NIFTI_RESULTS, *DICOM_RESULTS.values()]))
         paths, _ = write_results(
             folder,
             stem,

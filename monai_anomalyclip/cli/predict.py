@@ -7,14 +7,12 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.cli.plain_messages import plain_messages
 from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
-
-if TYPE_CHECKING:
-    from monai_anomalyclip.writers import RunDocument
+from monai_anomalyclip.cli.report import show_summary
 
 __all__ = ["add_command"]
 
@@ -123,8 +121,8 @@ def _run(arguments: argparse.Namespace) -> int:
             configs=arguments.config,
             **_overrides(arguments),
         )
-    damaged = _show_summary(document, arguments.output)
-    return int(document.summary["failed"] > 0 or damaged > 0)
+    damaged = show_summary(document, arguments.output)
+    return int(document.summary.failed > 0 or damaged > 0)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -160,33 +158,9 @@ def _workers(text: str) -> int:
 
 
 def _kinds(text: str) -> list[str]:
-    from monai_anomalyclip.writers.results import parse_output_kinds
+    from monai_anomalyclip.writers.output_folder import parse_output_kinds
 
     try:
         return list(parse_output_kinds(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _show_summary(document: RunDocument, output: Path) -> int:
-    """Show what was found and left out; returns how many of the files left out are damaged."""
-    from monai_anomalyclip.cli.plain_messages import damaged_files, text_table
-
-    rows = [("input", "slices", "geometry", "score", "top slice", "status")]
-    for record in document.inputs:
-        top = record.most_suspicious
-        rows.append(
-            (
-                record.name,
-                str(record.frames or ""),
-                record.geometry["verdict"] if record.geometry else "",
-                "" if record.anomaly_score is None else f"{record.anomaly_score:.3f}",
-                str(top[0]["index"]) if top and record.kind != "frame" else "",
-                record.status if record.status == "ok" else f"{record.status}: {record.reason}",
-            )
-        )
-    print(text_table(rows))
-    for reason, count in document.skipped.items():
-        print(f"left out: {count} x {reason}")
-    print(f"\nScores are not calibrated: they rank images. Report: {output / 'report.html'}\n{RESEARCH_USE_ONLY}")
-    return damaged_files(document.skipped)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -20,6 +21,7 @@ __all__ = ["main", "program_parser"]
 _COMMANDS = {
     "predict": "predict",
     "inspect": "inspect",
+    "report": "report",
     "datalist": "datalist",
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",
@@ -34,6 +36,7 @@ _COMMANDS = {
 _EXAMPLES = """examples:
   monai-anomalyclip inspect studies
   monai-anomalyclip predict studies -o results --bundle bundles/anomalyclip --preset ct-brain
+  monai-anomalyclip report results
   monai-anomalyclip datalist mvtec mvtec_anomaly_detection -o mvtec_anomaly_detection/datalist.json
   monai-anomalyclip reproduce demo -o runs/reproduce --methods clip
   monai-anomalyclip weights bundle -o anomalyclip_ready
@@ -73,17 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command line without the program's name; default is ``sys.argv``.
 
     Returns:
-        exit status: 0; 1 with one sentence on standard error when the command failed; 130 when it was interrupted.
+        exit status: 0; 1 with one sentence on standard error when the command failed; 130 when it was interrupted
+        (SIGTERM: 143, SIGHUP: 129).
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     parsed = program_parser(words[0] if words else None).parse_args(words)
     try:
         status: int = parsed.run(parsed)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         anew = parsed.command == "predict" and parsed.force
         again = "the same command without --force" if anew else "the same command"
         print(f"Interrupted: what is finished stays, {again} goes on with the rest.", file=sys.stderr)
-        return 130
+        return 128 + getattr(error, "number", signal.SIGINT)
     except (OSError, ValueError, RuntimeError, ImportError, HTTPException) as error:
         cause = cause_of(error)
         # Where something is optional, our own sentence says what to install.

@@ -58,7 +58,6 @@ class InputCatalogue:
             ``"secondary-capture"``: DICOM series that would be left out for one of them are inputs like others.
         keep_names: name the results of files after the files. By default names hold nothing of a path, for paths
             often hold names of patients; DICOM series are never named otherwise.
-        known_names: names that earlier runs gave (see :func:`monai_anomalyclip.data.naming.anonymous_names`).
         options: how inputs are read.
         progress: show a progress bar while DICOM headers are read.
         empty: do not mind that there is nothing to read.
@@ -67,6 +66,8 @@ class InputCatalogue:
         sources: the inputs by name.
         excluded: DICOM series that are left out, and why (their attribute ``excluded``).
         skipped: files that are no inputs.
+        roots: the paths.
+        wanted: the series that were asked for.
 
     Raises:
         UnreadableInputError: a path does not exist, or there is nothing to read.
@@ -82,7 +83,6 @@ class InputCatalogue:
         series: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
         keep_names: bool = False,
-        known_names: Sequence[str] = (),
         options: ReadOptions | Mapping[str, Any] | None = None,
         progress: bool = False,
         empty: bool = False,
@@ -93,6 +93,8 @@ class InputCatalogue:
         roots = [path] if isinstance(path, str | os.PathLike) else list(path)
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
         included = included_reasons(include)
+        self.roots = [str(Path(root).resolve()) for root in roots]
+        self.wanted = wanted
         files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped)
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
         sources: list[Source] = []
@@ -108,9 +110,9 @@ class InputCatalogue:
         if not sources and not dicom and not empty:
             raise UnreadableInputError(self._nothing(roots))
         if keep_names:
-            names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom, known_names)
+            names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom)
         else:
-            names = anonymous_names([*sources, *dicom], known_names)
+            names = anonymous_names([*sources, *dicom])
         self.sources = dict(zip(names, [*sources, *dicom], strict=True))
         if self.skipped or self.excluded:
             logger.info("%d inputs found; left out: %s.", len(self.sources), _counted(self.left_out()))
@@ -141,7 +143,7 @@ class InputCatalogue:
     def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
         """The sources of a picture, volume or video, and the relative path that names each."""
         name = file.relative_to(root)
-        identity = name.as_posix()
+        identity = f"{root.resolve().name}/{name.as_posix()}"
         suffix = _suffix(file)
         if suffix in NIFTI_SUFFIXES:
             return [(NiftiSource(file, identity, self.options), name)]
@@ -191,8 +193,8 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
     """Read one input: (3, H, W) for a picture, (1, X, Y, Z) for a volume, float32 in [0, 1]; see the readers for more.
 
     The metadata holds ``kind`` ("frame", "volume" or "cine"), ``intensity``, JSON that says how the values were scaled
-    (an :class:`~monai_anomalyclip.transforms.intensity_presets.IntensityChoice`), and ``read_s``, the seconds that
-    reading took.
+    (an :class:`~monai_anomalyclip.transforms.intensity_presets.IntensityChoice`), ``read_s``, the seconds that reading
+    took, and ``content``, the input's :meth:`Source.state` before that ("" for later parts of a film).
 
     Args:
         value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series. A long film does
@@ -209,8 +211,10 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
     """
     part = value if isinstance(value, InputPart) else _only_part(value, options)
     begun = time.perf_counter()
+    content = "" if part.start else part.source.state()  # before it is read: afterwards it may be another
     image = part.load()
     image.meta["read_s"] = time.perf_counter() - begun
+    image.meta["content"] = content
     return image
 
 

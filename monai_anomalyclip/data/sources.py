@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ __all__ = [
 
 _PART_BYTES = 2**28  # of float32 frames that are in memory at a time
 _MAX_PART = 64
-_SAMPLES, _SAMPLE_BYTES = 8, 4096  # of a file's content, to tell whether it is still the same
+_SETTLED = 2.0  # seconds after which a file's times are sure to tell of a change
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Source(ABC):
         origin: what kind of file it comes from.
         kind: what the results are like: pictures, a volume, or a film.
         label: first part of the results' names: a modality, "frame", "volume" or "video".
-        key: eight hexadecimal digits that depend on the input alone.
+        key: sixteen hexadecimal digits that depend on the input alone.
         modality: DICOM modality, or "".
         paths: the files.
     """
@@ -112,15 +114,12 @@ class Source(ABC):
         return [(0, None)]
 
     def state(self) -> str:
-        """Hexadecimal digits that change when files are added, removed or replaced, by their size and samples.
-
-        The size alone would not do: volumes of two patients on one grid have the same.
-        """
-        samples = []
+        """SHA-256 of all that is in the files, whatever they are called and in whichever order they come."""
+        contents = []
         for path in self.paths:
             with contextlib.suppress(OSError):
-                samples.append(_sample(path))
-        return digest(repr(sorted(samples)))
+                contents.append(_content(path))
+        return hashlib.sha256(repr(sorted(contents)).encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.label}, {self.key})"
@@ -154,8 +153,8 @@ class InputPart:
 
 
 def digest(text: str) -> str:
-    """Eight hexadecimal digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    """Sixteen hexadecimal digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def frame_ranges(count: int, height: int, width: int) -> list[tuple[int, int | None]]:
@@ -171,15 +170,25 @@ def frame_ranges(count: int, height: int, width: int) -> list[tuple[int, int | N
     return [(start, min(start + size, count)) for start in starts] or [(0, None)]
 
 
-def _sample(path: Path) -> str:
-    """Size and digest of evenly spread pieces of a file, of all of it when it is small."""
-    size = path.stat().st_size
+def _content(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    now = path.stat()
+    if time.time() - max(now.st_mtime, now.st_ctime) < _SETTLED:
+        return _read(path)
+    return _read_once(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+def _read(path: Path) -> str:
     content = hashlib.sha256()
     with path.open("rb") as stream:
-        for start in range(0, size, max(_SAMPLE_BYTES, size // _SAMPLES)):
-            stream.seek(start)
-            content.update(stream.read(_SAMPLE_BYTES))
-    return f"{size} {content.hexdigest()}"
+        while piece := stream.read(2**20):
+            content.update(piece)
+    return content.hexdigest()
+
+
+@functools.lru_cache(maxsize=8)  # the pages of a TIFF are inputs of one file
+def _read_once(path: Path, *_: int) -> str:
+    return _read(path)
 
 
 _UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only

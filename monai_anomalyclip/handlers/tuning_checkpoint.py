@@ -17,6 +17,7 @@ from monai.engines import Evaluator
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.networks.prompt_checkpoint import save_tensors
 
 __all__ = ["TuningCheckpoint", "tuning_is_finished"]
 
@@ -190,4 +191,4 @@ def _is_first_process() -> bool:
 
 def _save(content: object, path: Path) -> None:
     with replaced_when_complete(path) as unfinished:
-        torch.save(content, unfinished)
+        save_tensors(content, unfinished)

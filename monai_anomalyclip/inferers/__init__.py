@@ -6,4 +6,5 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

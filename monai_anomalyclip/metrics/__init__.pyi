@@ -3,7 +3,6 @@
 
 from .aupro import AUPROMetric
 from .bootstrap import Interval, bootstrap_maps, bootstrap_scores
-from .calibration import CalibratedThresholds, resolve_threshold, thresholds_path
 from .comparison import higher_unless_nan
 from .curves import plot_curves, pro_curve, roc_curve
 from .image_level import ImageAPMetric, ImageAUROCMetric
@@ -14,7 +13,6 @@ from .thresholds import ImageThresholdMetric, PixelThresholdMetric
 
 __all__ = [
     "AUPROMetric",
-    "CalibratedThresholds",
     "ImageAPMetric",
     "ImageAUROCMetric",
     "ImageThresholdMetric",
@@ -29,7 +27,5 @@ __all__ = [
     "higher_unless_nan",
     "plot_curves",
     "pro_curve",
-    "resolve_threshold",
     "roc_curve",
-    "thresholds_path",
 ]

@@ -3,6 +3,7 @@
 
 from .anomaly_clip import AnomalyCLIP
 from .backbone import Backbone, build_backbone
+from .calibrated_thresholds import CalibratedThresholds, resolve_threshold, threshold_source, thresholds_path
 from .dpam import DualPathVision
 from .frozen_clip import FrozenCLIPNetwork, Logits
 from .prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
@@ -12,6 +13,7 @@ from .prompt_tuned import PromptTunedNetwork
 __all__ = [
     "AnomalyCLIP",
     "Backbone",
+    "CalibratedThresholds",
     "DualPathVision",
     "FrozenCLIPNetwork",
     "Logits",
@@ -21,5 +23,8 @@ __all__ = [
     "build_backbone",
     "convert_prompts",
     "read_prompts",
+    "resolve_threshold",
+    "threshold_source",
+    "thresholds_path",
     "write_prompts",
 ]

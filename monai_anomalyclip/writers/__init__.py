@@ -1,9 +1,13 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write results: maps, masks, overlays, DICOM objects, tables and the report."""
+"""Write results: maps, masks, overlays, DICOM objects, tables and the report.
+
+Names are imported when they are first used: records and tables need neither torch nor MONAI.
+"""
 
 from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,22 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .cine import CineWriter
-from .journal import Journal, known_names
+from .finished import InputState
 from .nifti import NiftiGrid
-from .overlay import contact_sheet, montage, overlay, side_by_side
+from .output_folder import OutputFolder
+from .overlays import contact_sheet, montage, overlay, side_by_side
 from .record import InputRecord
 from .report import write_html_report
-from .results import write_frame_result, write_volume_result
-from .run_document import RunDocument
+from .result_files import write_frame_result, write_volume_result
+from .tables import RunDocument
 
 __all__ = [
     "CineWriter",
     "InputRecord",
-    "Journal",
+    "InputState",
     "NiftiGrid",
+    "OutputFolder",
     "RunDocument",
     "contact_sheet",
-    "known_names",
     "montage",
     "overlay",
     "side_by_side",

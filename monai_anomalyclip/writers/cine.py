@@ -19,11 +19,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from monai_anomalyclip.atomic_file import unfinished_path
+from monai_anomalyclip.atomic_file import make_private_folder, unfinished_path
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlay import Picture, montage, overlay
-from monai_anomalyclip.writers.results import make_private_folder, refuse_existing, result_paths
+from monai_anomalyclip.writers.overlays import Picture, montage, overlay
+from monai_anomalyclip.writers.result_files import refuse_existing, result_paths
 
 __all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter", "ScoredCine"]
 

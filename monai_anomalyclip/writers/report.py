@@ -15,18 +15,20 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.writers.overlay import jpeg
+from monai_anomalyclip.atomic_file import write_atomically
 from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.results import write_atomically
-from monai_anomalyclip.writers.run_document import RunDocument
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
+from monai_anomalyclip.writers.tables import RunDocument
 
-__all__ = ["Description", "Fact", "describe", "duration", "write_html_report"]
+__all__ = ["Description", "Fact", "Picture", "describe", "duration", "jpeg", "write_html_report"]
+
+Picture = npt.NDArray[np.uint8]
 
 _PLAIN_GEOMETRIES = ("regular", "single slice")  # which need no caution
 
@@ -94,7 +96,7 @@ def _what(record: InputRecord) -> str:
 def _peak(record: InputRecord) -> str:
     if record.frames == 1 or not record.most_suspicious:
         return ""
-    index = max(record.most_suspicious, key=lambda peak: peak["score"] or 0)["index"]
+    index = max(record.most_suspicious, key=lambda peak: peak.score or 0).index
     time = f" ({record.times[index]:.1f}\N{NO-BREAK SPACE}s)" if record.times else ""
     return f"{_unit(record)}\N{NO-BREAK SPACE}{index}{time}"
 
@@ -117,9 +119,9 @@ def _facts(record: InputRecord) -> Iterator[Fact]:
     if record.geometry is not None:
         yield from _geometry(record)
     if record.intensity is not None:
-        low, high = record.intensity["low"], record.intensity["high"]
+        low, high = record.intensity.low, record.intensity.high
         limits = "" if low is None or high is None else f", black at {low:g}, white at {high:g}"
-        yield Fact("Intensity", f"{record.intensity['preset']}{limits}", record.intensity["reason"])
+        yield Fact("Intensity", f"{record.intensity.preset}{limits}", record.intensity.reason)
     if record.threshold is not None:
         yield Fact("Threshold", f"map ≥ {record.threshold:g}", record.threshold_source or "")
         highest = "" if record.map_max is None else f"highest value of the map {record.map_max:.3f}"
@@ -130,7 +132,7 @@ def _facts(record: InputRecord) -> Iterator[Fact]:
         files = "1 file" if record.files_used == 1 else f"{record.files_used} files"
         yield Fact("Read from", files, ", ".join(record.transfer_syntaxes))
     if record.timings is not None:
-        read, score, write = (record.timings[name] for name in ("read_s", "score_s", "write_s"))
+        read, score, write = (record.timings.read_s, record.timings.score_s, record.timings.write_s)
         detail = f"reading {read:.1f} s, scoring {score:.1f} s, writing {write:.1f} s"
         yield Fact("Time", duration(read + score + write), detail)
 
@@ -138,19 +140,19 @@ def _facts(record: InputRecord) -> Iterator[Fact]:
 def _geometry(record: InputRecord) -> Iterator[Fact]:
     geometry = record.geometry
     assert geometry is not None
-    parts = [geometry["verdict"]]
-    if missing := geometry["missing_slices"]:
+    parts = [geometry.verdict]
+    if missing := geometry.missing_slices:
         parts.append(f"{missing} slice{'s' * (missing > 1)} missing")
-    if geometry["tilt_degrees"]:
-        parts.append(f"tilted by {geometry['tilt_degrees']:.1f}°")
+    if geometry.tilt_degrees:
+        parts.append(f"tilted by {geometry.tilt_degrees:.1f}°")
     spacing = "pixel spacing unknown"
-    if geometry["spacing"] is not None:
-        rows, columns = geometry["spacing"]
+    if geometry.spacing is not None:
+        rows, columns = geometry.spacing
         spacing = f"pixels {rows:.3g} by {columns:.3g} mm"
-    if geometry["spacing_source"]:
-        spacing += f" ({geometry['spacing_source']})"
-    if geometry["slice_spacing"] is not None and record.frames > 1:
-        spacing += f", slices {geometry['slice_spacing']:.3g} mm apart"
+    if geometry.spacing_source:
+        spacing += f" ({geometry.spacing_source})"
+    if geometry.slice_spacing is not None and record.frames > 1:
+        spacing += f", slices {geometry.slice_spacing:.3g} mm apart"
     yield Fact("Geometry", ", ".join(parts), spacing, len(parts) > 1 or parts[0] not in _PLAIN_GEOMETRIES)
 
 
@@ -170,7 +172,7 @@ def write_html_report(document: RunDocument, montages: Mapping[str, bytes], path
 
     Args:
         document: the run.
-        montages: PNG or JPEG pictures by the names of the inputs (:func:`monai_anomalyclip.writers.overlay.montage`);
+        montages: PNG or JPEG pictures by the names of the inputs (:func:`monai_anomalyclip.writers.overlays.montage`);
             those without stay without. Each is asked for once.
         path: the file; it appears, or is replaced, as a whole.
 
@@ -218,6 +220,13 @@ def _pictures(ranked: Sequence[InputRecord], montages: Mapping[str, bytes]) -> d
             raise ValueError(f"The picture of {name!r} is neither PNG nor JPEG ({type(error).__name__}).") from error
         pictures[name] = _fitting(picture, share)
     return pictures
+
+
+def jpeg(picture: Picture, quality: int = 82) -> bytes:
+    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
 
 
 def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:

@@ -50,14 +50,15 @@ def test_table_lists_inputs_and_what_is_left_out(study: Path, capsys: pytest.Cap
     head, _, *lines = shown.splitlines()
     assert head.split() == ["input", "kind", "frames", "size", "geometry", "preset"]
     rows = [re.split(r"\s{2,}", line) for line in lines[:7]]
-    found = {re.sub("_[0-9a-f]{8}$", "", row[0]): row[1:] for row in rows}
-    assert found["ct-1"][1:3] == ["3", "32 x 40"]
-    assert {found["ct-1"][3], found["ct-2"][3]} == {"regular", "gantry tilt"}
-    assert found["ct-1"][4].startswith("ct-")
-    assert found["us-1"] == ["US cine (colour)", "3", "32 x 40", "no position"]
+    series = [row for row in rows if row[0].startswith("ct_")]
+    assert [row[2:4] for row in series] == [["3", "32 x 40"]] * 2
+    assert {row[4] for row in series} == {"regular", "gantry tilt"}
+    assert all(row[5].startswith("ct-") for row in series)
+    found = {re.sub("_[0-9a-f]{16}$", "", row[0]): row[1:] for row in rows}
+    assert found["us"] == ["US cine (colour)", "3", "32 x 40", "no position"]
     assert found["-"] == ["CT volume", "1", "32 x 40", "left out: localizer"]
-    assert found["volume-1"][1] == "5 x 6 x 7"
-    assert re.search(r"^frame-\d_[0-9a-f]{8}: cannot be read: ", shown, re.MULTILINE)
+    assert found["volume"][1] == "5 x 6 x 7"
+    assert re.search(r"^frame_[0-9a-f]{16}: cannot be read: ", shown, re.MULTILINE)
     assert "left out: 1 x localizer series" in lines
     assert "left out: 1 x not DICOM" in lines
     assert "--show-uids" in lines[-1]

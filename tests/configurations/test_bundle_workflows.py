@@ -186,10 +186,10 @@ def test_names_of_results_tell_nothing_by_default(overlay: Path, prompts: Path, 
         workflow.run()
         with (results / "scores.csv").open() as table:
             names.append({row["name"] for row in csv.DictReader(table)})
-    assert sorted(name.partition("_")[0] for name in names[0]) == ["frame-1", "frame-2", "frame-3"]
+    assert sorted(name.partition("_")[0] for name in names[0]) == ["frame", "frame", "frame"]
     assert names[0] < names[1]
     assert len(names[1]) == 5
-    assert all(re.fullmatch(r"frame-\d_[0-9a-f]{8}", name) for name in names[1])
+    assert all(re.fullmatch(r"frame_[0-9a-f]{16}", name) for name in names[1])
     assert not list(results.glob("frame[0-9]*"))
 
 

@@ -22,8 +22,8 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from monai_anomalyclip.data import UnreadableItemsError, read_mask
 from monai_anomalyclip.losses import GlocalLoss
-from monai_anomalyclip.metrics import CalibratedThresholds, ImageAUROCMetric
-from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.metrics import ImageAUROCMetric
+from monai_anomalyclip.networks import AnomalyCLIP, CalibratedThresholds
 from monai_anomalyclip.transforms import CLIPMaskPreprocess, CLIPPreprocess, smooth_anomaly_map
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data import InputCatalogue, UnreadableInputError
 from monai_anomalyclip.data.input_files import find_files
 
@@ -150,3 +151,17 @@ def test_results_are_not_scanned(tmp_path: Path) -> None:
     assert set(InputCatalogue(tmp_path, exclude=indirect, keep_names=True).sources) == {"a", "sub/out/b"}
     with pytest.raises(ValueError, match="Results cannot go into the input folder"):
         InputCatalogue(tmp_path, exclude=tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["NOTICE.txt", "results.json", "frame_0123456789abcdef_record.json"])
+def test_folders_with_results_of_earlier_runs_are_left_out_and_counted(tmp_path: Path, mark: str) -> None:
+    """Maps, masks and overlays of a first run are no inputs of a second one."""
+    make(tmp_path, "a.png", "sub/results/a_overlay.png", "sub/results/deep/b_mask.png", "sub/b.png")
+    (tmp_path / "sub" / "results" / mark).write_text(f'{{"research_use": "{RESEARCH_USE_ONLY}"}}')
+    for folder in (tmp_path / "sub", tmp_path):
+        (folder / "NOTICE.txt").write_text("of another program")
+    catalogue = InputCatalogue(tmp_path, keep_names=True)
+    assert set(catalogue.sources) == {"a", "sub/b"}
+    assert catalogue.left_out()["results of an earlier run"] == 1
+    with pytest.raises(UnreadableInputError, match="left out: 1 x results of an earlier run"):
+        InputCatalogue(tmp_path / "sub" / "results")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
 from monai_anomalyclip.data.sources import FrameSource, NiftiSource, ReadOptions, Source
-from monai_anomalyclip.writers.results import result_paths
+from monai_anomalyclip.writers.result_files import result_paths
 
-ANONYMOUS = re.compile(r"(frame|volume)-\d+_[0-9a-f]{8}")
+ANONYMOUS = re.compile(r"(frame|volume)_[0-9a-f]{16}")
 
 
 def sources(*files: str) -> list[Source]:
@@ -23,9 +23,9 @@ def sources(*files: str) -> list[Source]:
     ]
 
 
-def test_names_count_per_kind_and_tell_nothing_of_the_file() -> None:
+def test_names_tell_the_kind_and_nothing_of_the_file() -> None:
     names = anonymous_names(sources("DOE^JOHN/a.png", "b.nii", "DOE^JOHN/c.png"))
-    assert [name.rpartition("_")[0] for name in names] == ["frame-1", "volume-1", "frame-2"]
+    assert [name.rpartition("_")[0] for name in names] == ["frame", "volume", "frame"]
     for name in names:
         assert ANONYMOUS.fullmatch(name)
         assert result_paths("out", name, ["_mask.png"])
@@ -34,29 +34,30 @@ def test_names_count_per_kind_and_tell_nothing_of_the_file() -> None:
 
 
 def test_an_input_keeps_its_name_whatever_comes_and_goes() -> None:
+    """Several runs write into one folder, each some of the inputs."""
     files = [f"{index:02}.{suffix}" for index in range(12) for suffix in ("png", "nii")]
     first = dict(zip(files[::2], anonymous_names(sources(*files[::2])), strict=True))
     random.Random(0).shuffle(files)
     remaining = [file for file in files if file != "04.png"]
-    second = dict(zip(remaining, anonymous_names(sources(*remaining), known=list(first.values())), strict=True))
+    second = dict(zip(remaining, anonymous_names(sources(*remaining)), strict=True))
     assert all(second[file] == name for file, name in first.items() if file != "04.png")
     assert len({*second.values(), *first.values()}) == len(files)
-    numbers = [name.partition("_")[0] for name in {*second.values(), *first.values()}]
-    assert len(set(numbers)) == len(numbers)  # the number of an input that is gone is not given again
 
 
-def test_other_names_that_a_folder_knows_do_not_matter() -> None:
-    known = ["sub/a", "frame-x_00000000", "frame-7_00000000_page2", "frame-9_0a1b2c3d"]
-    assert anonymous_names(sources("a.png"), known)[0].startswith("frame-10_")
-
-
-def test_inputs_of_one_key_get_names_of_their_own() -> None:
-    """The same relative path below two folders, or two paths whose hashes begin alike."""
-    twins = sources("scan.nii", "scan.nii", "scan.nii")
+def test_inputs_of_one_key_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
+    """The same relative path below two folders of one name."""
+    twins = []
+    for index, content in enumerate(("a", "b", "b")):
+        path = tmp_path / str(index) / "scan.nii"
+        path.parent.mkdir()
+        path.write_text(content)
+        twins.append(NiftiSource(path, "scan.nii", ReadOptions()))
     names = anonymous_names(twins)
-    assert [name.partition("_")[0] for name in names] == ["volume-1", "volume-2", "volume-3"]
-    assert anonymous_names(twins, known=reversed(names)) == names
-    assert anonymous_names(twins[:2], known=names) == names[:2]
+    assert len(set(names)) == 3
+    assert anonymous_names(twins[:2][::-1]) == names[:2][::-1]
+    assert names[2] == f"{names[1]}-2"  # the same in all respects
+    for name in names:
+        assert result_paths("out", name, ["_mask.png"])
 
 
 def test_names_of_files_are_their_relative_paths() -> None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from pydicom import Dataset
 
-from monai_anomalyclip.data import UnreadableInputError
+from monai_anomalyclip.data import UnreadableInputError, sources
 from monai_anomalyclip.data.dicom import (
     DicomSeries,
     FrameReference,
@@ -259,3 +259,30 @@ def test_state_tells_whether_the_files_are_the_same(tmp_path: Path) -> None:
     assert source.state() != before
     (tmp_path / "v.nii").unlink()
     assert source.state() != before
+
+
+def test_state_tells_a_single_byte_anywhere_and_at_any_time(tmp_path: Path) -> None:
+    content = bytearray(2**20)
+    path = tmp_path / "v.nii"
+    path.write_bytes(content)
+    source = NiftiSource(path, "v.nii", ReadOptions())
+    states = {source.state()}
+    for place in (0, 5000, 2**19 + 12345, 2**20 - 1):
+        content[place] ^= 1
+        path.write_bytes(content)
+        os.utime(path, (0, 0))
+        states.add(source.state())
+    assert len(states) == 5
+    assert all(len(state) == 64 for state in states)
+
+
+def test_a_file_of_many_inputs_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_anomalyclip.data.sources._SETTLED", -1.0)
+    (tmp_path / "p.tiff").write_bytes(b"pages")
+    reads: list[Path] = []
+    read = sources._read
+    monkeypatch.setattr(sources, "_read", lambda path: reads.append(path) or read(path))
+    pages = [FrameSource(tmp_path / "p.tiff", "p.tiff", page) for page in range(3)]
+    assert len({page.state() for page in pages}) == 1
+    assert len({page.key for page in pages}) == 3
+    assert len(reads) == 1

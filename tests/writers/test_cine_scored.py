@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monai_anomalyclip.writers.cine import CINE_RESULTS, CineWriter, ScoredCine
-from monai_anomalyclip.writers.overlay import montage, overlay
+from monai_anomalyclip.writers.overlays import montage, overlay
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 

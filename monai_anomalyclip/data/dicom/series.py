@@ -270,9 +270,9 @@ class DicomSeries:
 
     @property
     def key(self) -> str:
-        """Eight hexadecimal digits of the hash of what identifies this stack: series UID and first instance."""
+        """Sixteen hexadecimal digits of the hash of what identifies this stack: series UID and first instance."""
         identity = f"{self.series_uid}\n{text_of(self.header, 'SOPInstanceUID')}\n{self.frames[0].index}\n{self.part}"
-        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def _whole_number(text: str) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from monai_anomalyclip.metrics.calibration import file_sha256
+from monai_anomalyclip.weights.integrity import sha256_of
 
 __all__ = ["BACKBONES", "check_backbone", "fill_backbone", "weights_sha256"]
 
@@ -44,7 +44,7 @@ def weights_sha256(weights: str | Path | None) -> str | None:
             f"There are no backbone weights at '{weights}': give a state dict of torchvision or timm (.pth, "
             ".safetensors), or 'none' for random weights."
         )
-    return file_sha256(weights)
+    return sha256_of(weights)
 
 
 def fill_backbone(extractor: nn.Module, name: str, weights: str | Path | None) -> None:

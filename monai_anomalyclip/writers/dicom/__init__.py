@@ -16,4 +16,5 @@ if find_spec("highdicom") is None:
         "(as MONAI Label's has): write results in an environment with this package's own requirements."
     )
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,7 +25,7 @@ from monai_anomalyclip.writers.dicom.source_headers import (
     is_placed,
 )
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
-from monai_anomalyclip.writers.overlay import check_map_range
+from monai_anomalyclip.writers.overlays import check_map_range
 
 __all__ = ["write_parametric_map"]
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
-from monai_anomalyclip.writers.results import refuse_existing
+from monai_anomalyclip.writers.result_files import refuse_existing
 
 __all__ = ["check_size", "save", "silenced"]
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
-__all__ = ["CalibratedThresholds", "resolve_threshold", "thresholds_path"]
+__all__ = ["CalibratedThresholds", "resolve_threshold", "threshold_source", "thresholds_path"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class CalibratedThresholds:
         image_threshold: for scores; None likewise.
         method: how they were chosen, e.g. "best_f1" or "fpr=0.05".
         n: number of images.
-        prompts_sha256: of the prompts' file that they were measured with; None when unknown, or when the method learns
-            nothing.
+        prompts_sha256: of the prompts that they were measured with
+            (:func:`~monai_anomalyclip.networks.prompt_checkpoint.prompts_digest`); None when unknown, or when the
+            method learns nothing.
     """
 
     pixel_threshold: float | None
@@ -73,16 +74,6 @@ def thresholds_path(prompts: str | Path) -> Path:
     return Path(prompts).with_suffix(".thresholds.json")
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a (small) file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def prompts_digest(prompts: str | Path) -> str | None:
-    """SHA-256 of the prompts' file; None when there is none, as for methods that learn nothing."""
-    return file_sha256(prompts) if Path(prompts).is_file() else None
-
-
 def resolve_threshold(
     threshold: float | str | Sequence[float], prompts: str | Path, level: Literal["pixel", "image"] = "pixel"
 ) -> float:
@@ -98,8 +89,7 @@ def resolve_threshold(
         FileNotFoundError: nothing was calibrated for these prompts.
         ValueError: another word, thresholds of other prompts, or none of this level.
     """
-    if not isinstance(threshold, str | float | int) and len(threshold) == 1:
-        (threshold,) = threshold
+    threshold = _only(threshold)
     if threshold != "calibrated":
         try:
             return float(threshold)  # type: ignore[arg-type]  # what is no number is refused
@@ -121,6 +111,18 @@ def resolve_threshold(
     if value is None:
         raise ValueError(f"'{path.name}' has no {level} threshold (validation set of one class): give a number.")
     return value
+
+
+def threshold_source(threshold: float | str | Sequence[float], prompts: str | Path) -> str:
+    """Where the threshold came from that :func:`resolve_threshold` gives, in words for records and reports."""
+    if _only(threshold) != "calibrated":
+        return "setting of the run"
+    calibrated = CalibratedThresholds.load(thresholds_path(prompts))
+    return f"calibrated on {calibrated.n} images ({calibrated.method})"
+
+
+def _only(threshold: float | str | Sequence[float]) -> float | str | Sequence[float]:
+    return threshold if isinstance(threshold, str | float | int) or len(threshold) != 1 else threshold[0]
 
 
 def _number(value: Any) -> float | None:

@@ -17,7 +17,6 @@ from torch import Tensor
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
-from monai_anomalyclip.writers.cine import CINE_RESULTS
 from monai_anomalyclip.writers.dicom import (
     Provenance,
     write_parametric_map,
@@ -29,10 +28,9 @@ from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYP
 from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.nifti import NiftiGrid
-from monai_anomalyclip.writers.overlay import displayable, overlay
-from monai_anomalyclip.writers.results import (
+from monai_anomalyclip.writers.overlays import displayable, overlay
+from monai_anomalyclip.writers.result_files import (
     FRAME_RESULTS,
-    NIFTI_RESULTS,
     OVERLAY,
     result_paths,
     write_frame_result,
@@ -43,7 +41,6 @@ __all__ = [
     "DICOM_RESULTS",
     "ScoredInput",
     "film_notes",
-    "possible_results",
     "write_results",
     "write_series_report",
 ]
@@ -77,19 +74,6 @@ class ScoredInput:
         return volume[None] if self.view is None else self.view.to_slices(volume)
 
 
-def possible_results(source: Source | None, view: SliceView | None = None) -> tuple[str, ...]:
-    """Suffixes of all files that an input may get.
-
-    Args:
-        source: the input; None for what was in memory.
-        view: how that is sliced; None for a picture.
-    """
-    dicom = tuple(DICOM_RESULTS.values()) if isinstance(source, DicomSource) else ()
-    kind = source.kind if source else "volume" if view else "frame"
-    own = {"frame": FRAME_RESULTS, "volume": (*NIFTI_RESULTS, OVERLAY), "cine": CINE_RESULTS}[kind]
-    return (*own, *dicom)
-
-
 def write_results(
     folder: str | os.PathLike[str],
     name: str,
@@ -113,7 +97,7 @@ def write_results(
         folder: the output folder.
         name: where below the folder, without suffix.
         scored: the input.
-        outputs: see :mod:`monai_anomalyclip.writers.results`; the overlay picture is always written.
+        outputs: see :mod:`monai_anomalyclip.writers.output_folder`; the overlay picture is always written.
         provenance: what DICOM objects say of the algorithm.
         threshold: of the mask.
         caption: text below pictures.

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -18,15 +16,10 @@ from PIL import Image
 
 from monai_anomalyclip.data import SliceView, load_volume
 from monai_anomalyclip.writers import NiftiGrid, write_frame_result, write_volume_result
-from monai_anomalyclip.writers.results import (
-    DEFAULT_OUTPUTS,
+from monai_anomalyclip.writers.result_files import (
     FRAME_RESULTS,
-    OUTPUT_KINDS,
-    make_private_folder,
-    parse_output_kinds,
     refuse_existing,
     result_paths,
-    write_atomically,
 )
 
 COS, SIN = np.cos(0.45), np.sin(0.45)
@@ -85,18 +78,6 @@ def test_bad_frames_write_nothing(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Result name"):
             write_frame_result(tmp_path, name, image, heat, mask)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "f").write_bytes(b"old")
-
-    def broken(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "f", b"new")
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"old")]
 
 
 def test_only_the_files_that_are_asked_for(tmp_path: Path) -> None:
@@ -185,16 +166,6 @@ def test_paths_of_results(tmp_path: Path) -> None:
     assert str(caught.value).endswith("or set overwrite (--force; --overwrite True for a bundle).")
 
 
-def test_folders_of_results_are_their_owners_alone(tmp_path: Path) -> None:
-    make_private_folder(tmp_path / "a" / "b" / "c")
-    make_private_folder(tmp_path / "a" / "b" / "c")
-    for name in ("a", "a/b", "a/b/c"):
-        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
-    (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
-        make_private_folder(tmp_path / "file")
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_real_volumes(tmp_path: Path, real_data: Path) -> None:
     names = ("anatomical.nii", "example_ct_sm.nii.gz", "example_mr_sm.nii.gz", "minimal.nii.gz", "shear.nii.gz")
@@ -214,36 +185,3 @@ def test_real_volumes(tmp_path: Path, real_data: Path) -> None:
         assert [int(written.header[c]) for c in ("sform_code", "qform_code")] == [
             int(original.header[c]) for c in ("sform_code", "qform_code")
         ]
-
-
-@pytest.mark.parametrize(
-    ("given", "kinds"),
-    [
-        ("default", ("nifti", "seg", "sr", "png")),
-        (["default"], ("nifti", "seg", "sr", "png")),
-        ("pm,default", ("nifti", "seg", "sr", "png", "pm")),
-        ("sc, NIfTI ,sc", ("nifti", "sc")),
-        (["seg", "nifti"], ("nifti", "seg")),
-        ("png,", ("png",)),
-        (OUTPUT_KINDS, OUTPUT_KINDS),
-        (DEFAULT_OUTPUTS, DEFAULT_OUTPUTS),
-    ],
-)
-def test_kinds_are_put_in_order(given: str | Sequence[str], kinds: tuple[str, ...]) -> None:
-    assert parse_output_kinds(given) == kinds
-    assert parse_output_kinds(parse_output_kinds(given)) == kinds
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("", "Unknown output nothing: choose from default, nifti, seg, sr, png, pm, sc"),
-        ([], "Unknown output nothing"),
-        (" , ", "Unknown output nothing"),
-        ("nifti,jpeg,avi", "Unknown output avi, jpeg: choose"),
-        ("nifti seg", "Unknown output nifti seg: choose"),
-    ],
-)
-def test_unknown_kinds_and_none_are_refused(given: str | Sequence[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_output_kinds(given)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from monai_anomalyclip.data.slicing import SliceView
 
-__all__ = ["contact_sheet", "jpeg", "montage", "overlay", "side_by_side"]
+__all__ = ["contact_sheet", "montage", "overlay", "side_by_side"]
 
 Picture = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -169,13 +168,6 @@ def montage(
         labels = [f"slice {i}    {'max' if scores is None else 'score'} {rank:.3f}" for i, rank in enumerate(ranks)]
     tiles = _tiles(volume, maps, mask, view, chosen, [labels[index] for index in chosen], font_size=19)
     return _grid(tiles, min(_MONTAGE_COLUMNS, len(tiles)))
-
-
-def jpeg(picture: Picture, quality: int = 82) -> bytes:
-    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
-    return stream.getvalue()
 
 
 def displayable(image: Tensor, whole: Tensor | None = None) -> Tensor:

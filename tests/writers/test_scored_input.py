@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +20,10 @@ from pydicom import Dataset
 from monai_anomalyclip.data import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, ReadOptions, VideoSource
 from monai_anomalyclip.writers.dicom import Provenance
-from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.input_record import view_of
-from monai_anomalyclip.writers.input_results import (
+from monai_anomalyclip.writers.findings import Findings, view_of
+from monai_anomalyclip.writers.scored_input import (
     ScoredInput,
     film_notes,
-    possible_results,
     write_results,
     write_series_report,
 )
@@ -60,21 +57,6 @@ def series_reader(files: list[Path] | list[str]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in files])
     return reader.Execute()
-
-
-def test_possible_results_are_those_that_can_be_written(phantoms: ModuleType, tmp_path: Path) -> None:
-    phantoms.make_series(tmp_path / "in", count=3, size=(32, 40))
-    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "v.nii")
-    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
-    for path in (tmp_path / "in", tmp_path / "v.nii", tmp_path / "a.png"):
-        result = scored(path)
-        out = tmp_path / f"out of {path.name}"
-        out.mkdir()
-        names, _ = write(out, result, "nifti,seg,sr,png,pm,sc")
-        assert Counter(names) == Counter(f"r{suffix}" for suffix in possible_results(result.source))
-    phantoms.make_cine(tmp_path / "us")
-    (cine,) = InputCatalogue(tmp_path / "us").sources.values()
-    assert set(possible_results(cine)) >= {"_overlay.mp4", "_frames.csv"}
 
 
 @pytest.mark.parametrize("orientation", ["axial", "sagittal", "coronal", "oblique"])
@@ -232,8 +214,9 @@ def test_existing_files_are_replaced(phantoms: ModuleType, tmp_path: Path) -> No
     phantoms.make_series(tmp_path / "in", count=2, size=(32, 40))
     (tmp_path / "out").mkdir()
     result = scored(tmp_path / "in")
-    for suffix in possible_results(result.source):
-        (tmp_path / "out" / f"r{suffix}").write_text("left by a run that was killed")
+    names = ("r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png", "r_seg.dcm", "r_sr.dcm", "r_pm.dcm", "r_sc.dcm")
+    for name in names:
+        (tmp_path / "out" / name).write_text("left by a run that was killed")
     write(tmp_path / "out", result, "nifti,seg,sr,pm,sc")
     assert all(b"left by" not in path.read_bytes() for path in (tmp_path / "out").iterdir())
 
@@ -248,7 +231,7 @@ def test_an_object_that_cannot_be_written_does_not_keep_the_others(
         def broken(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(f"monai_anomalyclip.writers.input_results.write_{kind}", broken)
+        monkeypatch.setattr(f"monai_anomalyclip.writers.scored_input.write_{kind}", broken)
     with pytest.raises(ValueError, match=r"seg \(ValueError\); pm \(KeyError\); the other files are there"):
         write(tmp_path / "out", scored(tmp_path / "in"), "nifti,seg,sr,pm,sc")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -291,7 +274,7 @@ def test_a_report_that_cannot_be_written_quotes_no_header(
         raise ValueError("could not convert string to float: 'ZEBRAFINCH'")
 
     with monkeypatch.context() as patch:
-        patch.setattr("monai_anomalyclip.writers.input_results.write_report", broken)
+        patch.setattr("monai_anomalyclip.writers.scored_input.write_report", broken)
         assert report() == "These DICOM objects could not be written: sr (ValueError); the other files are there."
     del series.instances[0].header.SOPInstanceUID
     assert "sr (A file of the series has no SOPInstanceUID, so" in report()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,20 @@ from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 from torch import Tensor
 
-from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.nifti import NiftiGrid
-from monai_anomalyclip.writers.overlay import check_map_range, contact_sheet, displayable, side_by_side
+from monai_anomalyclip.writers.overlays import check_map_range, contact_sheet, displayable, side_by_side
 
 __all__ = [
-    "DEFAULT_OUTPUTS",
     "FRAME_RESULTS",
     "NIFTI_RESULTS",
-    "OUTPUT_KINDS",
     "OVERLAY",
-    "make_private_folder",
-    "parse_output_kinds",
     "refuse_existing",
     "result_paths",
-    "write_atomically",
     "write_frame_result",
     "write_volume_result",
 ]
-
-DEFAULT_OUTPUTS = ("nifti", "seg", "sr", "png")
-"""Written, where they apply, when nothing else is asked for."""
-
-OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "pm", "sc")
-"""nifti: map and mask; seg, sr, pm, sc: DICOM segmentation, structured report, parametric map, secondary capture;
-png: map and mask of a picture. Overlay pictures, films with overlay, tables and the report are always written."""
-
-
-def parse_output_kinds(kinds: str | Iterable[str]) -> tuple[str, ...]:
-    """Put kinds in their fixed order, each once; ``"default"`` stands for the default ones.
-
-    Args:
-        kinds: names, or one text with commas.
-
-    Raises:
-        ValueError: an unknown kind, or none.
-    """
-    names = [name.strip().lower() for name in (kinds.split(",") if isinstance(kinds, str) else kinds)]
-    chosen = {kind for name in names for kind in (DEFAULT_OUTPUTS if name == "default" else (name,)) if kind}
-    if not chosen or (unknown := chosen - set(OUTPUT_KINDS)):
-        wrong = ", ".join(sorted(unknown)) if chosen else "nothing"
-        raise ValueError(f"Unknown output {wrong}: choose from default, {', '.join(OUTPUT_KINDS)}.")
-    return tuple(kind for kind in OUTPUT_KINDS if kind in chosen)
-
 
 OVERLAY = "_overlay.png"
 FRAME_RESULTS = ("_heat.png", "_mask.png", OVERLAY)
@@ -181,21 +151,6 @@ def refuse_existing(paths: Sequence[Path]) -> None:
             f"{', '.join(existing)} exist already in the output folder: choose another folder, or set overwrite "
             "(--force; --overwrite True for a bundle)."
         )
-
-
-def make_private_folder(path: Path) -> None:
-    """Make a folder, and all that are missing above it, for their owner only."""
-    if not path.is_dir():
-        make_private_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written, readable by its owner only."""
-    with replaced_when_complete(path) as unfinished:
-        unfinished.unlink(missing_ok=True)  # of a killed process with the same number
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
 
 
 def _checked(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 import urllib.parse
 import zipfile
@@ -273,11 +272,10 @@ REQUESTS = list(hostile())
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, untuned_bundle: Callable[[], Path]) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory, untuned_bundle: Callable[..., Path]) -> Path:
     """A folder with an app, its bundle, studies with two links that lead out, and what they lead to."""
     root = tmp_path_factory.mktemp("hostile")
-    shutil.copytree(untuned_bundle(), root / "anomalyclip_demo")
-    assert main(["label-app", str(root / "app"), "--bundle", str(root / "anomalyclip_demo")]) == 0
+    assert main(["label-app", str(root / "app"), "--bundle", str(untuned_bundle(root))]) == 0
     (root / "secret").mkdir()
     (root / "secret" / "file.png").write_bytes(SECRET)
     (root / "studies" / "labels").mkdir(parents=True)

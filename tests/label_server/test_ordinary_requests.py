@@ -33,10 +33,11 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(
-    label_server: Start, untuned_bundle: Callable[[], Path], picture: Path, tmp_path_factory: pytest.TempPathFactory
+    label_server: Start, untuned_bundle: Callable[..., Path], picture: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    app = tmp_path_factory.mktemp("ordinary") / "app"
-    assert main(["label-app", str(app), "--bundle", str(untuned_bundle())]) == 0
+    root = tmp_path_factory.mktemp("ordinary")
+    app = root / "app"
+    assert main(["label-app", str(app), "--bundle", str(untuned_bundle(root))]) == 0
     return label_server(app, picture.parent, origins=VIEWER, hosts="labels.example.org")
 
 

@@ -157,7 +157,7 @@ def test_files_that_are_left_out_are_named_with_paths_and_json_alone(
     paths[2].write_bytes(paths[2].read_bytes()[:-3])
     copy = tmp_path / "zz copy.dcm"
     copy.write_bytes(paths[3].read_bytes())
-    (tmp_path / "notes").write_text("text")
+    (tmp_path / "scribbles").write_text("text")
     status, content = listed(capsys, tmp_path, "--show-paths")
     assert status == 1
     found = {file["path"]: (file["reason"], file["damaged"]) for file in content["files_left_out"]}
@@ -165,7 +165,7 @@ def test_files_that_are_left_out_are_named_with_paths_and_json_alone(
         str(paths[1]): ("damaged header", True),
         str(paths[2]): ("damaged pixels", True),
         str(copy): ("duplicate file", False),
-        str(tmp_path / "notes"): ("not DICOM", False),
+        str(tmp_path / "scribbles"): ("not DICOM", False),
     }
     (fact,) = content["inputs"]
     assert any("Damaged files of this series" in note for note in fact["notes"])

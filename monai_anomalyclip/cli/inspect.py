@@ -91,5 +91,5 @@ def _run(arguments: argparse.Namespace) -> int:
     for reason, count in left_out.items():
         print(f"left out: {count} x {reason}")
     if catalogue.excluded:
-        print("A series that is left out is processed when its reason is given as --include, or its UID as --series.")
+        print("A series that is left out is processed with --include REASON, or --series UID (--show-uids lists them).")
     return status

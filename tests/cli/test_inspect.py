@@ -127,6 +127,7 @@ def test_nothing_found_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture
         (["absent"], "does not exist"),
         ([".", "--series", "1.2.3"], "Series 1.2.3 is not among"),
         ([".", "--preset", "ct-brian"], "There is no intensity preset 'ct-brian'"),
+        ([".", "--include", "captures"], "No series is left out as 'captures': choose of localizer, mosaic"),
         ([".", "--stride", "0"], "stride must be at least 1, got 0"),
     ],
 )
@@ -147,3 +148,59 @@ def test_real_study(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None
     status, content = listed(capsys, folder)
     (fact,) = content["inputs"]
     assert (status, fact["geometry"], fact["frames"]) == (0, "regular", len(list(folder.iterdir())))
+
+
+def test_files_that_are_left_out_are_named_with_paths_and_json_alone(
+    phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = phantoms.make_series(tmp_path, count=5)
+    paths[1].write_bytes(paths[1].read_bytes()[:900])
+    paths[2].write_bytes(paths[2].read_bytes()[:-3])
+    copy = tmp_path / "zz copy.dcm"
+    copy.write_bytes(paths[3].read_bytes())
+    (tmp_path / "scribbles").write_text("text")
+    status, content = listed(capsys, tmp_path, "--show-paths")
+    assert status == 1
+    found = {file["path"]: (file["reason"], file["damaged"]) for file in content["files_left_out"]}
+    assert found == {
+        str(paths[1]): ("damaged header", True),
+        str(paths[2]): ("damaged pixels", True),
+        str(copy): ("duplicate file", False),
+        str(tmp_path / "scribbles"): ("not DICOM", False),
+    }
+    (fact,) = content["inputs"]
+    assert any("Damaged files of this series" in note for note in fact["notes"])
+    for options in (("--json",), ("--show-paths",), ()):
+        shown = inspect(capsys, tmp_path, *options)[1]
+        assert not [path for path in found if Path(path).name in shown], options
+
+
+@pytest.mark.parametrize("length", [0, 100, 131, 140, 700, 900, 1000, 1200])
+def test_a_slice_cut_off_in_its_header_is_damaged(
+    phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    paths = phantoms.make_series(tmp_path, count=8)
+    paths[7].write_bytes(paths[7].read_bytes()[:length])
+    status, content = listed(capsys, tmp_path)
+    assert (status, content["left_out"]) == (1, {"damaged header": 1})
+    (fact,) = content["inputs"]
+    assert (fact["frames"], fact["geometry"]) == (7, "regular")
+    assert any("amaged files" in note for note in fact["notes"])
+
+
+def test_what_would_be_left_out_can_be_included(
+    phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        capture = {"modality": "OT", "photometric": "RGB", "positioned": False}
+        phantoms.make_series(tmp_path, count=2, seed=f"sc{number}", **capture)
+    phantoms.make_series(tmp_path, count=1, seed="loc", localizer=True)
+    shown = inspect(capsys, tmp_path)[1]
+    assert "left out: 6 x secondary capture series" in shown
+    assert "--include REASON" in shown
+    status, content = listed(capsys, tmp_path, "--include", "secondary-capture")
+    assert (status, content["left_out"]) == (0, {"localizer series": 1})
+    kinds = [fact["kind"] for fact in content["inputs"] if fact["name"] != "-"]
+    assert kinds == ["OT frame (colour)"] * 6
+    both = ("--include", "secondary-capture", "--include", "localizer")
+    assert listed(capsys, tmp_path, *both)[1]["left_out"] == {}

@@ -11,6 +11,7 @@ import warnings
 import pytest
 
 from monai_anomalyclip.cli.plain_messages import damaged_files, plain_messages, text_table
+from monai_anomalyclip.data.dicom.series import DAMAGED
 
 SCRIPT = """
 import warnings
@@ -77,3 +78,8 @@ def test_ragged_rows_are_refused() -> None:
 )
 def test_what_is_damaged(left_out: dict[str, int], count: int) -> None:
     assert damaged_files(left_out) == count
+
+
+def test_codes_of_damage_are_those_of_the_reader() -> None:
+    assert all(damaged_files({code: 1}) for code in DAMAGED)
+    assert damaged_files({**dict.fromkeys(DAMAGED, 1), "no image": 1}) == len(DAMAGED)

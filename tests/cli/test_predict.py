@@ -540,6 +540,7 @@ def test_every_option_reaches_the_bundle_and_no_other(
     assert main([
         *common, "--prompts", str(prompts), "--threshold", "0", "--outputs", "sc,default", "--slice-batch-size", "3",
         "--device", "cuda:1", "--sheared-nifti", "--deterministic-uids", "--force", "--series", "1.2", "--series", "3",
+        "--include", "secondary-capture",
         "--keep-names", "--slice-axis", "0", "--preset", "dicom", "--nifti-form", "qform", "--time-point", "0",
         "--stride", "5", "--precision", "bfloat16", "--compile",
         "--workers", "3", "--config", str(overlay), "--verbose",
@@ -559,6 +560,7 @@ def test_every_option_reaches_the_bundle_and_no_other(
         "deterministic_uids": True,
         "overwrite": True,
         "series": ["1.2", "3"],
+        "include": ["secondary-capture"],
         "keep_names": True,
         "slice_axis": 0,
         "reading#preset": "dicom",

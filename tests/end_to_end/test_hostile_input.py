@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bounded_reading import BoundedReader
-from damaged_files import KINDS, SEEDS, Damage, damaged
+from damaged_files import KINDS, SEEDS, Damage, cut_outcomes, damaged
 from fuzz import fault_of
 from hostile_files import BOMBS, ODD_NAMES, make_bomb
 from hypothesis import HealthCheck, given, settings
@@ -60,6 +60,14 @@ def test_undamaged_files_are_read(reader: BoundedReader, tmp_path: Path) -> None
         path.write_bytes(damaged(seed, []))
         outcome = reader.read(path)
         assert (seed, outcome.fault, outcome.loaded) == (seed, "", 2 if seed == "pages.tif" else 1)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+@pytest.mark.parametrize("seed", [seed for seed in SEEDS if seed.endswith(".dcm")])
+def test_files_cut_off_anywhere_are_damaged(tmp_path: Path, seed: str, suffix: str) -> None:
+    counts = cut_outcomes(seed, 40, tmp_path, suffix)
+    assert counts.total() == 40
+    assert set(counts) <= {"damaged, series warned", "unreadable", "whole"}
 
 
 def test_faults_are_seen(reader: BoundedReader, tmp_path: Path) -> None:

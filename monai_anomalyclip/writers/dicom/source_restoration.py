@@ -57,6 +57,12 @@ _STUDY = (
     "ReasonForVisitCodeSequence",
 )
 _TRIAL = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialSubjectID")
+# Of another module, which can stand alone.
+_TRIAL_STUDY = (
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    "ClinicalTrialTimePointTypeCodeSequence",
+)
 
 
 def restore_source(result: SOPClass, series: DicomSeries) -> None:
@@ -138,7 +144,7 @@ def _complete(modules: Dataset) -> None:
         modules.DeidentificationMethod = "Not stated in the source"
     if not all(modules.get(keyword) for keyword in _TRIAL):
         for element in list(modules):
-            if element.keyword.startswith("ClinicalTrial"):
+            if element.keyword.startswith("ClinicalTrial") and not element.keyword.startswith(_TRIAL_STUDY):
                 del modules[element.tag]
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset
 
 from monai_anomalyclip.data.dicom import FrameReference, Instance
-from monai_anomalyclip.data.dicom.attributes import find_value, plane, text_of, vector
+from monai_anomalyclip.data.dicom.attributes import alike, find_value, plane, text_of, vector
 
 
 def frame(index: int = 0, **attributes: object) -> FrameReference:
@@ -86,3 +86,11 @@ def test_one_position_for_many_frames_is_that_of_none() -> None:
     place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     assert plane(frame(NumberOfFrames=5, **place)) is None
     assert plane(frame(NumberOfFrames=1, **place)) is not None
+
+
+def test_alike_numbers_have_one_label_whatever_their_order() -> None:
+    numbers = np.array([0.5, 0.7, 0.70005, 0.9, 0.69995])
+    assert alike(numbers, 1e-3).tolist() == [0, 1, 1, 2, 1]
+    assert alike(numbers[::-1], 1e-3).tolist() == [1, 2, 1, 1, 0]
+    assert alike(numbers, 1e-6).tolist() == [0, 2, 3, 4, 1]
+    assert alike([(1.0, 0.0), (1.0, 0.5), (1.0, 1e-9)], 1e-6).tolist() == [0, 1, 0]

@@ -6,7 +6,13 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID, UID_dictionary
 
-from monai_anomalyclip.data.dicom.exclusion import exclusion_reason, object_kind
+from monai_anomalyclip.data.dicom.exclusion import (
+    EXCLUSION_REASONS,
+    exclusion_reason,
+    included_reasons,
+    is_image_class,
+    object_kind,
+)
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 CT, MR, SECONDARY_CAPTURE = STORAGE + "2", STORAGE + "4", STORAGE + "7"
@@ -135,3 +141,27 @@ def test_free_text_excludes_nothing() -> None:
     header.ProtocolName = "scout"
     assert exclusion_reason(header) is None
     assert UID(CT).name == "CT Image Storage"
+
+
+def test_reasons_can_be_written_as_people_write_them() -> None:
+    assert included_reasons("secondary-capture") == {"secondary capture"}
+    assert included_reasons(["Calculated Map", "localizer", "secondary_capture"]) == {
+        "calculated map",
+        "localizer",
+        "secondary capture",
+    }
+    assert included_reasons(EXCLUSION_REASONS) == set(EXCLUSION_REASONS)
+    assert included_reasons(()) == frozenset()
+    with pytest.raises(ValueError, match=r"left out as 'segmentation': choose of localizer, mosaic, .*capture"):
+        included_reasons("segmentation")
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *((number, True) for number in ("2", "4.1", "7", "77.1.4", "128", "481.1")),
+        *((number, False) for number in ("66", "88.33", "481.3", "104.1", "1.2.3")),
+    ],
+)
+def test_classes_of_images(number: str, expected: bool) -> None:
+    assert is_image_class(image(sop_class=STORAGE + number)) is expected

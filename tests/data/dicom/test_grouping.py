@@ -325,3 +325,72 @@ def test_instances_whose_header_fails_are_skipped(phantoms: ModuleType, tmp_path
     series, skipped = group_instances(instances)
     assert [len(one.frames) for one in series] == [2]
     assert [(file.code, file.path) for file in skipped] == [("damaged header", instances[1].path)]
+
+
+@pytest.mark.parametrize("middle", [0.48825, 0.488245, 0.5, 0.7000049999])
+def test_spacings_that_differ_in_the_seventh_decimal_are_one(
+    phantoms: ModuleType, tmp_path: Path, middle: float
+) -> None:
+    def jitter(image: Dataset, index: int) -> None:
+        image.PixelSpacing = [f"{middle + (-1) ** index * 3e-7:.10f}"] * 2
+
+    phantoms.make_series(tmp_path, count=8, edit=jitter)
+    assert sizes(read(tmp_path)) == [("volume", 8, "regular", None, None)]
+
+
+@pytest.mark.parametrize("middle", [0.1 + 0.00005, 0.30005, 0.6])
+def test_orientations_on_both_sides_of_a_decimal_are_one(phantoms: ModuleType, tmp_path: Path, middle: float) -> None:
+    def jitter(image: Dataset, index: int) -> None:
+        cosine = middle + (-1) ** index * 1e-7
+        sine = (1 - cosine**2) ** 0.5
+        image.ImageOrientationPatient = [f"{value:.12f}" for value in (cosine, sine, 0, -sine, cosine, 0)]
+
+    phantoms.make_series(tmp_path, count=8, edit=jitter)
+    assert sizes(read(tmp_path)) == [("volume", 8, "regular", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "pair"), [("EchoTime", (20.0, 80.0)), ("FlipAngle", (15.0, 30.0)), ("InversionTime", (300.0, 900.0))]
+)
+def test_settings_that_differ_by_noise_tell_nothing_apart(
+    phantoms: ModuleType, tmp_path: Path, keyword: str, pair: tuple[float, float]
+) -> None:
+    def edit(image: Dataset, index: int) -> None:
+        setattr(image, keyword, f"{pair[index // 5] + index * 1e-6:.8f}")
+
+    phantoms.make_series(tmp_path, offsets=(0, 3, 6, 9, 12, 0, 3, 6, 9, 12), modality="MR", edit=edit)
+    assert [(len(one.frames), one.geometry.verdict) for one in read(tmp_path)] == [(5, "regular"), (5, "regular")]
+
+
+@pytest.mark.parametrize("shift", [0.5, 10.4999999])
+def test_overlapping_stations_whose_places_differ_by_noise(phantoms: ModuleType, tmp_path: Path, shift: float) -> None:
+    """Two stations side by side: positions in the plane that lie on both sides of half a millimetre are one place."""
+
+    def edit(image: Dataset, index: int) -> None:
+        x = shift + (40.0 if index >= 4 else 0.0) + (-1) ** index * 1e-6
+        image.ImagePositionPatient = [f"{x:.8f}", "0", f"{3 * (index % 4)}"]
+
+    phantoms.make_series(tmp_path, count=8, edit=edit)
+    assert [(len(one.frames), one.geometry.verdict) for one in read(tmp_path)] == [(4, "regular"), (4, "regular")]
+
+
+def test_a_damaged_file_is_told_by_its_series_or_its_folder(phantoms: ModuleType, tmp_path: Path) -> None:
+    paths = phantoms.make_series(tmp_path / "one", count=5)
+    phantoms.make_series(tmp_path / "one", count=4, seed="b", origin=(0, 0, 50))
+    phantoms.make_series(tmp_path / "two", count=3, seed="c", origin=(0, 0, 90))
+    whole = paths[2].read_bytes()
+
+    def notes(length: int) -> dict[int, tuple[str, ...]]:
+        paths[2].write_bytes(whole[:length])
+        scan = scan_files([tmp_path])
+        assert [(file.path, file.damaged) for file in scan.skipped] == [(paths[2], True)]
+        series, _ = group_instances(scan.instances, scan.skipped)
+        return {len(one.frames) + 10 * (one.series_uid != series_uid): one.notes for one in series}
+
+    series_uid = str(pydicom.dcmread(paths[0]).SeriesInstanceUID)
+    missing = "Damaged files of this series are left out (1): slices are missing."
+    perhaps = "Damaged files lie beside those of this series (1): slices may be missing."
+    for length in (0, 100, 131, 140):
+        assert notes(length) == {4: (perhaps,), 14: (perhaps,), 13: ()}
+    for length in (len(whole) - 700, len(whole) - 1):
+        assert notes(length) == {4: (missing,), 14: (), 13: ()}

@@ -38,6 +38,7 @@ PHANTOMS = Path(__file__).parent / "data" / "dicom" / "dicom_phantoms.py"
 
 SLOW = (
     "benchmarks/",
+    "cli/test_export.py::test_documented_commands",
     "configurations/",
     "docs/",
     "end_to_end/",
@@ -54,7 +55,8 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow."""
     for item in items:
-        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+        place = f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.name}"
+        if place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
 
 

@@ -95,7 +95,7 @@ def test_json(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = content["inputs"]
     assert len(facts) == 7
     assert [bool(fact["problem"]) for fact in facts].count(True) == 1
-    (us,) = (fact for fact in facts if fact["name"].startswith("us-"))
+    (us,) = (fact for fact in facts if fact["name"].startswith("us_"))
     assert (us["kind"], us["frames"], us["size"], us["geometry"]) == ("US cine (colour)", 3, "32 x 40", "no position")
     assert us["series"].startswith("1.2.826")
     assert all("path" not in fact for fact in facts)

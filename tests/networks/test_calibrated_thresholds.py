@@ -8,8 +8,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from monai_anomalyclip.metrics import CalibratedThresholds, resolve_threshold, thresholds_path
+from monai_anomalyclip.networks import (
+    CalibratedThresholds,
+    PromptCheckpoint,
+    resolve_threshold,
+    threshold_source,
+    thresholds_path,
+    write_prompts,
+)
 
 
 @pytest.fixture
@@ -86,3 +94,30 @@ def test_damaged_files(text: str, prompts: Path) -> None:
     thresholds_path(prompts).write_text(text)
     with pytest.raises(ValueError, match=r"'model.thresholds.json' does not hold calibrated thresholds"):
         resolve_threshold("calibrated", prompts)
+
+
+def test_where_a_threshold_came_from(prompts: Path) -> None:
+    calibrated(prompts, method="fpr=0.05")
+    assert threshold_source("calibrated", prompts) == "calibrated on 40 images (fpr=0.05)"
+    assert threshold_source(["calibrated"], prompts) == "calibrated on 40 images (fpr=0.05)"
+    for given in (0.5, "0.5", [0.5]):
+        assert threshold_source(given, prompts) == "setting of the run"
+
+
+def test_thresholds_hold_for_the_same_prompts_in_another_file(tmp_path: Path) -> None:
+    context = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
+    saved = PromptCheckpoint(context, context + 1, (context[0],))
+    thresholds = CalibratedThresholds(0.3125, 0.61, "best_f1", 40, saved.sha256)
+    for name in ("model.pt", "other.pt", "third.safetensors"):
+        write_prompts(saved, tmp_path / name)
+        thresholds.save(thresholds_path(tmp_path / name))
+        assert resolve_threshold("calibrated", tmp_path / name) == 0.3125
+    assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+    for changed in (
+        PromptCheckpoint(context, context + 1, (context[0] + 1e-6,)),
+        PromptCheckpoint(context + 1, context, (context[0],)),
+        PromptCheckpoint(context, context + 1, ()),
+    ):
+        write_prompts(changed, tmp_path / "model.pt", overwrite=True)
+        with pytest.raises(ValueError, match="measured with other prompts"):
+            resolve_threshold("calibrated", tmp_path / "model.pt")

@@ -10,7 +10,7 @@ LABEL_DEMO ?= runs/label_demo
 LABEL_PORT ?= 8000
 LABEL_CONSTRAINTS ?= requirements/label-py311-torch2.14.txt
 
-.PHONY: demo test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
+.PHONY: demo quick test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,12 @@ demo: install
 	@echo
 	@echo "Done. Open $(DEMO)/runs/inference/report.html; maps, masks, overlays and DICOM results lie beside it:"
 	@find $(DEMO)/runs/inference -name "*_overlay.*" | sort
+
+# Before each commit: the unit tests of every package, and ruff. What tests/conftest.py lists as slow is for `make test`.
+quick: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest -m "not slow and not notebooks and not label_server"
 
 test: install
 	$(RUN) -m pytest

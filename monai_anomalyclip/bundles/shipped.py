@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -49,16 +50,22 @@ def copy_bundle(name: str, target: Path) -> None:
 
 
 def inference_config(bundle: Path | None) -> Path:
-    """The bundle's configs/inference.json; without a bundle that of bundles/anomalyclip (see ``shipped_folder``).
+    """The bundle's configs/inference.json.
+
+    Args:
+        bundle: its folder, or the name of a shipped one such as "anomalyclip_demo"; None for "anomalyclip".
 
     Raises:
         FileNotFoundError: when there is no bundle.
     """
-    bundle = bundle or shipped_folder("bundles/anomalyclip")
-    config = bundle / "configs" / "inference.json"
+    folder = Path("anomalyclip") if bundle is None else bundle
+    if not folder.is_dir() and len(folder.parts) == 1:
+        with contextlib.suppress(FileNotFoundError):
+            folder = shipped_folder(f"bundles/{folder}")
+    config = folder / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(
-            f"There is no bundle at {str(bundle)!r}: --bundle DIR names one with configs/inference.json."
+            f"There is no bundle at {str(folder)!r}: name a folder with configs/inference.json, or a shipped bundle."
         )
     return config
 

@@ -165,8 +165,9 @@ def _video(purpose: str) -> Finding:
 
 
 def _weights(bundle: Path | None) -> Iterator[Finding]:
+    from monai_anomalyclip.bundles.offline import verify_offline_bundle
     from monai_anomalyclip.bundles.shipped import shipped_folder
-    from monai_anomalyclip.weights import clip_source, default_weights_folder, fetched_clip, verify_offline_bundle
+    from monai_anomalyclip.weights import clip_source, default_weights_folder, fetched_clip
 
     bundle = bundle or shipped_folder("bundles/anomalyclip")
     if (bundle / "SHA256SUMS").is_file():

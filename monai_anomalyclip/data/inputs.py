@@ -9,13 +9,9 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from monai.config.type_definitions import KeysCollection
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.transform import MapTransform
+from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
 from monai_anomalyclip.data.dicom.exclusion import included_reasons
@@ -35,7 +31,10 @@ from monai_anomalyclip.data.sources import (
 )
 from monai_anomalyclip.data.video import VIDEO_SUFFIXES
 
-__all__ = ["InputCatalogue", "LoadInputD", "LoadInputDict", "LoadInputd", "load_input"]
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+__all__ = ["InputCatalogue", "load_input"]
 
 _NAMED_SUFFIXES = (*FRAME_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -153,10 +152,10 @@ class InputCatalogue:
             with contextlib.suppress(UnreadableInputError):  # reading it says why
                 pages = count_pages(file)
         if pages == 1:
-            return [(FrameSource(file, identity), name)]
+            return [(FrameSource(file, identity, options=self.options), name)]
         stem = file.name[: len(file.name) - len(suffix)]
         return [
-            (FrameSource(file, identity, page), name.with_name(f"{stem}_page{page + 1}{suffix}"))
+            (FrameSource(file, identity, page, self.options), name.with_name(f"{stem}_page{page + 1}{suffix}"))
             for page in range(pages)
         ]
 
@@ -189,9 +188,11 @@ class InputCatalogue:
 
 
 def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, Any] | None = None) -> MetaTensor:
-    """Read one input: (3, H, W) uint8 for a picture, (1, X, Y, Z) float32 for a volume; see the readers for more.
+    """Read one input: (3, H, W) for a picture, (1, X, Y, Z) for a volume, float32 in [0, 1]; see the readers for more.
 
-    The metadata holds ``kind`` ("frame", "volume" or "cine") and ``read_s``, the seconds that reading took.
+    The metadata holds ``kind`` ("frame", "volume" or "cine"), ``intensity``, JSON that says how the values were scaled
+    (an :class:`~monai_anomalyclip.transforms.intensity_presets.IntensityChoice`), and ``read_s``, the seconds that
+    reading took.
 
     Args:
         value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series. A long film does
@@ -200,6 +201,11 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
 
     Raises:
         UnreadableInputError: it cannot be read, or it is more than one input; the message says why.
+
+    Example::
+
+        image = load_input("head_ct", {"preset": "ct-brain"})  # a folder with one DICOM series
+        AnomalySliceInferer(network.image_size)(image[None], network)
     """
     part = value if isinstance(value, InputPart) else _only_part(value, options)
     begun = time.perf_counter()
@@ -217,36 +223,6 @@ def _only_part(path: PathLike, options: ReadOptions | Mapping[str, Any] | None) 
     return InputPart(source)
 
 
-class LoadInputd(MapTransform):
-    """Replace inputs or paths by what :func:`load_input` reads.
-
-    Args:
-        keys: keys of the inputs.
-        options: how paths are read.
-        allow_missing_keys: do not raise when a key is missing.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection = "image",
-        options: ReadOptions | Mapping[str, Any] | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.options = options
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its inputs loaded.
-
-        Raises:
-            UnreadableInputError: a file cannot be read.
-        """
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = load_input(item[key], self.options)
-        return item
-
-
 def _suffix(path: Path) -> str:
     """The suffix that says what a file is, in lower case; "" for what may be DICOM."""
     name = path.name.lower()
@@ -255,6 +231,3 @@ def _suffix(path: Path) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} x {code}" for code, count in counts.items())
-
-
-LoadInputD = LoadInputDict = LoadInputd

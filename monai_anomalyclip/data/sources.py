@@ -10,12 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video, with_true_frames
@@ -27,6 +25,9 @@ from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.nifti import load_volume
 from monai_anomalyclip.data.video import VideoReader, one_open
 from monai_anomalyclip.transforms.intensity_presets import check_preset
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 __all__ = [
     "DicomSource",
@@ -50,7 +51,8 @@ class ReadOptions:
     """How inputs are read.
 
     Args:
-        preset: intensity preset of DICOM series (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        preset: intensity preset of DICOM series and NIfTI volumes (see
+            :mod:`monai_anomalyclip.transforms.intensity_presets`).
         nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
         time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files. A 3-D file among other
             inputs is read all the same, with a note.
@@ -89,9 +91,13 @@ class Source(ABC):
     modality: str = ""
     paths: tuple[Path, ...]
 
+    options: ReadOptions = ReadOptions()
+
     @abstractmethod
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read it: (C, H, W), (C, X, Y, Z), or frames start to stop of a film as (C, W, H, n).
+
+        Intensities are as the reader of its kind gives them, see :meth:`InputPart.load`.
 
         Raises:
             UnreadableInputError: it cannot be read; the message says why.
@@ -129,8 +135,22 @@ class InputPart:
     stop: int | None = None
 
     def load(self) -> MetaTensor:
-        """Read it, see :meth:`Source.load`."""
-        return self.source.load(self.start, self.stop)
+        """Read it, see :meth:`Source.load`, as float32 in [0, 1] whatever the format.
+
+        This is the one place where intensities are brought to that range; what was done stands in the meta
+        ``intensity``. DICOM's reader, which has the evidence of the headers, has scaled gray images already.
+
+        Raises:
+            UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
+        """
+        from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP  # needs torch, headers alone do not
+
+        image = self.source.load(self.start, self.stop)
+        preset = "auto" if image.meta.get("intensity") else self.source.options.preset
+        try:
+            return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset)(image))
+        except ValueError as error:
+            raise UnreadableInputError(str(error)) from error
 
 
 def digest(text: str) -> str:
@@ -174,12 +194,14 @@ class FrameSource(Source):
         path: the file.
         identity: text that tells it from all others, such as its path relative to the input folder.
         page: page of a multi-page TIFF, from 0.
+        options: how it is read; of pictures only recorded.
     """
 
     origin, kind, label = "frame", "frame", "frame"
 
-    def __init__(self, path: Path, identity: str, page: int = 0) -> None:
+    def __init__(self, path: Path, identity: str, page: int = 0, options: ReadOptions | None = None) -> None:
         self.paths = (path,)
+        self.options = options or ReadOptions()
         self.page = page
         self.key = digest(f"{identity}\n{page}" if page else identity)
 
@@ -331,6 +353,9 @@ class VideoSource(Source):
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read scored frames start to stop as (3, W, H, n) uint8; the last part or another film closes the file."""
+        import torch
+        from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
         stop = self.reader.n_frames if stop is None else stop
         with one_open(self.reader, last=stop == self.reader.n_frames):
             frames = torch.from_numpy(self.reader.read(start, stop))

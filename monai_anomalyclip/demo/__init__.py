@@ -4,6 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.demo.network import DEMO_BANNER, demo_backbone, demo_dataset_dir, demo_network
+import lazy_loader
 
-__all__ = ["DEMO_BANNER", "demo_backbone", "demo_dataset_dir", "demo_network"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,16 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.engines.devices import default_device, local_device, start_process_group, stop_process_group
-from monai_anomalyclip.engines.fault_tolerant_evaluator import FaultTolerantEvaluator, InputsFailedError
-from monai_anomalyclip.engines.prepare_batch import PrepareAnomalyBatch
+import lazy_loader
 
-__all__ = [
-    "FaultTolerantEvaluator",
-    "InputsFailedError",
-    "PrepareAnomalyBatch",
-    "default_device",
-    "local_device",
-    "start_process_group",
-    "stop_process_group",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip.data.failures import failure_reason
 
 __all__ = ["FaultTolerantEvaluator", "InputsFailedError"]
 

@@ -4,10 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.export.agreement import EXACT, Agreement
-from monai_anomalyclip.export.baked import BakedNetwork
-from monai_anomalyclip.export.description import read_description
-from monai_anomalyclip.export.export_model import export_model
-from monai_anomalyclip.export.onnx_network import ONNXNetwork
+import lazy_loader
 
-__all__ = ["EXACT", "Agreement", "BakedNetwork", "ONNXNetwork", "export_model", "read_description"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -23,7 +23,7 @@ from monai.utils.enums import CommonKeys
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
 from monai_anomalyclip.writers.cine import ScoredCine

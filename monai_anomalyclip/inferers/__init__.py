@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.inferers.precision import resolve_precision
-from monai_anomalyclip.inferers.slice_inferer import AnomalySliceInferer
+import lazy_loader
 
-__all__ = ["AnomalySliceInferer", "resolve_precision"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

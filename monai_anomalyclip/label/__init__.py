@@ -3,21 +3,12 @@
 """Parts of the MONAI Label app.
 
 MONAI Label itself is needed by ``app`` and the modules that only it imports (``infer_tasks``, ``scoring``,
-``strategies``, ``train_task``, ``archive_labels``, ``checked_labels``); the others work, and are tested, without it.
+``strategies``, ``train_task``, ``archive_labels``, and for the sake of security ``server_checks``,
+``checked_datastores``, ``upload_sessions``); the others work, and are tested, without it.
 """
 
 from __future__ import annotations
 
-from monai_anomalyclip.label.app_folder import write_label_app
-from monai_anomalyclip.label.model import AnomalyModel, Prediction
-from monai_anomalyclip.label.prompt_tuning import LabelledSlices, TuningReport, encode_labelled, tune_prompts
+import lazy_loader
 
-__all__ = [
-    "AnomalyModel",
-    "LabelledSlices",
-    "Prediction",
-    "TuningReport",
-    "encode_labelled",
-    "tune_prompts",
-    "write_label_app",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.masks import read_mask
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.label.reading import is_picture, itk_affine
 
@@ -84,6 +85,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.bool_], npt.NDAr
     """What is marked, columns first, and the affine to RAS mm."""
     name = Path(path).name
     try:
+        if is_picture(path):
+            return read_mask(path).T != 0, np.eye(4)
         values: npt.NDArray[Any]
         if name.lower().endswith((".nii", ".nii.gz")):  # ITK refuses sheared ones
             file = nib.loadsave.load(path)
@@ -93,8 +96,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.bool_], npt.NDAr
         else:
             image = sitk.ReadImage(str(path))
             values, affine = sitk.GetArrayFromImage(image), itk_affine(image)
-            if image.GetNumberOfComponentsPerPixel() > 1:  # segments of their own, or a picture in colour
-                values = np.asarray((values[..., :3] if is_picture(path) else values).any(axis=-1))
+            if image.GetNumberOfComponentsPerPixel() > 1:  # segments of their own
+                values = np.asarray(values.any(axis=-1))
             values = values.transpose()
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise UnreadableInputError(f"Cannot read the label {name!r}: it is damaged or of an unknown kind.") from error

@@ -4,25 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.networks.anomaly_clip import AnomalyCLIP
-from monai_anomalyclip.networks.backbone import Backbone, build_backbone
-from monai_anomalyclip.networks.dpam import DualPathVision
-from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, Logits
-from monai_anomalyclip.networks.prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
-from monai_anomalyclip.networks.prompt_learner import PromptLearner
-from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
+import lazy_loader
 
-__all__ = [
-    "AnomalyCLIP",
-    "Backbone",
-    "DualPathVision",
-    "FrozenCLIPNetwork",
-    "Logits",
-    "PromptCheckpoint",
-    "PromptLearner",
-    "PromptTunedNetwork",
-    "build_backbone",
-    "convert_prompts",
-    "read_prompts",
-    "write_prompts",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -205,7 +205,12 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         anomaly_map = self._anomaly_map(logits, (grid[0] * self.patch_size, grid[1] * self.patch_size))
         if output == "anomaly_map":
             return anomaly_map
-        prediction = {"anomaly_map": anomaly_map, "anomaly_score": logits["image_logits"].softmax(dim=1)[:, 1]}
+        normal, abnormal = logits["image_logits"].unbind(dim=1)
+        prediction = {
+            "anomaly_map": anomaly_map,
+            "anomaly_score": logits["image_logits"].softmax(dim=1)[:, 1],
+            "anomaly_margin": abnormal - normal,
+        }
         if output == "prediction":
             return prediction
         if output == "all":
@@ -219,7 +224,9 @@ class FrozenCLIPNetwork(nn.Module, ABC):
             image: CLIP-normalised, shape (B, 3, H, W), H and W multiples of the patch size.
 
         Returns:
-            ``anomaly_map`` (B, 1, H, W) and ``anomaly_score`` (B,), both in [0, 1]. The score is not calibrated.
+            ``anomaly_map`` (B, 1, H, W) and ``anomaly_score`` (B,), both in [0, 1], and ``anomaly_margin`` (B,), the
+            difference of the two image logits: the score is its logistic function, which rounds to 1 where the margin
+            still ranks. Neither is calibrated.
         """
         prediction: dict[str, Tensor] = self(image, output="prediction")
         return prediction

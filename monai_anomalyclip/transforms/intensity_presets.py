@@ -1,20 +1,17 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which intensities become black and white: named CT windows, percentiles of the foreground, and how one is chosen."""
+"""Which intensities become black and white: named CT windows, percentiles of the foreground, and how one is chosen.
+
+What is then done to the values is in :mod:`monai_anomalyclip.transforms.intensity_scaling`.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
-
-import torch
-from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms.utils_pytorch_numpy_unification import percentile
-from torch import Tensor
 
 __all__ = [
     "PRESETS",
@@ -22,11 +19,8 @@ __all__ = [
     "RADIOGRAPHS",
     "IntensityChoice",
     "Window",
-    "apply_window",
     "check_preset",
     "choose_preset",
-    "percentile_limits",
-    "scale_",
     "window_limits",
 ]
 
@@ -79,8 +73,6 @@ _KEYWORDS: dict[str, frozenset[str]] = {
 _SHARP_KERNEL = re.compile(r"[A-Z]{1,2}([6-9]\d)[A-Z]?\d?|FC(3|5|8)\d|BONE(PLUS)?2?|EDGE|LUNG|Y[A-E]|D|E")
 _OF_SHARP_KERNELS = frozenset(("ct-bone", "ct-lung"))
 _WIDTH_RATIO = 4
-_CHUNK = 2**22
-_SAMPLE = 2**23
 
 
 @dataclass(frozen=True)
@@ -243,68 +235,3 @@ def window_limits(width: float, level: float) -> tuple[float, float]:
     if not width >= 1:
         raise ValueError(f"The width of a linear window must be at least 1, got {width}.")
     return level - 0.5 - (width - 1) / 2, level - 0.5 + (width - 1) / 2
-
-
-def scale_(values: Tensor, low: float, high: float) -> Tensor:
-    """Map `low` to 0 and `high` to 1 and clip, in place; NaN stay. Equal limits make a step above them."""
-    return values.sub_(low).div_(max(high - low, 1e-6)).clamp_(0, 1)
-
-
-def apply_window(values: NdarrayOrTensor, width: float, level: float) -> Tensor:
-    """Values seen through the linear window of DICOM PS3.3 C.11.2.1.2.1 (see :func:`window_limits`).
-
-    Args:
-        values: any shape, rescaled to the window's unit.
-        width: at least 1.
-        level: centre.
-
-    Returns:
-        float32 in [0, 1], of the same shape.
-
-    Raises:
-        ValueError: the width is below 1.
-    """
-    copy = torch.as_tensor(values).to(torch.float32, copy=True)
-    return scale_(copy, *window_limits(width, level))
-
-
-def percentile_limits(values: Tensor, lower: float = LOWER, upper: float = UPPER) -> tuple[float, float]:
-    """The two percentiles of the foreground, which are to become 0 and 1.
-
-    Foreground is every finite value above the smallest. Beyond 8 million values the percentiles are those of every
-    n-th one, so that memory stays bounded. When they coincide, minimum and maximum take their place.
-
-    Args:
-        values: any shape; contiguous, or it is copied.
-        lower: percentile that maps to 0.
-        upper: percentile that maps to 1.
-
-    Returns:
-        (low, high); equal if, and only if, all finite values are.
-
-    Raises:
-        ValueError: no value is finite.
-    """
-    flat = values.flatten()
-    minimum, maximum = math.inf, -math.inf
-    for start in range(0, len(flat), _CHUNK):
-        chunk = _finite(flat[start : start + _CHUNK])
-        if len(chunk):
-            low, high = (float(extreme) for extreme in chunk.aminmax())
-            minimum, maximum = min(minimum, low), max(maximum, high)
-    if minimum > maximum:
-        raise ValueError("All voxels are NaN or infinite: the image holds nothing to look at.")
-    # An odd stride, since an even one could miss every second column.
-    stride = 1 if len(flat) <= _SAMPLE else -(-len(flat) // _SAMPLE) | 1
-    sample = flat[::stride]
-    foreground = _finite(sample[sample > minimum])
-    if not len(foreground):
-        return minimum, maximum
-    # MONAI's percentile also works beyond the 16 million values at which torch.quantile gives up.
-    low, high = torch.as_tensor(percentile(foreground, [lower, upper])).tolist()
-    return (low, high) if low < high else (minimum, maximum)
-
-
-def _finite(values: Tensor) -> Tensor:
-    finite = values.isfinite()
-    return values if finite.all() else values[finite]

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which weights AnomalyCLIP needs, where their owners publish them, and what they are recognised by.
 
-The address of the CLIP file is open_clip's own, and holds the SHA-256 of the file. The prompts lie in the authors'
-repository, which is read at one fixed commit; git's name of the file (its blob id) is looked up there.
+The address of the CLIP file is the one that open_clip names, and holds the SHA-256 of the file; it is written here
+because asking open_clip imports torch. The prompts lie in the authors' repository, which is read at one fixed commit;
+git's name of the file (its blob id) is looked up there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 __all__ = ["PROMPTS", "ClipSource", "PromptsSource", "clip_source"]
 
-CLIP_MODEL, CLIP_TAG = "ViT-L-14-336-quickgelu", "openai"
+CLIP_TAG = "openai"
 
 _REPOSITORY = "zqhang/AnomalyCLIP"
 _COMMIT = "45ed4dd35c05797d854294b5e8d585c545920089"
@@ -39,6 +40,11 @@ class ClipSource:
     sha256: str
     limit: int = 2 << 30
     owner: str = "OpenAI, MIT licence"
+
+
+_SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+_NAME = "ViT-L-14-336px.pt"
+_CLIP = ClipSource(f"https://openaipublic.azureedge.net/clip/models/{_SHA256}/{_NAME}", _NAME, _SHA256)
 
 
 @dataclass(frozen=True)
@@ -102,19 +108,5 @@ PROMPTS = {
 
 
 def clip_source() -> ClipSource:
-    """OpenAI's ViT-L/14@336px, as the installed open_clip knows it.
-
-    Raises:
-        ValueError: open_clip's entry has no address with a SHA-256 in it.
-    """
-    from open_clip.pretrained import get_pretrained_cfg  # imports torch
-
-    url = str(get_pretrained_cfg(CLIP_MODEL, CLIP_TAG).get("url", ""))
-    digest, _, name = url.rpartition("/")
-    digest = digest.rpartition("/")[2]
-    if not re.fullmatch("[0-9a-f]{64}", digest) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(
-            f"The installed open_clip has no address with a SHA-256 for {CLIP_MODEL!r}, {CLIP_TAG!r} (it has {url!r}): "
-            "install open_clip_torch 3.3."
-        )
-    return ClipSource(url, name, digest)
+    """OpenAI's ViT-L/14@336px, in open_clip ``ViT-L-14-336-quickgelu`` with the tag ``openai``."""
+    return _CLIP

@@ -4,27 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.writers.cine import CineWriter
-from monai_anomalyclip.writers.journal import Journal, known_names
-from monai_anomalyclip.writers.nifti import NiftiGrid
-from monai_anomalyclip.writers.overlay import contact_sheet, montage, overlay, side_by_side
-from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.report import write_html_report
-from monai_anomalyclip.writers.results import write_frame_result, write_volume_result
-from monai_anomalyclip.writers.run_document import RunDocument
+import lazy_loader
 
-__all__ = [
-    "CineWriter",
-    "InputRecord",
-    "Journal",
-    "NiftiGrid",
-    "RunDocument",
-    "contact_sheet",
-    "known_names",
-    "montage",
-    "overlay",
-    "side_by_side",
-    "write_frame_result",
-    "write_html_report",
-    "write_volume_result",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -57,7 +57,7 @@ class ScoredInput:
     """A picture or a volume with what was found, on the input's own grid.
 
     Args:
-        source: where it came from.
+        source: where it came from; None for what was in memory.
         image: (1 or 3, H, W) or (1 or 3, X, Y, Z), uint8 or in [0, 1].
         anomaly_map: (1, H, W) or (1, X, Y, Z) in [0, 1].
         mask: bool, like the map.
@@ -65,7 +65,7 @@ class ScoredInput:
         view: how a volume is sliced; None for a picture.
     """
 
-    source: Source
+    source: Source | None
     image: Tensor
     anomaly_map: Tensor
     mask: Tensor
@@ -77,10 +77,16 @@ class ScoredInput:
         return volume[None] if self.view is None else self.view.to_slices(volume)
 
 
-def possible_results(source: Source) -> tuple[str, ...]:
-    """Suffixes of all files that an input may get."""
+def possible_results(source: Source | None, view: SliceView | None = None) -> tuple[str, ...]:
+    """Suffixes of all files that an input may get.
+
+    Args:
+        source: the input; None for what was in memory.
+        view: how that is sliced; None for a picture.
+    """
     dicom = tuple(DICOM_RESULTS.values()) if isinstance(source, DicomSource) else ()
-    own = {"frame": FRAME_RESULTS, "volume": (*NIFTI_RESULTS, OVERLAY), "cine": CINE_RESULTS}[source.kind]
+    kind = source.kind if source else "volume" if view else "frame"
+    own = {"frame": FRAME_RESULTS, "volume": (*NIFTI_RESULTS, OVERLAY), "cine": CINE_RESULTS}[kind]
     return (*own, *dicom)
 
 
@@ -262,7 +268,8 @@ def nifti_grid(scored: ScoredInput, sheared: bool) -> tuple[NiftiGrid | None, li
     if isinstance(scored.source, NiftiSource):
         affine = scored.image.affine.numpy() if isinstance(scored.image, MetaTensor) else None
         return NiftiGrid(scored.source.paths[0], shape, affine), []
-    assert isinstance(scored.source, DicomSource)
+    if not isinstance(scored.source, DicomSource):
+        return NiftiGrid(np.asarray(scored.image.affine, np.float64), shape), []  # type: ignore[attr-defined]
     geometry = scored.source.series.geometry
     matrix = geometry.affine(sheared=sheared)
     if matrix is not None:

@@ -97,22 +97,32 @@ class NiftiGrid:
             self.file_shape = source.shape
         self.affine = source.affine
 
+    def image(self, values: npt.NDArray[Any]) -> Any:
+        """The image of nibabel that holds `values` (X, Y, Z) in [0, 1], as a reader of the file will see it.
+
+        Raises:
+            ValueError: the geometry does not survive writing.
+        """
+        return self.kind.from_bytes(self._content(values))
+
     def to_bytes(self, values: npt.NDArray[Any]) -> bytes:
         """The bytes of a .nii.gz that holds `values` (X, Y, Z) in [0, 1].
 
         Raises:
             ValueError: the geometry does not survive writing.
         """
+        return gzip_compressed(self._content(values))
+
+    def _content(self, values: npt.NDArray[Any]) -> bytes:
         header = self.header.copy()
         header.set_data_dtype(values.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 1
-        image = self.kind(values.reshape(self.file_shape), None, header)
-        content: bytes = image.to_bytes()
+        content: bytes = self.kind(values.reshape(self.file_shape), None, header).to_bytes()
         again = self.kind.from_bytes(content)
         if again.shape != self.file_shape or not np.allclose(again.affine, self.affine, rtol=1e-6, atol=1e-4):
             raise ValueError(f"The affine {self.affine.tolist()} did not survive writing: got {again.affine.tolist()}.")
-        return gzip_compressed(content)
+        return content
 
 
 def _without_text(header: Any) -> Any:

@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from monai_anomalyclip.bundles.offline import make_offline_bundle, verify_offline_bundle
 from monai_anomalyclip.networks import read_prompts
-from monai_anomalyclip.weights import (
-    PROMPTS,
-    default_weights_folder,
-    fetch_clip,
-    fetch_prompts,
-    make_offline_bundle,
-    sha256_of,
-    verify_offline_bundle,
-)
+from monai_anomalyclip.weights import PROMPTS, default_weights_folder, fetch_clip, fetch_prompts, sha256_of
 
 
 @pytest.fixture
@@ -28,7 +21,8 @@ def ready(publish: Callable[..., Any], clip_bytes: bytes, prompts_bytes: bytes, 
     """A bundle to carry, and the digest that was shown when it was made."""
     publish(clip_bytes, prompts_bytes)
     folder = default_weights_folder()
-    clip, prompts = fetch_clip(folder, say=len), fetch_prompts(folder, PROMPTS["mvtec"], say=len)
+    clip = fetch_clip(folder, say=len)
+    prompts = fetch_prompts(folder, PROMPTS["mvtec"], read=read_prompts, say=len)
     return tmp_path / "ready", make_offline_bundle(tmp_path / "ready", clip, prompts, origin="the authors'")
 
 

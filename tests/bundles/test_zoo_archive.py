@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,9 @@ DEMO = Path(__file__).parents[2] / "bundles" / "anomalyclip_demo"
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration bundle with prompts that were not tuned, and with what use adds."""
-    folder = tmp_path_factory.mktemp("bundles") / "anomalyclip_demo"
-    shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("data", "runs", "*.pt"))
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(folder / "models" / "model.pt")
+    folder = untuned_bundle(tmp_path_factory.mktemp("bundles"))
     for name in ("runs", "data"):
         (folder / name).mkdir()
         (folder / name / "more").touch()

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from monai_anomalyclip.data import LoadFramed, UnreadableInputError, load_frame, read_frame, read_mask
+from monai_anomalyclip.data import UnreadableInputError, load_frame, read_frame, read_mask
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages, stored_size
 
 RNG = np.random.default_rng(0)
@@ -246,18 +245,6 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path: Path, side: i
         read_frame(tmp_path / "bomb.png")
     with pytest.raises(UnreadableInputError, match="30 x 20 pixels are more than the allowed 599"):
         read_frame(saved(tmp_path, RGB, "small.png"), max_pixels=599)
-
-
-def test_load_framed_gives_a_metatensor(tmp_path: Path) -> None:
-    path = saved(tmp_path, RGB, "a.png")
-    image = LoadFramed("image")({"image": str(path), "other": 1})["image"]
-    assert image.dtype == torch.uint8
-    assert image.shape == (3, 20, 30)
-    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), RGB)
-    assert image.meta["filename_or_obj"] == str(path)
-    assert image.meta["kind"] == "frame"
-    np.testing.assert_array_equal(image.affine, np.eye(4))
-    np.testing.assert_array_equal(image.meta["spatial_shape"], (20, 30))
 
 
 def encoded(kind: str) -> bytes:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -13,10 +14,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import torch
 from PIL import Image
 
 from monai_anomalyclip.data import InputCatalogue, InputPart, LoadInputd, ReadOptions, UnreadableInputError, load_input
 from monai_anomalyclip.data.facts import facts_of
+from monai_anomalyclip.inferers import AnomalySliceInferer
+from monai_anomalyclip.transforms import ScaleIntensityForCLIP
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 
@@ -125,7 +129,7 @@ def test_single_file_and_kinds(tmp_path: Path) -> None:
     frame = LoadInputd()({"image": str(tmp_path / "f o.png")})["image"]
     assert frame.shape == (3, 4, 5)
     assert frame.meta["kind"] == "frame"
-    assert 0 <= frame.meta["read_s"] < 60
+    assert frame.meta["read_s"] >= 0
     assert LoadInputd()(item)["image"].shape == (3, 4, 5)
     volume = load_input(tmp_path / "v.nii.gz")
     assert volume.shape == (1, 3, 4, 5)
@@ -140,10 +144,11 @@ def test_single_file_and_kinds(tmp_path: Path) -> None:
 def test_options_reach_the_readers(tmp_path: Path) -> None:
     data = np.arange(3 * 4 * 5 * 2, dtype=np.float32).reshape(3, 4, 5, 2)
     nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
-    for options in ({"time_point": 1}, ReadOptions(time_point=1)):
-        np.testing.assert_array_equal(load_input(tmp_path / "v.nii", options)[0].numpy(), data[..., 1])
+    for options in ({"time_point": 1, "preset": "ct-brain"}, ReadOptions(time_point=1, preset="ct-brain")):
+        window = np.clip(data[..., 1] / 79, 0, 1)  # 0 to 79 Hounsfield units
+        np.testing.assert_allclose(load_input(tmp_path / "v.nii", options)[0].numpy(), window, atol=1e-7)
         (item,) = InputCatalogue(tmp_path, options=options).items()
-        np.testing.assert_array_equal(load_input(item["image"])[0].numpy(), data[..., 1])
+        np.testing.assert_allclose(load_input(item["image"])[0].numpy(), window, atol=1e-7)
     with pytest.raises(UnreadableInputError, match="time_point"):
         load_input(tmp_path / "v.nii")
     with pytest.raises(ValueError, match="There is no intensity preset 'ct'"):
@@ -154,14 +159,14 @@ def test_options_reach_the_readers(tmp_path: Path) -> None:
 def test_a_time_point_is_for_the_files_that_have_several(tmp_path: Path) -> None:
     data = np.arange(3 * 4 * 5 * 2, dtype=np.float32).reshape(3, 4, 5, 2)
     nib.save(nib.Nifti1Image(data[..., 0], np.eye(4)), tmp_path / "flat.nii")
-    options = {"time_point": 1}
+    options = {"time_point": 1, "preset": "ct-brain"}
     with pytest.raises(UnreadableInputError, match=r"'flat\.nii': it has no time point 1"):  # surely not what was meant
         load_input(tmp_path / "flat.nii", options)
     nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
     flat, several = (load_input(item["image"]) for item in InputCatalogue(tmp_path, options=options).items())
-    np.testing.assert_array_equal(flat[0].numpy(), data[..., 0])
+    np.testing.assert_allclose(flat[0].numpy(), np.clip(data[..., 0] / 79, 0, 1), atol=1e-7)
     assert flat.meta["notes"] == "The file holds one volume: the time point 1 is meant for others."
-    np.testing.assert_array_equal(several[0].numpy(), data[..., 1])
+    np.testing.assert_allclose(several[0].numpy(), np.clip(data[..., 1] / 79, 0, 1), atol=1e-7)
     assert several.meta["notes"] == ""
     facts = [facts_of(name, source) for name, source in InputCatalogue(tmp_path, options=options).sources.items()]
     assert [(fact.problem, fact.notes) for fact in facts] == [("", (flat.meta["notes"],)), ("", ())]
@@ -187,8 +192,8 @@ def test_pages_of_a_tiff_are_frames(tmp_path: Path) -> None:
     names = list(catalogue.sources)
     assert names[0] == "damaged"  # reading it says why it cannot be
     assert [re.sub("_[0-9a-f]{8}$", "", name) for name in names[1:]] == ["p_page1", "p_page2", "p_page3", "p_page2"]
-    values = [float(load_input(item["image"]).max()) for item in catalogue.items()[1:4]]
-    assert values == [10, 20, 30]
+    values = [255 * float(load_input(item["image"]).max()) for item in catalogue.items()[1:4]]
+    assert values == pytest.approx([10, 20, 30])
 
 
 def test_dicom_is_known_by_its_content_and_named_without_any_text(phantoms: ModuleType, tmp_path: Path) -> None:
@@ -246,7 +251,8 @@ def test_long_cines_come_in_parts(phantoms: ModuleType, tmp_path: Path) -> None:
     ]
     assert len({item["name"] for item in items}) == 1
     assert all(isinstance(item["image"], InputPart) for item in items)
-    np.testing.assert_array_equal(load_input(path).permute(3, 2, 1, 0).numpy(), pydicom.dcmread(path).pixel_array)
+    stored = pydicom.dcmread(path).pixel_array
+    np.testing.assert_allclose(load_input(path).permute(3, 2, 1, 0).numpy(), stored / 255, atol=1e-7)
 
 
 def test_videos_of_much_memory_are_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +265,8 @@ def test_videos_of_much_memory_are_refused_with_a_way_out(tmp_path: Path, monkey
         film.mux(stream.encode(None))
     needed = 70 * 16 * 32 * 3
     monkeypatch.setattr("monai_anomalyclip.data.video.MAX_BYTES", needed)
-    np.testing.assert_array_equal(load_input(tmp_path / "v.mkv")[:, 0, 0].numpy(), [list(range(70))] * 3)
+    shades = np.tile(np.arange(70) / 255, (3, 1))
+    np.testing.assert_allclose(load_input(tmp_path / "v.mkv")[:, 0, 0].numpy(), shades, atol=1e-7)
     monkeypatch.setattr("monai_anomalyclip.data.video.MAX_BYTES", needed - 1)
     message = (
         rf"^Cannot read 'v\.mkv': 70 frames of 16 x 32 pixels take {needed:,} bytes, .* InputCatalogue\(path\)\.items"
@@ -284,3 +291,49 @@ def test_real_series_as_simpleitk_finds_them(real_data: Path) -> None:
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
     (source,) = InputCatalogue(folder).sources.values()
     assert [path.resolve() for path in source.paths] == [Path(file).resolve() for file in files]
+
+
+def test_whatever_the_format_the_values_are_in_0_to_1(tmp_path: Path, phantoms: ModuleType) -> None:
+    """And go into the inferer as they are, which refuses anything else; a preset given later is refused."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "b.tiff")
+    nib.save(nib.Nifti1Image(rng.normal(300, 90, (20, 16, 5)).astype(np.float32), np.eye(4)), tmp_path / "c.nii.gz")
+    phantoms.make_series(tmp_path / "ct", count=5)
+    phantoms.make_series(tmp_path / "es", photometric="RGB", modality="ES", count=1, positioned=False)
+    inferer = AnomalySliceInferer(16, sigma=0)
+    for name, done in (
+        ("a.png", "none"),
+        ("b.tiff", "none"),
+        ("c.nii.gz", "percentile"),
+        ("ct", "ct-"),
+        ("es", "none"),
+    ):
+        image = load_input(tmp_path / name)
+        assert (image.dtype, name) == (torch.float32, name)
+        assert 0 <= float(image.min()) < float(image.max()) <= 1
+        assert json.loads(image.meta["intensity"])["preset"].startswith(done)
+        assert inferer(image[None], BrightNetwork())["anomaly_map"].shape[2:] == image.shape[1:]
+        torch.testing.assert_close(ScaleIntensityForCLIP()(image), image, rtol=0, atol=0)
+        if done != "none":
+            with pytest.raises(ValueError, match="ct-bone can no longer be applied"):
+                ScaleIntensityForCLIP(preset="ct-bone")(image)
+
+
+class BrightNetwork:
+    """Finds what is bright; stands in for a network."""
+
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        bright = images.mean(dim=1, keepdim=True)
+        return {"anomaly_map": bright, "anomaly_score": bright.flatten(1).amax(dim=1)}
+
+
+def test_a_preset_that_cannot_be_obeyed_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((4, 5, 6), np.float32), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(UnreadableInputError, match="preset 'dicom' needs a usable window in the file"):
+        load_input(tmp_path / "a.nii", {"preset": "dicom"})
+    make(tmp_path, "a.png")
+    with pytest.warns(UserWarning, match="preset ct-bone does not apply to pictures"):
+        picture = load_input(tmp_path / "a.png", {"preset": "ct-bone"})
+    assert "ct-bone does not apply" in json.loads(picture.meta["intensity"])["warnings"][0]

@@ -127,7 +127,7 @@ def test_two_processes_share_the_reading(entries: list[dict[str, Any]], tmp_path
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
 
 

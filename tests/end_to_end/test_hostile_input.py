@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-SECONDS = 60  # on an idle core a fifth of it does
+SECONDS = 60  # of the processor; a fifth of it does
 MEBIBYTE = 2**20
 LARGER = {"many items": 1024}
 """By how many mebibytes memory may grow: three million items are looked at before a header is given up."""
@@ -78,8 +78,8 @@ def test_faults_are_seen(reader: BoundedReader, tmp_path: Path) -> None:
     with BoundedReader(SECONDS, mebibytes=64) as poor:
         outcome = poor.read(path)
         assert outcome.fault or not outcome.loaded
-        poor.seconds = 0
-        assert "no end after" in poor.read(path).fault
+    with BoundedReader(0.05) as hasty:
+        assert "no end after" in hasty.read(path).fault
 
 
 @pytest.mark.parametrize("name", BOMBS)

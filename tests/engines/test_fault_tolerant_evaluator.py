@@ -82,7 +82,7 @@ def test_reading_network_and_postprocessing_may_fail_in_the_middle() -> None:
         else:
             value = float(name)
             assert item["finished"] is True
-            assert 0 < item["score_s"] < 60
+            assert item["score_s"] > 0
             torch.testing.assert_close(torch.as_tensor(item["image"]), torch.full((1, 2, 2), value))
             torch.testing.assert_close(item["pred"]["anomaly_map"], torch.full((1, 2, 2), 2 * value))
             assert float(item["pred"]["anomaly_score"]) == value

@@ -15,10 +15,11 @@ from monai_anomalyclip.data import UnreadableInputError, load_input
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.demo.volumes import make_volume, write_nifti
 from monai_anomalyclip.label.bundle_entries import (
+    LabelledSlice,
     LoadInputOrServedd,
     LoadLabelledd,
-    VolumeSlice,
     is_handed_over,
+    labelled_parts,
     tuning_dataset,
 )
 
@@ -94,7 +95,7 @@ def test_pictures_pass_beside_volumes(volume: tuple[np.ndarray, np.ndarray, Pair
     Image.fromarray((pixels[..., 0] > 200).astype(np.uint8)).save(tmp_path / "mask.png")
     picture = {"image": str(tmp_path / "frame.png"), "label": str(tmp_path / "mask.png")}
     loaded = entries(picture, volume[2])
-    np.testing.assert_array_equal(loaded[0]["image"].numpy(), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(loaded[0]["image"].numpy(), pixels.transpose(2, 0, 1).astype(np.float32) / 255)
     np.testing.assert_array_equal(loaded[0]["label"][0].numpy(), pixels[..., 0] > 200)
     assert [entry["index"] for entry in loaded] == list(range(7))
     assert {entry["class"] for entry in loaded} == {"all"}
@@ -114,13 +115,13 @@ def test_volume_without_label_is_refused(volume: tuple[np.ndarray, np.ndarray, P
 
 def test_nothing_to_tune_on_is_refused_where_it_is_required() -> None:
     assert entries() == []
-    with pytest.raises(ValueError, match="save final labels first"):
+    with pytest.raises(ValueError, match="save some labels first"):
         entries(required=True)
 
 
 def test_a_slice_stands_for_the_file_of_its_volume(tmp_path: Path) -> None:
     (tmp_path / "x.nii").write_bytes(b"x")
-    slices = [VolumeSlice(str(tmp_path / "x.nii"), index) for index in range(2)]
+    slices = [LabelledSlice(str(tmp_path / "x.nii"), index) for index in range(2)]
     assert Path(slices[0]).is_file()
     assert str(slices[0]) != str(slices[1])  # or the cache of features would take one for the other
 
@@ -135,3 +136,46 @@ def test_only_what_monai_label_asks_for_is_read_its_way(tmp_path: Path) -> None:
     served = load({"image": path, "image_path": path})["image"]
     assert served.max() <= 1
     assert served.shape == (1, 32, 32, 3)
+
+
+def test_parts_are_counted_and_bounded(volume: tuple[np.ndarray, np.ndarray, Pair], tmp_path: Path) -> None:
+    everywhere = write(tmp_path / "many.nii.gz", np.ones((12, 10, 40), np.uint8))
+    normal = write(tmp_path / "normal.nii.gz", np.zeros((12, 10, 40), np.uint8))
+    image = volume[2]["image"]
+    parts = labelled_parts([volume[2], {"image": image, "label": everywhere}, {"image": image, "label": normal}])
+    assert (parts.images, parts.normal_images, parts.unreadable) == (3, 1, 0)
+    assert parts.anomalous == 3 + 24
+    assert len(parts.entries) == 6 + 24 + 24
+    assert labelled_parts(parts.entries).entries == parts.entries
+
+
+def test_unreadable_ones_are_left_out(
+    volume: tuple[np.ndarray, np.ndarray, Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bad.nii.gz").write_bytes(b"nothing")
+    bad = {**volume[2], "label": str(tmp_path / "bad.nii.gz")}
+    assert len(entries(bad, volume[2])) == 6
+    assert "A labelled image is left out: Cannot read the label 'bad.nii.gz'" in caplog.text
+    with pytest.raises(ValueError, match=r"\(1 cannot be read\)"):
+        entries(bad, required=True)
+
+
+def test_preset_and_axis_reach_the_slices(volume: tuple[np.ndarray, np.ndarray, Pair]) -> None:
+    image, _, files = volume
+    (first, *_) = entries(files, preset="ct-bone", slice_axis=0)
+    assert first["image"].shape == (1, 40, 10)
+    index = 0  # 3 of the 12 slices along X are anomalous: 2 to 4; the normal ones begin with 0
+    shown = np.clip((image[index] + 499.5) / 1799, 0, 1)  # PS3.3 C.11.2.1.2.1 for width 1800 and level 400
+    np.testing.assert_allclose(np.sort(first["image"].numpy().ravel()), np.sort(shown.ravel()), atol=1e-3)
+
+
+def test_tiny_mark_that_vanishes_at_the_networks_size_is_still_an_anomaly(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((1024, 1024), dtype=np.uint8)).save(tmp_path / "a.png")
+    mask = np.zeros((1024, 1024), dtype=np.uint8)
+    mask[501:503, 501:503] = 255
+    Image.fromarray(mask).save(tmp_path / "a_label.png")
+    (part,) = labelled_parts([{"image": tmp_path / "a.png", "label": tmp_path / "a_label.png"}]).entries
+    loaded = LoadLabelledd(image_size=112)(part)
+    assert (loaded["image_label"], loaded["has_label"]) == (1, 0)  # what is known is that there is one, not where
+    loaded = LoadLabelledd(image_size=1024)(part)
+    assert (loaded["image_label"], loaded["has_label"]) == (1, 1)

@@ -351,7 +351,7 @@ def test_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
         "--dump-dom",
     ]
     command = [CHROMIUM, *options, (tmp_path / "probe.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(re.search(r'<pre id="out">(.*?)</pre>', done.stdout)[1].replace("&lt;", "<"))  # type: ignore[index]
     assert found["viewport"] == width
     assert found["content"] == width

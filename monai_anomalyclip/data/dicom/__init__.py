@@ -4,19 +4,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.data.dicom.grouping import group_instances
-from monai_anomalyclip.data.dicom.reader import load_series
-from monai_anomalyclip.data.dicom.scan import Scan, scan_files
-from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, SkippedFile, StackGeometry
+import lazy_loader
 
-__all__ = [
-    "DicomSeries",
-    "FrameReference",
-    "Instance",
-    "Scan",
-    "SkippedFile",
-    "StackGeometry",
-    "group_instances",
-    "load_series",
-    "scan_files",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

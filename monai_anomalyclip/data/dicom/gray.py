@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Real values of gray DICOM frames to [0, 1]: which limits, and the inversion of MONOCHROME1."""
+"""What is DICOM's own in bringing gray frames to [0, 1]: evidence in headers, the file's window, MONOCHROME1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from monai_anomalyclip.data.dicom.attributes import alike, is_inverted
 from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, find_windows, is_hounsfield, rescale
@@ -19,8 +18,6 @@ from monai_anomalyclip.transforms.intensity_presets import (
     IntensityChoice,
     Window,
     choose_preset,
-    percentile_limits,
-    scale_,
     window_limits,
 )
 
@@ -29,6 +26,7 @@ __all__ = ["choose_for_series", "negate_", "scale_gray_"]
 # Ultrasound, endoscopy, photography: gray of 8 bits is made for the eye.
 _FOR_THE_EYE = ("US", "IVUS", "ES", "EPS", "GM", "XC", "OP", "DMS", "SM")
 _SAME_WINDOW = 1e-3  # in units of the values
+_IN_COMMON = 0.1  # of the range of both; less is a gross disagreement
 _DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
 
 
@@ -100,33 +98,49 @@ def scale_gray_(
     Returns:
         The choice with its limits.
     """
+    import torch  # here, because headers alone do not need it
+
+    from monai_anomalyclip.transforms.intensity_scaling import scale_by_percentiles_
+
     inverted = [is_inverted(frame.instance.header) for frame in frames]
-    values = torch.from_numpy(pixels)
-    limits: tuple[float, float] | None
-    warnings: tuple[str, ...] = ()
+    alike = len(set(inverted)) == 1
     if choice.preset == "percentile":
         negate_(pixels, frames)
-        try:
-            limits = percentile_limits(values if sample is None else torch.from_numpy(sample))
-        except ValueError:  # nothing but padding
-            limits = (0.0, 0.0)
-        if limits[0] == limits[1]:
-            warnings = ("The image is constant; it is scaled to zeros.",)
-            values.zero_()
-        else:
-            scale_(values, *limits)
-        limits = (-limits[0], -limits[1]) if inverted[0] else limits
-    else:
-        limits = _scale_by_window_(pixels, frames, choice)
-        if np.nanmin(pixels, initial=1) == np.nanmax(pixels, initial=0):
-            warnings = ("All values lie on one side of the window, or the image is constant.",)
-        for plane, invert in zip(pixels, inverted, strict=True):
-            if invert:
-                np.subtract(1, plane, out=plane)
-        limits = limits[::-1] if limits and inverted[0] else limits
-    values.nan_to_num_(nan=0.0)
-    low, high = limits if limits and len(set(inverted)) == 1 else (None, None)
+        if np.isnan(pixels if sample is None else sample).all():  # nothing but padding
+            pixels.fill(0)
+            return choice.with_limits(0.0, 0.0, "The image is constant; it is scaled to zeros.")
+        values = torch.from_numpy(pixels)
+        choice = scale_by_percentiles_(values, choice, sample=None if sample is None else torch.from_numpy(sample))
+        assert choice.low is not None
+        assert choice.high is not None
+        limits = (-choice.low, -choice.high) if inverted[0] else (choice.low, choice.high)
+        doubt = _doubt_by_own_window(limits, frames) if alike else ()
+        return choice.with_limits(*(limits if alike else (None, None)), *doubt)
+    warnings: tuple[str, ...] = ()
+    window = _scale_by_window_(pixels, frames, choice)
+    if np.nanmin(pixels, initial=1) == np.nanmax(pixels, initial=0):
+        warnings = ("All values lie on one side of the window, or the image is constant.",)
+    for plane, invert in zip(pixels, inverted, strict=True):
+        if invert:
+            np.subtract(1, plane, out=plane)
+    torch.from_numpy(pixels).nan_to_num_(nan=0.0)
+    low, high = (window[::-1] if inverted[0] else window) if window and alike else (None, None)
     return choice.with_limits(low, high, *warnings)
+
+
+def _doubt_by_own_window(limits: tuple[float, float], frames: Sequence[FrameReference]) -> tuple[str, ...]:
+    """A warning where the limits taken from the values have hardly anything in common with the file's own window."""
+    voi = find_voi(frames[len(frames) // 2])
+    if voi is None or voi.limits is None:
+        return ()
+    (low, high), (own_low, own_high) = sorted(limits), voi.limits
+    common = min(high, own_high) - max(low, own_low)
+    if common >= _IN_COMMON * (max(high, own_high) - min(low, own_low)):
+        return ()
+    return (
+        f"The values from {low:g} to {high:g} are shown, by percentiles; the file's own window runs from {own_low:g} "
+        f"to {own_high:g}: if the image looks wrong, give the preset dicom.",
+    )
 
 
 def negate_(pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference]) -> npt.NDArray[np.float32]:
@@ -140,6 +154,10 @@ def negate_(pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference]) -
 def _scale_by_window_(
     pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference], choice: IntensityChoice
 ) -> tuple[float, float] | None:
+    import torch
+
+    from monai_anomalyclip.transforms.intensity_scaling import scale_
+
     if choice.preset == "dicom":
         vois = [voi for voi in _vois(frames) if voi is not None]
         for plane, voi in zip(pixels, vois, strict=True):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydicom.dataset import Dataset
 
 from monai_anomalyclip.data.dicom.attributes import find_value
@@ -19,7 +18,7 @@ from monai_anomalyclip.data.dicom.pixels import DecodedFrame
 from monai_anomalyclip.data.dicom.pydicom_api import convert_color_space, original_encoding
 from monai_anomalyclip.data.dicom.series import FrameReference
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.transforms.intensity_presets import scale_, window_limits
+from monai_anomalyclip.transforms.intensity_presets import window_limits
 
 __all__ = [
     "VOI",
@@ -242,6 +241,10 @@ class VOI:
             with np.errstate(over="ignore"):
                 values[...] = 1 / (1 + np.exp(-4 * (values - np.float32(self.level)) / np.float32(self.width)))
         else:
+            import torch  # here, because headers alone do not need it
+
+            from monai_anomalyclip.transforms.intensity_scaling import scale_
+
             scale_(torch.from_numpy(values), *self.limits)
         return values
 

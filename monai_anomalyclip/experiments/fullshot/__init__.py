@@ -7,21 +7,6 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.experiments.fullshot.class_images import ClassImages, classes_of
-from monai_anomalyclip.experiments.fullshot.evaluation import evaluate_class
-from monai_anomalyclip.experiments.fullshot.network import FullShotNetwork
-from monai_anomalyclip.experiments.fullshot.patchcore import PatchCore
-from monai_anomalyclip.experiments.fullshot.rd4ad import RD4AD
-from monai_anomalyclip.experiments.fullshot.results import FullShotResults
-from monai_anomalyclip.experiments.fullshot.wide_resnet import BACKBONES
+import lazy_loader
 
-__all__ = [
-    "BACKBONES",
-    "RD4AD",
-    "ClassImages",
-    "FullShotNetwork",
-    "FullShotResults",
-    "PatchCore",
-    "classes_of",
-    "evaluate_class",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-# The registry needs no torch; `runner`, `sources` and `workflows` do, and are imported where something is run.
-from monai_anomalyclip.experiments.reproduce.experiment import METHODS, METRICS, Experiment, Group, Method, Table
-from monai_anomalyclip.experiments.reproduce.tables import TABLES
+import lazy_loader
 
-__all__ = ["METHODS", "METRICS", "TABLES", "Experiment", "Group", "Method", "Table"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

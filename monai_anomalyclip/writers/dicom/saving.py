@@ -45,6 +45,7 @@ def check_size(n_bytes: int) -> None:
         raise ValueError(f"A DICOM object holds at most 4 GiB of pixels, got {n_bytes:,} bytes: use another format.")
 
 
+@silenced()
 def save(dataset: Dataset, path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Write an object as a DICOM file that its owner alone can read, and that is never seen half-written.
 

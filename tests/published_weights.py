@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from monai_anomalyclip.weights import PROMPTS, publishers
+from monai_anomalyclip.weights import PROMPTS, ClipSource, publishers
 
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
+TINY = Path(__file__).parent / "fixtures" / "tiny"
 
 
 class Server:
@@ -104,9 +104,8 @@ def publish(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     def put(clip: bytes, prompts: bytes, *, sha256: str | None = None, blob: str | None = None) -> Server:
         address = f"/clip/models/{sha256 or hashlib.sha256(clip).hexdigest()}/ViT-tiny.pt"
         server.answers[address] = clip
-        monkeypatch.setattr(
-            "open_clip.pretrained.get_pretrained_cfg", lambda model, tag: {"url": f"{server.url}{address}"}
-        )
+        digest = address.split("/")[-2]
+        monkeypatch.setattr(publishers, "_CLIP", ClipSource(f"{server.url}{address}", "ViT-tiny.pt", digest))
         monkeypatch.setattr(publishers, "_API", f"{server.url}/api")
         monkeypatch.setattr(publishers, "_RAW", f"{server.url}/raw")
         listing = []

@@ -21,18 +21,23 @@ DEMO = "bundles/anomalyclip_demo"
 TUNE = f"python -m monai.bundle run training --config_file {DEMO}/configs/train.json --bundle_root {DEMO}"
 
 
-def clone(folder: Path) -> Path:
-    """Make a folder like a fresh clone, as far as the documented commands need one."""
-    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
-    shutil.copytree(REPOSITORY / "bundles", folder / "bundles", ignore=ignored)
-    shutil.copytree(REPOSITORY / "configs", folder / "configs")
-    (folder / "tests").mkdir()
-    (folder / "tests" / "fixtures").symlink_to(REPOSITORY / "tests" / "fixtures")
-    return folder
+@pytest.fixture(scope="session")
+def clone(copy_bundle: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Makes a folder like a fresh clone, as far as the documented commands need one."""
+
+    def make(folder: Path) -> Path:
+        for name in ("anomalyclip", "anomalyclip_demo"):
+            copy_bundle(folder / "bundles", name)
+        shutil.copytree(REPOSITORY / "configs", folder / "configs")
+        (folder / "tests").mkdir()
+        (folder / "tests" / "fixtures").symlink_to(REPOSITORY / "tests" / "fixtures")
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(clone: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like a clone, with a datalist of few phantoms: commands do all that they do, in seconds."""
     folder = clone(tmp_path_factory.mktemp("clone"))
     data = folder / "bundles" / "anomalyclip_demo" / "data"
@@ -69,7 +74,7 @@ def tuned(workspace: Path, run: Run) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demonstration(run_command: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demonstration(clone: Callable[[Path], Path], run_command: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like a clone after `make demo`, in full size."""
     folder = clone(tmp_path_factory.mktemp("demonstration"))
     run_command(TUNE, folder)

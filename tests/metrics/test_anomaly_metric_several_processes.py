@@ -26,7 +26,7 @@ def test_two_processes_equal_one(sharded: ModuleType, brute: ModuleType, tmp_pat
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=120)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     alone = dict(sharded.values(data, {"alone": list(range(11))}))
     for rank in range(2):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from http.client import IncompleteRead
 from pathlib import Path
+from types import ModuleType
 
+import nibabel as nib
+import numpy as np
 import pytest
+from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.cli.main import _COMMANDS
+from monai_anomalyclip.cli.program import _COMMANDS
 
 COMMANDS = tuple(_COMMANDS)
 
@@ -44,7 +49,7 @@ def test_module_runs_and_help_does_not_load_torch() -> None:
     script = (
         "import contextlib, sys\n"
         "from monai_anomalyclip.cli import main\n"
-        "from monai_anomalyclip.cli.main import _COMMANDS\n"
+        "from monai_anomalyclip.cli.program import _COMMANDS\n"
         "for command in ([], *([name] for name in _COMMANDS)):\n"
         "    with contextlib.suppress(SystemExit): main([*command, '--help'])\n"
         f"print('loaded:', sorted({heavy} & set(sys.modules)))\n"
@@ -65,8 +70,42 @@ def test_only_the_commands_own_module_is_imported() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('monai_anomalyclip.cli.')))\n"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    modules = ("inspect", "main", "reading_options", "tables")
+    modules = ("inspect", "plain_messages", "program", "reading_options")
     assert shown.endswith(f"{[f'monai_anomalyclip.cli.{name}' for name in modules]}\n")
+
+
+QUICK = {
+    "inspect": "inspect .",
+    "datalist": "datalist folder own -o datalist.json",
+    "weights": "weights show",
+    "completion": "completion bash",
+    "doctor": "doctor",
+}
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_quick_commands_leave_torch_and_monai_alone(command: str, tmp_path: Path, phantoms: ModuleType) -> None:
+    """Really run, on inputs of every kind; `doctor` alone needs torch, to see whether it works and finds a GPU."""
+    phantoms.make_series(tmp_path / "series", count=3, size=(32, 40))
+    phantoms.make_cine(tmp_path / "cine", count=3, size=(32, 40))
+    nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.float32), np.eye(4)), tmp_path / "volume.nii.gz")
+    for name in ("own/good/a.png", "own/bad/b.png", "c.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / name)
+    allowed = {"torch"} if command == "doctor" else set()
+    heavy = {"torch", "torchvision", "monai", "ignite", "open_clip", "matplotlib", "sklearn", "SimpleITK"} - allowed
+    script = (
+        "import sys\n"
+        "from monai_anomalyclip.cli import main\n"
+        f"status = main({QUICK[command].split()})\n"
+        f"print('loaded:', status, sorted({heavy} & set(sys.modules)))\n"
+    )
+    environment = {**os.environ, "MONAI_ANOMALYCLIP_WEIGHTS": str(tmp_path / "weights")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    status = 1 if command == "doctor" else 0  # there are no weights
+    assert done.stdout.endswith(f"loaded: {status} []\n"), done.stdout[-500:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("arguments", [[], ["absent"], ["inspect"], ["inspect", "in", "--absent"], ["datalist", "x"]])

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,25 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tools.run_readme import commands
+
 REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 DOCUMENTS = ["README.md", "docs/studies.md", "bundles/anomalyclip_demo/docs/README.md"]
 
 
-def code_blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / document).read_text(), re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = list(
-    dict.fromkeys(
-        line
-        for document in DOCUMENTS
-        for block in code_blocks(document, "bash")
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.strip() and not line.startswith("#")
-    )
-)
+COMMANDS = list(dict.fromkeys(line for document in DOCUMENTS for line in commands(document)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

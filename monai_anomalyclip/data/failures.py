@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""A data set in which one bad input does not end the run."""
+"""Why an input failed, in one line that names no file and no folder."""
 
 from __future__ import annotations
 
@@ -10,36 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.data.dataset import Dataset
-
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.sources import InputPart
 
-__all__ = ["FaultTolerantDataset", "failure_reason"]
+__all__ = ["failure_reason"]
 
 _MAX_REASON = 300
 _SHORT_NAME = 4
 _ABSOLUTE_FOLDER = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+")
-
-
-class FaultTolerantDataset(Dataset):
-    """A data set that hands on what went wrong with an item instead of raising.
-
-    An item whose transforms fail becomes ``{"name": name, "part": number, "error": reason}``; all others are what
-    :class:`monai.data.Dataset` gives.
-
-    Args:
-        data: items with the keys ``image`` (a path or an :class:`InputPart`) and, optionally, ``name`` and ``part``.
-        transform: transforms of an item.
-    """
-
-    def _transform(self, index: int) -> Any:
-        try:
-            return super()._transform(index)
-        except Exception as error:  # whatever it is, the other items go on
-            item = self.data[index]
-            name = item["name"] if "name" in item else Path(item["image"]).name
-            return {"name": name, "part": item.get("part", 0), "error": failure_reason(error, item)}
 
 
 def failure_reason(error: BaseException, item: Mapping[str, Any]) -> str:

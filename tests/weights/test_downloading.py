@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.weights.download import download, partial_path, read_address
+from monai_anomalyclip.weights.downloading import download, partial_path, read_address
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 

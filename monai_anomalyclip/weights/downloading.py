@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""A file fetched over HTTPS: bounded, resumed, checked, and under its name only when it is right."""
+"""A file fetched over HTTPS: bounded, resumed, checked, and under its name only when it is right.
+
+By hand, because pooch neither resumes nor bounds a file, and huggingface_hub follows redirections that leave https.
+"""
 
 from __future__ import annotations
 

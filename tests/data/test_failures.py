@@ -14,7 +14,7 @@ from monai.transforms import Compose, Lambdad
 from PIL import Image
 
 from monai_anomalyclip.data import FaultTolerantDataset, InputCatalogue, InputPart, LoadInputd, UnreadableInputError
-from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.sources import FrameSource
 
 
@@ -31,23 +31,6 @@ def bad_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_bad_items_carry_the_reason_and_good_ones_go_on(tmp_path: Path) -> None:
-    folder = bad_folder(tmp_path)
-    data = [{"image": str(folder / name), "name": name[:3]} for name in ("good.png", "cut.png", "text.nii.gz")]
-    items = FaultTolerantDataset(data, Compose([LoadInputd()]))
-    assert items[0]["image"].shape == (3, 40, 40)
-    assert "error" not in items[0]
-    for index in (1, 2):
-        item = items[index]
-        assert set(item) == {"name", "part", "error"}
-        assert (item["name"], item["part"]) == (data[index]["name"], 0)
-        assert item["error"].startswith(f"Cannot read '{Path(data[index]['image']).name}': ")
-        assert "applying transform" not in item["error"]
-        assert "Doe" not in item["error"]
-        assert "\n" not in item["error"]
-    assert [("error" in item) for item in items[0:3]] == [False, True, True]
-
-
 def test_reasons_name_an_input_as_its_results_are_named(tmp_path: Path) -> None:
     folder = bad_folder(tmp_path)
     for keep_names in (False, True):
@@ -58,13 +41,6 @@ def test_reasons_name_an_input_as_its_results_are_named(tmp_path: Path) -> None:
             shown = file if keep_names else item["name"]
             assert item["error"].startswith(f"Cannot read '{shown}': ")
             assert (file in item["error"]) == keep_names
-
-
-def test_parts_of_a_film_keep_their_number() -> None:
-    data = [{"image": InputPart(FrameSource(Path("a"), "a")), "name": "x", "part": part} for part in range(3)]
-    items = FaultTolerantDataset(data, Compose([LoadInputd()]))
-    assert [(item["name"], item["part"]) for item in items] == [("x", 0), ("x", 1), ("x", 2)]
-    assert "no such file" in items[0]["error"]
 
 
 def test_reasons_hold_the_root_cause_and_no_folders(tmp_path: Path) -> None:

@@ -36,7 +36,6 @@ ELSEWHERE = {
     "data/datasets/listing": "data/datasets/test_own_data",
     "data/datasets/registry": "experiments/datasets/test_registry_layouts",
     "data/datasets/tree": "data/datasets/test_own_data",
-    "data/dicom/gray": "data/dicom/test_reader",
     "data/dicom/pixel_stream": "data/dicom/test_pixels",
     "data/dicom/traits": "data/dicom/test_grouping",
     "demo/heads": "demo/test_phantoms",
@@ -49,6 +48,9 @@ ELSEWHERE = {
     "export/int8": "export/test_exporting",
     "export/onnx_file": "export/test_exporting",
     "label/archive_labels": "label_server/test_own_app_dicomweb",
+    "label/checked_datastores": "label_server/test_hostile_requests",
+    "label/server_checks": "label_server/test_hostile_requests",
+    "label/upload_sessions": "label_server/test_hostile_requests",
     "label/infer_tasks": "label_server/test_own_app_files",
     "label/scoring": "label_server/test_scoring",
     "label/strategies": "label_server/test_own_app_files",
@@ -56,7 +58,6 @@ ELSEWHERE = {
     "metrics/ranked_areas": "metrics/test_aupro_metric",
     "networks/prompt_tuned": "networks/test_prompt_checkpoint",
     "networks/token_embedding": "networks/test_prompt_learner",
-    "writers/json_values": "writers/test_run_document",
 }
 """Modules that are tested through the one that they serve, or that need MONAI Label's server."""
 

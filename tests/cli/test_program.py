@@ -80,6 +80,7 @@ QUICK = {
     "weights": "weights show",
     "completion": "completion bash",
     "doctor": "doctor",
+    "report": "report results",
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from monai_anomalyclip.transforms.intensity_presets import (
     PRESET_NAMES,
     PRESETS,
+    Window,
     check_preset,
     choose_preset,
     window_limits,
@@ -126,3 +127,40 @@ def test_choice_as_json() -> None:
     assert (record["low"], record["high"], record["width"], record["level"]) == (-160, 239, 400, 40)
     assert len(record["warnings"]) == 2
     assert record["warnings"][1] == "Odd."
+
+
+BONE, BRAIN, SOFT, LUNG = Window(2000, 400), Window(80, 40), Window(400, 40), Window(1500, -600)
+
+
+@pytest.mark.parametrize(
+    ("body_part", "description", "kernel", "own", "preset", "warned"),
+    [
+        ("HEAD", "DentalCT 0.75 H60s", "H60s", [BONE, Window(4000, 700)], "dicom", True),
+        ("HEAD", "", "", [BONE], "dicom", True),
+        ("HEAD", "", "H60s", [], "ct-soft", True),
+        ("HEAD", "", "H30s", [BRAIN], "ct-brain", False),
+        ("HEAD", "", "BONEPLUS", [BONE], "dicom", True),
+        ("HEAD", "", "", [BONE, BRAIN], "ct-brain", False),
+        ("HEAD", "", "", [], "ct-brain", False),
+        ("CHEST", "", "B70f", [], "ct-lung", False),
+        ("CHEST", "", "LUNG", [LUNG], "ct-lung", False),
+        ("CHEST", "LUNG 1.0", "FC51", [SOFT], "ct-lung", True),  # two against one
+        ("LUNG", "", "", [SOFT], "dicom", True),
+        ("ABDOMEN", "", "B30f", [Window(350, 50)], "ct-soft", False),
+        ("", "", "STANDARD", [BRAIN], "dicom", True),
+        ("", "", "", [SOFT], "ct-soft", True),
+    ],
+)
+def test_all_evidence_for_a_ct_window_counts(
+    body_part: str, description: str, kernel: str, own: list[Window], preset: str, warned: bool
+) -> None:
+    choice = choose_preset(
+        "CT", body_part, [description], has_voi=bool(own), kernels=[kernel] if kernel else [], own_windows=own
+    )
+    assert (choice.preset, bool(choice.warnings)) == (preset, warned)
+
+
+def test_a_contradicting_window_that_cannot_be_used_makes_a_warning() -> None:
+    choice = choose_preset("CT", "HEAD", has_voi=False, own_windows=[BONE])
+    assert choice.preset == "ct-brain"
+    assert "differ from ct-brain" in choice.warnings[0]

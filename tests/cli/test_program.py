@@ -80,7 +80,6 @@ QUICK = {
     "weights": "weights show",
     "completion": "completion bash",
     "doctor": "doctor",
-    "report": "report results",
 }
 
 

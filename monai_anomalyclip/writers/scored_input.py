@@ -26,6 +26,7 @@ from monai_anomalyclip.writers.dicom import (
 )
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE
 from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
+from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.nifti import NiftiGrid
 from monai_anomalyclip.writers.overlays import displayable, overlay
@@ -150,6 +151,8 @@ def write_results(
         else:
             paths.append(path)
     _refuse_failed(failed)
+    if kinds:
+        notes += source_notes(scored.source.series)
     return paths, notes
 
 
@@ -165,6 +168,8 @@ def film_notes(source: Source, outputs: Sequence[str], written: int, claimed: in
     notes = [] if written == claimed else [f"The film ends after {written} of the {claimed} frames that it claims."]
     if not isinstance(source, DicomSource):
         return notes
+    if "sr" in outputs and written == claimed:
+        notes += source_notes(source.series)
     if written != claimed and "sr" in outputs:
         notes.append("No DICOM structured report: it could not refer to the frames of a film that ends early.")
     asked = [kind for kind in _NAMES if kind in outputs]

@@ -13,6 +13,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, Instance, text_of, values_of
 from monai_anomalyclip.writers.dicom.provenance import derived_uid
 from monai_anomalyclip.writers.dicom.source_headers import (
@@ -22,7 +23,7 @@ from monai_anomalyclip.writers.dicom.source_headers import (
 )
 from monai_anomalyclip.writers.dicom.valid_values import known_character_set, valid_element, valid_text, valid_uid
 
-__all__ = ["patient_and_study", "restore_source"]
+__all__ = ["patient_and_study", "restore_source", "source_notes"]
 
 _PATIENT_GROUPS = (0x0010, 0x0012)
 _STUDY = (
@@ -130,6 +131,12 @@ def patient_and_study(series: DicomSeries) -> tuple[Dataset, list[str]]:
     if any(valid_uid(uid) != uid for uid in uids):
         notes.append("UIDs of the source are not valid: DICOM results name others, by which no archive finds it.")
     return modules, notes
+
+
+def source_notes(series: DicomSeries) -> list[str]:
+    """Sentences for the record: what DICOM results do not take from their source as it is (see `patient_and_study`)."""
+    with quiet_pydicom():
+        return patient_and_study(series)[1] if series.header.get("StudyInstanceUID") else []
 
 
 def _agreed(series: DicomSeries, element: DataElement) -> bool:

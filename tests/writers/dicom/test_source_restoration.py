@@ -22,7 +22,7 @@ from pydicom.errors import BytesLengthException
 from monai_anomalyclip.data.dicom import group_instances, scan_files
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom import Provenance
-from monai_anomalyclip.writers.dicom.source_restoration import patient_and_study
+from monai_anomalyclip.writers.dicom.source_restoration import patient_and_study, source_notes
 
 WriteAll = Callable[..., dict[str, Path]]
 
@@ -263,8 +263,7 @@ def test_results_hold_valid_values_alone(
             assert (str(result[keyword].value or "") if keyword in result else None) == expected, keyword
         report = run_tool("dciodvfy", "-new", path)
         assert "Error" not in report, report
-    _, notes = patient_and_study(series)
-    assert notes == [
+    assert source_notes(series) == [
         "DICOM results rewrite some attributes, which are not valid or not the same in all files of the source: "
         "StudyDate, StudyTime, PatientAge.",
         "DICOM results leave out some attributes, which are not valid or not the same in all files of the source: "

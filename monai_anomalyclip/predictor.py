@@ -231,7 +231,7 @@ class Predictor:
         self.close()
 
     def _score(self, part: Any, scale: ScaleIntensityForCLIP) -> tuple[MetaTensor, dict[str, torch.Tensor]]:
-        image = scale(part.load() if isinstance(part, InputPart) else part)
+        image = part.load() if isinstance(part, InputPart) else scale(part)  # readers scale what they read
         assert isinstance(image, MetaTensor)
         with self._lock, torch.inference_mode():
             return image, self.inferer(image[None], self.network)

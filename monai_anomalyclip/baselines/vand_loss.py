@@ -22,7 +22,8 @@ class VANDLoss(_Loss):
     """Focal and Dice loss of the pixels, summed over the tapped blocks.
 
     The logits are upsampled bilinearly (``align_corners=True``) to the mask's size, then softmaxed. Focal: gamma 2,
-    mean over pixels (see :func:`~monai_anomalyclip.losses.glocal.published_focal`). Dice: of the abnormal probability, per image over all its pixels, smooth 1.
+    mean over pixels (see :func:`~monai_anomalyclip.losses.glocal.published_focal`). Dice: of the abnormal probability,
+    per image over all its pixels, smooth 1.
 
     Source: arXiv 2305.17382, "Losses"; details pinned to the published code.
 

@@ -8,6 +8,7 @@ Source: AnomalyCLIP (ICLR 2024), section 3.3 "Glocal context optimization", equa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +38,12 @@ class GlocalLoss(_Loss):
             layers).
 
     Attributes:
+        counted: which terms make up the total; derived classes leave some out, for ablations.
         last_terms: the terms of the last call, detached scalars on the device: global, focal, dice_abnormal,
             dice_normal, the pixel terms summed over layers and not yet weighted by ``lambda_local``.
     """
+
+    counted: ClassVar[tuple[str, ...]] = ("global", "focal", "dice_abnormal", "dice_normal")
 
     def __init__(self, lambda_local: float = 4.0) -> None:
         super().__init__()
@@ -99,7 +103,10 @@ class GlocalLoss(_Loss):
             "dice_abnormal": dice_abnormal,
             "dice_normal": dice_normal,
         }
-        total = terms["global"] + self.lambda_local * (focal + dice_abnormal + dice_normal)
+        pixel_terms = [terms[name] for name in self.counted if name != "global"]
+        total = self.lambda_local * torch.stack(pixel_terms).sum()
+        if "global" in self.counted:
+            total = terms["global"] + total
         self.last_terms = {name: term.detach() for name, term in {**terms, "total": total}.items()}
         return total
 

@@ -105,8 +105,6 @@ def tune(
     return losses, gradients
 
 
-
-
 @pytest.mark.parametrize(("name", "layers"), [("one_layer", (4,)), ("four_layers", (1, 2, 3, 4))])
 def test_prompt_tuning(
     name: str, layers: tuple[int, ...], recorded: Read, weights: Path, inputs: Arrays, one_thread: None

@@ -14,6 +14,7 @@ from .network import FullShotNetwork
 from .patchcore import PatchCore
 from .rd4ad import RD4AD
 from .results import FullShotResults
+from .running import run_full_shot
 
 __all__ = [
     "BACKBONES",
@@ -24,4 +25,5 @@ __all__ = [
     "PatchCore",
     "classes_of",
     "evaluate_class",
+    "run_full_shot",
 ]

@@ -106,7 +106,8 @@ def _rows(experiment: Experiment, table: Table, outcome: Outcome) -> list[dict[s
         }
         for name, values in spreads.items()
     ]
-    return [row for row in rows if row["metrics"]]
+    run = {MEAN, *(name for name in experiment.tested_on if (experiment.key, name) in outcome.scores)}
+    return [row for row in rows if row["metrics"] or row["tested_on"] in run]
 
 
 def _compared(

@@ -62,7 +62,7 @@ def markdown(document: Mapping[str, Any]) -> str:
 def _caption(document: Mapping[str, Any]) -> str:
     shown = ", ".join(f"{name} {_plain(value)}" for name, value in document["settings"].items() if value)
     caption = f"In per cent; with several seeds mean (lowest to highest). Made with {shown}."
-    if not document["comparable"]:
+    if not document["comparable"] and _sources(document):
         caption += " This is another CLIP than the paper's: no difference to the paper's figures means anything."
     return caption
 

@@ -200,3 +200,25 @@ def test_every_figure_has_its_row() -> None:
     assert {METHODS[name].title for name in METHODS} >= {one.column for one in paper_figures() if one.table == "1"} - {
         "classes"
     }
+
+
+def test_documentation_shows_the_same_figures() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    sections = re.findall(
+        r"^### Table (\d): [^\n]*, (image|pixel) AUROC / (?:AP|PRO)\n\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL
+    )
+    shown = set()
+    for table, level, body in sections:
+        head, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
+        metrics = ("image_auroc", "image_ap") if level == "image" else ("pixel_auroc", "pixel_aupro_200")
+        for row, *cells in lines:
+            for column, cell in zip(head[1:], cells, strict=True):
+                for metric, value in zip(metrics, cell.split(" / "), strict=False):
+                    if value:
+                        shown.add((table, row, column, metric, float(value)))
+    expected = {
+        (one.table, one.row, one.column, one.metric, one.value)
+        for one in paper_figures()
+        if one.table in ("1", "2", "3") and one.metric in METRICS
+    }
+    assert shown == expected

@@ -110,7 +110,7 @@ def test_overlays_of_a_table_are_those_that_it_uses(row: list[str]) -> None:
 
 def test_figures_use_what_they_name() -> None:
     for number in ("5", "6", "8"):
-        (row,) = (row for row in rows("Figures") if row[0].startswith(f"figure {number} "))
+        (row,) = (row for row in rows("Figures") if row[0] == f"figure {number}")
         used = {overlay for experiment in TABLES[f"figure-{number}"].experiments for overlay in experiment.configs}
         said = set(re.findall(r"`configs/([\w/]+)\.json`", row[2]))
         assert said == used - {"experiments/no_deep_tokens", "paper_text"}

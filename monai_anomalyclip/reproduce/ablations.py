@@ -91,7 +91,7 @@ ABLATIONS = (
             "without T4": (),
         },
         remark='without T2, the context is "a photo of a" and stays; only the tokens inside the text tower learn: our '
-        "reading, as the paper does not say what is in its place. The row without T1 is table 10's Q-K",
+        "reading, as the paper does not say what is in its place. The paper's row without T1 equals its table 10's Q-K",
     ),
     _ablation(
         "9",

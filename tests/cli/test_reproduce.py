@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ def test_list_of_tables_and_of_experiments(capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert all(f"\n{name} " in shown for name in TABLES)
     assert "verified" not in shown
+    assert re.search(r"^1 +14 +171 +industrial data sets", shown, re.MULTILINE)
+    assert re.search(r"^figure-6 +6 +DPAM", shown, re.MULTILINE)
     assert run("5", "--list") == 0
     shown = capsys.readouterr().out
     assert shown.count("experiments/loss_local") == 2

@@ -8,14 +8,14 @@ Source: AnomalyCLIP (ICLR 2024), section 3.3 "Glocal context optimization", equa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-__all__ = ["GlocalLoss", "Logits"]
+__all__ = ["GlocalLoss", "Logits", "published_focal"]
 
 _SMOOTH = 1e-5
 
@@ -31,12 +31,12 @@ class GlocalLoss(_Loss):
     """Cross entropy of the image plus, over tapped layers, focal and two Dice losses of the pixels.
 
     ``global + lambda_local * sum over layers of (focal + dice_abnormal + dice_normal)``; the patch probabilities are
-    upsampled bilinearly to the mask's size first. Focal: gamma 2, mean over pixels of the summed classes. Dice: per
-    image over all its pixels, smooth 1, once on the abnormal probability against the mask and once on the normal one
-    against ``1 - mask``.
+    upsampled bilinearly to the mask's size first. Focal: gamma 2, mean over pixels, with the published smoothing (see
+    :func:`published_focal`). Dice: per image over all its pixels, smooth 1, once on the abnormal probability against
+    the mask and once on the normal one against ``1 - mask``.
 
-    The pixel terms are those of MONAI's ``FocalLoss`` (softmax, summed over the classes) and ``DiceLoss``, computed
-    from one full-size map per layer instead of the dozen that they take.
+    Dice is that of MONAI's ``DiceLoss``. All terms are computed from one full-size map per layer instead of the dozen
+    that MONAI's losses take.
 
     Args:
         lambda_local: weight of the pixel terms: 4 as released (one tapped layer), 1 as in the paper's text (four
@@ -47,9 +47,12 @@ class GlocalLoss(_Loss):
             the images with an anomaly, and of normal ones the focal term is added, its sum divided by the batch size.
 
     Attributes:
+        counted: which terms make up the total; derived classes leave some out, for ablations.
         last_terms: the terms of the last call, detached scalars on the device: global, focal, dice_abnormal,
             dice_normal, the pixel terms summed over layers and not yet weighted by ``lambda_local``.
     """
+
+    counted: ClassVar[tuple[str, ...]] = ("global", "focal", "dice_abnormal", "dice_normal")
 
     def __init__(self, lambda_local: float = 4.0, dice_on_normal_images: bool = True) -> None:
         super().__init__()
@@ -102,10 +105,7 @@ class GlocalLoss(_Loss):
                 layer.softmax(dim=1)[:, 1:], label.shape[2:], mode="bilinear", align_corners=False
             )
             true_class = torch.where(label > 0, probability, 1 - probability)
-            # The published focal loss smooths target and probability by 1e-5 each; a mix with 1/2 gives its numbers.
-            smoothed = torch.lerp(true_class, label.new_full((), 0.5), 4 * _SMOOTH)
-            per_pixel = -(1 - smoothed).square() * smoothed.log()
-            focal = focal + weight @ per_pixel.flatten(1).mean(dim=1)
+            focal = focal + weight @ published_focal(true_class).flatten(1).mean(dim=1)
             found_abnormal = (true_class * label).flatten(1).sum(dim=1)
             found_normal = true_class.flatten(1).sum(dim=1) - found_abnormal
             called_abnormal = found_abnormal + normal - found_normal
@@ -118,9 +118,33 @@ class GlocalLoss(_Loss):
             "dice_abnormal": dice_abnormal,
             "dice_normal": dice_normal,
         }
-        total = terms["global"] + self.lambda_local * (focal + dice_abnormal + dice_normal)
+        pixel_terms = [terms[name] for name in self.counted if name != "global"]
+        total = self.lambda_local * torch.stack(pixel_terms).sum()
+        if "global" in self.counted:
+            total = terms["global"] + total
         self.last_terms = {name: term.detach() for name, term in {**terms, "total": total}.items()}
         return total
+
+
+def published_focal(true_class: Tensor) -> Tensor:
+    """Focal loss of every pixel, gamma 2, smoothed as AnomalyCLIP's and VAND's authors smooth it.
+
+    The one-hot target is clamped to [s, 1 - s] and s is added to its product with the probabilities, s = 1e-5, which
+    for two classes is p (1 - 2 s) + 2 s. MONAI's ``FocalLoss`` smooths nothing: at pixels that are certain the two
+    differ by about 0.1 %.
+
+    Args:
+        true_class: probability of each pixel's true class, in [0, 1], of any shape.
+
+    Returns:
+        losses of the same shape, not negative, at most -log(2 s) = 10.8.
+
+    Example::
+
+        published_focal(torch.tensor([0.5]))  # tensor([0.1733])
+    """
+    smoothed = true_class * (1 - 2 * _SMOOTH) + 2 * _SMOOTH
+    return -(1 - smoothed).square() * smoothed.log()
 
 
 def _dice(overlap: Tensor, sizes: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dual-path vision pass: plain CLIP beside the diagonally prominent attention map (DPAM) path.
 
-Source: AnomalyCLIP (ICLR 2024), section 3.4 "Local visual space refinement"; numbers pinned to the published code.
+Source: AnomalyCLIP (ICLR 2024), section 3.3 "Refinement of the local visual space", appendix C; pinned to the code
+that the authors published.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class DualPathVision(TokenEmbedding):
 
     Blocks are numbered from 1. From block ``dpam_start`` on, the DPAM path starts as the original path's input to
     that block and adds, at each block, ``out_proj(attention(v, v, v))`` with v from the *original* path's normalised
-    input of that block; it skips the MLP (paper, equation 3 and figure 3). The kind "qk" is the original path
+    input of that block; it skips the MLP (paper, figure 3 and appendix C). The kind "qk" is the original path
     itself, i.e. no DPAM. A layer tapped before ``dpam_start`` gives the original path's tokens.
 
     Args:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only thing that is learned: context tokens of the two prompts, and deep tokens inside the text tower.
 
-Source: AnomalyCLIP (ICLR 2024), section 3.2 "Object-agnostic text prompt design" and section 3.4 "Refinement of the
-textual space".
+Source: AnomalyCLIP (ICLR 2024), section 3.2 "Object-agnostic text prompt design", section 3.3 "Refinement of the
+textual space" and equation 3.
 """
 
 from __future__ import annotations

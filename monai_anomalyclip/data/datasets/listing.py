@@ -28,8 +28,7 @@ class DataSetInfo:
         licence: licence, as stated where it was found.
         licence_verified: whether the authors' own statement of the licence was read.
         citation: publication to cite.
-        paper_counts: normal and anomalous images in table 6 of the AnomalyCLIP paper, not all of them checked against
-            it (docs/data_sets.md says which); None if not in it.
+        paper_counts: normal and anomalous images in table 6 of the AnomalyCLIP paper; None if not in it.
         default_split: section that the images go to unless told otherwise.
     """
 

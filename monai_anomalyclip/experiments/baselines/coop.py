@@ -34,7 +34,7 @@ class CoOp(PromptTunedNetwork):
         pretrained: open_clip tag, local weights file, or None for random weights (with a warning).
         image_size: side of the square input in pixels; a multiple of the patch size.
         prompt_length: number M of learned context tokens.
-        temperature: softmax temperature.
+        temperature: softmax temperature; None for CLIP's own logit scale, as CoOp has it (0.01 for OpenAI's weights).
         class_name: what the prompts speak of. The published figures use each data set's class names.
         shared_context: whether both prompts share their context; if not, it is class-specific (CoOp, section 3.2).
 
@@ -50,12 +50,14 @@ class CoOp(PromptTunedNetwork):
         *,
         image_size: int = 518,
         prompt_length: int = 16,
-        temperature: float = 0.07,
+        temperature: float | None = None,
         class_name: str = "object",
         shared_context: bool = True,
     ) -> None:
-        check_settings(image_size, temperature)
+        check_settings(image_size, 1.0 if temperature is None else temperature)
         backbone = build_backbone(model_name, pretrained)
+        if temperature is None:
+            temperature = float((-backbone.clip.logit_scale).exp())
         last = len(backbone.clip.visual.transformer.resblocks)
         words: dict[str, Any] = {
             "normal_words": [f"normal {class_name}"],

@@ -34,7 +34,7 @@ class PlainCLIP(FrozenCLIPNetwork):
         pretrained: open_clip tag, local weights file, or None for random weights (with a warning).
         image_size: side of the square input in pixels; a multiple of the patch size.
         temperature: softmax temperature.
-        ensemble: "single" for CLIP, "winclip" or "imagenet" for CLIP-AC, or "vand" (see :func:`ensemble_prompts`).
+        ensemble: "single" for CLIP, "imagenet" for CLIP-AC, or another one (see :func:`ensemble_prompts`).
         class_name: what the prompts speak of. The published figures use each data set's class names.
 
     Raises:

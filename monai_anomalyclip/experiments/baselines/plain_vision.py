@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
@@ -21,10 +23,13 @@ class PlainVision(TokenEmbedding):
     Args:
         feature_layers: numbers of the tapped blocks, ascending, from 1.
         project: whether tapped tokens pass ``ln_post`` and the projection, as the image feature does.
+        bicubic_positions: whether positions are resized as open_clip does it when it loads weights for another image
+            size, bicubically with antialiasing; else bilinearly, as AnomalyCLIP's authors do it.
     """
 
-    def __init__(self, feature_layers: Sequence[int], *, project: bool) -> None:
+    def __init__(self, feature_layers: Sequence[int], *, project: bool, bicubic_positions: bool = False) -> None:
         super().__init__()
+        self.bicubic_positions = bicubic_positions
         self.feature_layers = tuple(feature_layers)
         self.project = project
 
@@ -46,3 +51,11 @@ class PlainVision(TokenEmbedding):
             if number in self.feature_layers:
                 tapped.append(visual.ln_post(tokens) @ visual.proj if self.project else tokens)
         return visual.ln_post(tokens[:, 0]) @ visual.proj, tapped
+
+    def _position_embedding(self, visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+        trained: Tensor = visual.positional_embedding
+        if not self.bicubic_positions or grid == visual.grid_size:
+            return super()._position_embedding(visual, grid)
+        square = trained[1:].T.reshape(1, -1, *visual.grid_size).float()
+        resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True, align_corners=False)
+        return torch.cat([trained[:1], resized.flatten(2)[0].T.to(trained.dtype)])

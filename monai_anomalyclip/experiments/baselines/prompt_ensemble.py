@@ -37,6 +37,8 @@ _WINCLIP_PATTERNS = (
     "a photo of {} {} for visual inspection.",
     "a photo of {} {} for anomaly detection.",
 )
+_TWICE = "a jpeg corrupted photo of the {}."
+_LEFT_OUT = ("a cropped photo of a {}.", "a jpeg corrupted photo of a {}.")
 _VAND_PATTERNS = (
     *(pattern for pattern in _WINCLIP_PATTERNS if not pattern.endswith(("inspection.", "detection."))),
     "a bad photo of {} {}.",
@@ -67,6 +69,11 @@ def _winclip(class_name: str) -> Prompts:
     return _fill(templates, _NORMAL_STATES, class_name), _fill(templates, _ABNORMAL_STATES, class_name)
 
 
+def _winclip_21(class_name: str) -> Prompts:
+    templates = [template for template in _with_articles(_WINCLIP_PATTERNS) if template not in _LEFT_OUT] + [_TWICE]
+    return _fill(templates, _NORMAL_STATES, class_name), _fill(templates, _ABNORMAL_STATES, class_name)
+
+
 def _vand(class_name: str) -> Prompts:
     templates = [*_with_articles(_VAND_PATTERNS), *_VAND_OTHERS]
     abnormal_states = (*_ABNORMAL_STATES, "broken {}")
@@ -85,6 +92,7 @@ _ENSEMBLES: dict[str, Callable[[str], Prompts]] = {
     "single": _single,
     "imagenet": _imagenet,
     "winclip": _winclip,
+    "winclip_21": _winclip_21,
     "vand": _vand,
 }
 
@@ -95,10 +103,12 @@ def ensemble_prompts(ensemble: str, class_name: str) -> Prompts:
     - "single": "a photo of a normal / an anomalous [object]." (AnomalyCLIP, ICLR 2024, appendix on baselines, CLIP);
     - "imagenet": OpenAI's 80 ImageNet templates around "normal / anomalous [object]" (Radford et al., 2021);
     - "winclip": compositional prompt ensemble, 7 + 4 states in 22 templates (WinCLIP, CVPR 2023, section 4.1);
+    - "winclip_21": the same states in the 21 templates, one of them twice, of the re-implementation by AnomalyCLIP's
+      authors and of anomalib;
     - "vand": 7 + 5 states in 35 templates (APRIL-GAN, VAND 2023, published code).
 
     Args:
-        ensemble: one of the four names.
+        ensemble: one of the five names.
         class_name: what the images show.
 
     Returns:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ class VAND(FrozenCLIPNetwork):
             i.e. 6, 12, 18, 24 of 24, as published.
         temperature: softmax temperature.
         class_name: what the prompts speak of. The published figures use each data set's class names.
+        published_backbone: whether CLIP is run as the published code runs it at 518 pixels: plain GELU in both towers,
+            which OpenAI's weights were not trained with, and positions resized bicubically with antialiasing. The
+            linear layers that the authors released were tuned so, and their figures were made so. By default CLIP is
+            run as it was trained.
 
     Raises:
         ValueError: for settings that the backbone cannot take.
@@ -65,6 +70,7 @@ class VAND(FrozenCLIPNetwork):
         feature_layers: Sequence[int] | None = None,
         temperature: float = 0.01,
         class_name: str = "object",
+        published_backbone: bool = False,
     ) -> None:
         check_settings(image_size, temperature)
         sentences = ensemble_prompts("vand", class_name)
@@ -73,15 +79,20 @@ class VAND(FrozenCLIPNetwork):
         if feature_layers is None:
             feature_layers = sorted({math.ceil(layers * quarter / 4) for quarter in (1, 2, 3, 4)})
         taps = check_feature_layers(feature_layers, layers)
+        if published_backbone:
+            for block in (*backbone.clip.visual.transformer.resblocks, *backbone.clip.transformer.resblocks):
+                block.mlp.gelu = nn.GELU()
         settings = {
-            "vision": "plain, raw tokens",
+            # A name of its own: features of the two must not be taken for each other.
+            "vision": "plain, raw tokens" + (", GELU, bicubic positions" if published_backbone else ""),
             "image_size": image_size,
             "feature_layers": taps,
             "temperature": temperature,
             "class_name": class_name,
+            "published_backbone": published_backbone,
         }
         super().__init__(backbone, image_size=image_size, temperature=temperature, settings=settings)
-        self._vision = PlainVision(taps, project=False)
+        self._vision = PlainVision(taps, project=False, bicubic_positions=published_backbone)
         self.prompts = FixedPrompts(self.clip, *sentences)
         self.adapters = nn.ModuleList(nn.Linear(*self.clip.visual.proj.shape) for _ in taps)
 
@@ -146,8 +157,17 @@ class VAND(FrozenCLIPNetwork):
         Raises:
             FileNotFoundError: when there is no such file.
             ValueError: when the file holds no such layers, others than these, or the backbone is another one.
+
+        Warns:
+            UserWarning: when the file may belong to ``published_backbone=True`` and this network does not.
         """
         state = read_adapters(path)
+        if getattr(state, "_metadata", None) is None and not self.settings["published_backbone"]:
+            warnings.warn(
+                f"'{path}' does not say how CLIP was run when these linear layers were tuned. Those that the authors "
+                "released belong to published_backbone=True (plain GELU); here CLIP runs with QuickGELU.",
+                stacklevel=2,
+            )
         if not check_backbone:
             state = dict(state)  # without the record
         own = self.adapters.state_dict(prefix="adapters.")
@@ -160,12 +180,17 @@ class VAND(FrozenCLIPNetwork):
         self.load_state_dict(state)
 
     def check_record(self, record: Mapping[str, Any]) -> None:
-        """Refuse linear layers of another backbone or of other blocks.
+        """Refuse linear layers of another backbone, of other blocks, or of a CLIP that was run otherwise.
 
         Raises:
-            ValueError: when they were tuned with another CLIP or on other blocks.
+            ValueError: when they were tuned with another CLIP, on other blocks or with the other activation.
         """
         super().check_record(record)
         theirs, ours = record.get("settings", {}).get("feature_layers"), self.settings["feature_layers"]
         if theirs is not None and list(theirs) != ours:
             raise ValueError(f"These linear layers were tuned on the blocks {list(theirs)}, this network taps {ours}.")
+        as_published = bool(record.get("settings", {}).get("published_backbone", False))
+        if "settings" in record and as_published != self.settings["published_backbone"]:
+            raise ValueError(
+                f"These linear layers were tuned with published_backbone={as_published}: build VAND with the same."
+            )

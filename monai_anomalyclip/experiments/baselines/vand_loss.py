@@ -8,22 +8,22 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss, FocalLoss
+from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from monai_anomalyclip.losses.glocal import published_focal
 from monai_anomalyclip.networks import Logits
 
 __all__ = ["VANDLoss"]
-
-_SMOOTH = 1e-5
 
 
 class VANDLoss(_Loss):
     """Focal and Dice loss of the pixels, summed over the tapped blocks.
 
     The logits are upsampled bilinearly (``align_corners=True``) to the mask's size, then softmaxed. Focal: gamma 2,
-    mean over pixels of the summed classes. Dice: of the abnormal probability, per image over all its pixels, smooth 1.
+    mean over pixels (see :func:`~monai_anomalyclip.losses.glocal.published_focal`). Dice: of the abnormal probability,
+    per image over all its pixels, smooth 1.
 
     Source: arXiv 2305.17382, "Losses"; details pinned to the published code.
 
@@ -34,7 +34,6 @@ class VANDLoss(_Loss):
     def __init__(self) -> None:
         super().__init__()
         self.last_terms: dict[str, Tensor] = {}
-        self._focal = FocalLoss(use_softmax=True, gamma=2.0, to_onehot_y=True, reduction="none")
         self._dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")
 
     def forward(self, logits: Logits, target: Mapping[str, Tensor]) -> Tensor:
@@ -66,10 +65,8 @@ class VANDLoss(_Loss):
         for layer in layers:
             upsampled = F.interpolate(layer, label.shape[2:], mode="bilinear", align_corners=True)
             probability = upsampled.softmax(dim=1)
-            # The published focal loss smooths target and probability by 1e-5 each; a mix with 1/2 gives its numbers.
-            smoothed = torch.lerp(probability, torch.full_like(probability, 0.5), 4 * _SMOOTH)
-            per_pixel = self._focal(smoothed.log(), label).to(weight.dtype)  # MONAI computes it in float32
-            focal = focal + weight @ per_pixel.sum(dim=1).flatten(1).mean(dim=1)
+            true_class = torch.where(label > 0, probability[:, 1:], probability[:, :1])
+            focal = focal + weight @ published_focal(true_class).flatten(1).mean(dim=1)
             dice = dice + weight @ self._dice(probability[:, 1:], label).flatten()
         total: Tensor = focal + dice
         self.last_terms = {"focal": focal.detach(), "dice_abnormal": dice.detach(), "total": total.detach()}

@@ -43,6 +43,10 @@ class WinCLIP(FrozenCLIPNetwork):
         scales: sides of the windows, in patches.
         window_batch_size: most windows that go through the tower at once; limits the memory, changes no result.
         class_name: what the prompts speak of. The published figures use each data set's class names.
+        ensemble: "winclip" for the 22 templates that the paper prints, "winclip_21" for those of the re-implementations
+            (see :func:`ensemble_prompts`).
+        unit_sentences: whether each sentence's feature is normalised before the mean. The paper does not say; every
+            re-implementation, that of AnomalyCLIP's authors among them, averages them as they are.
 
     Raises:
         ValueError: for settings that the backbone cannot take.
@@ -61,22 +65,31 @@ class WinCLIP(FrozenCLIPNetwork):
         scales: Sequence[int] = (2, 3),
         window_batch_size: int = 1024,
         class_name: str = "object",
+        ensemble: str = "winclip",
+        unit_sentences: bool = False,
     ) -> None:
         check_settings(image_size, temperature)
-        sentences = ensemble_prompts("winclip", class_name)
+        sentences = ensemble_prompts(ensemble, class_name)
         sides = [int(scale) for scale in scales]
         if not sides or min(sides) < 1:
             raise ValueError(f"scales={tuple(scales)} must be one or more sides of windows in patches, such as (2, 3).")
         if window_batch_size < 1:
             raise ValueError(f"window_batch_size={window_batch_size} must be at least 1.")
-        settings = {"image_size": image_size, "temperature": temperature, "scales": sides, "class_name": class_name}
+        settings = {
+            "image_size": image_size,
+            "temperature": temperature,
+            "scales": sides,
+            "class_name": class_name,
+            "ensemble": ensemble,
+            "unit_sentences": unit_sentences,
+        }
         backbone = build_backbone(model_name, pretrained)
         super().__init__(backbone, image_size=image_size, temperature=temperature, settings=settings)
         grid = image_size // self.patch_size
         window_patches(grid, grid, max(sides))  # refuses windows that do not fit
         self.scales = tuple(sides)
         self.window_batch_size = window_batch_size
-        self.prompts = FixedPrompts(self.clip, *sentences)
+        self.prompts = FixedPrompts(self.clip, *sentences, unit_sentences=unit_sentences)
         self._embedding = TokenEmbedding()
 
     def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -7,6 +7,7 @@ from .network import FullShotNetwork
 from .patchcore import PatchCore
 from .rd4ad import RD4AD
 from .results import FullShotResults
+from .running import run_full_shot
 from .wide_resnet import BACKBONES
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "PatchCore",
     "classes_of",
     "evaluate_class",
+    "run_full_shot",
 ]

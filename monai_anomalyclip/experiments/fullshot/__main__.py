@@ -5,34 +5,19 @@
 from __future__ import annotations
 
 import argparse
-import copy
-import hashlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.utils import set_determinism
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.engines import default_device
-from monai_anomalyclip.experiments.fullshot.class_images import classes_of
-from monai_anomalyclip.experiments.fullshot.evaluation import evaluate_class
-from monai_anomalyclip.experiments.fullshot.network import anomalib_needed
-from monai_anomalyclip.experiments.fullshot.patchcore import PatchCore
-from monai_anomalyclip.experiments.fullshot.rd4ad import RD4AD
-from monai_anomalyclip.experiments.fullshot.results import FullShotResults
-from monai_anomalyclip.experiments.fullshot.wide_resnet import BACKBONES, weights_sha256
+from monai_anomalyclip.experiments.fullshot.running import OPTIONS, run_full_shot
+from monai_anomalyclip.experiments.fullshot.wide_resnet import BACKBONES
 
 __all__ = ["main"]
-
-# Options that only one of the methods has, with their defaults.
-_METHODS: dict[str, tuple[type[PatchCore] | type[RD4AD], dict[str, Any]]] = {
-    "patchcore": (PatchCore, {"coreset_ratio": 0.1, "num_neighbors": 9}),
-    "rd4ad": (RD4AD, {"epochs": 200, "learning_rate": 0.005}),
-}
 
 _EXAMPLES = """example:
   monai-anomalyclip datalist mvtec mvtec_anomaly_detection -o mvtec.json --split original
@@ -51,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--method", choices=tuple(_METHODS), required=True)
+    parser.add_argument("--method", choices=tuple(OPTIONS), required=True)
     parser.add_argument("--datalist", type=Path, required=True, metavar="FILE", help="with normal images in 'training'")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="for tables and fullshot.json")
     parser.add_argument(
@@ -76,43 +61,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _method_options(parsed: argparse.Namespace) -> dict[str, Any]:
-    for method, (_, defaults) in _METHODS.items():
+    for method, defaults in OPTIONS.items():
         given = [name for name in defaults if getattr(parsed, name) is not None]
         if given and method != parsed.method:
             raise ValueError(f"--{given[0]} is an option of {method}, not of {parsed.method}.")
-    defaults = _METHODS[parsed.method][1]
-    return {name: value if getattr(parsed, name) is None else getattr(parsed, name) for name, value in defaults.items()}
+    return {name: value for name in OPTIONS[parsed.method] if (value := getattr(parsed, name)) is not None}
 
 
 def _run(parsed: argparse.Namespace) -> None:
     options = _method_options(parsed)
     if parsed.batch_size < 1:
         raise ValueError(f"--batch_size {parsed.batch_size} must be at least 1.")
-    with anomalib_needed():
-        import anomalib  # noqa: F401  # told before anything is read
-    weights = None if parsed.weights == "none" else Path(parsed.weights)
-    classes = classes_of(parsed.datalist, parsed.testing_section)
-    settings = {
-        "method": parsed.method,
-        "datalist_sha256": hashlib.sha256(parsed.datalist.read_bytes()).hexdigest(),
+    results = run_full_shot(
+        parsed.method,
+        parsed.datalist,
+        parsed.output_dir,
+        weights=None if parsed.weights == "none" else Path(parsed.weights),
+        device=parsed.device or default_device(),
         **{key: getattr(parsed, key) for key in ("testing_section", "backbone", "image_size", "batch_size", "seed")},
-        "weights_sha256": weights_sha256(weights),
-        **options,
-        "anomalib": version("anomalib"),
-    }
-    results = FullShotResults(parsed.output_dir, settings)
-    device = parsed.device or default_device()
-    set_determinism(seed=parsed.seed)
-    fresh = _METHODS[parsed.method][0](parsed.backbone, weights=weights, image_size=parsed.image_size, **options)
-    for number, images in enumerate(classes, start=1):
-        if images.name in results.classes:
-            print(f"[{number}/{len(classes)}] {images.name}: done before.")
-            continue
-        numbers = f"{len(images.normal)} normal images, {len(images.testing)} to test"
-        print(f"[{number}/{len(classes)}] {images.name}: {numbers}.", flush=True)
-        set_determinism(seed=parsed.seed)  # for each class, so that a resumed run equals an uninterrupted one
-        network = copy.deepcopy(fresh).to(device)
-        results.add(images.name, evaluate_class(network, images, batch_size=parsed.batch_size))
+        options=options,
+        say=lambda line: print(line, flush=True),
+    )
     print(f"\n{parsed.method}, in per cent:\n\n{results.markdown()}")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ from monai_anomalyclip.data import FaultTolerantDataset, LoadFramed, LoadMaskd
 from monai_anomalyclip.experiments.fullshot.class_images import ClassImages
 from monai_anomalyclip.experiments.fullshot.network import FullShotNetwork
 from monai_anomalyclip.metrics import AUPROMetric, ImageAPMetric, ImageAUROCMetric, PixelAPMetric, PixelAUROCMetric
+from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
 from monai_anomalyclip.transforms import CLIPMaskPreprocessd
 
 __all__ = ["METRICS", "evaluate_class"]
@@ -29,9 +30,14 @@ __all__ = ["METRICS", "evaluate_class"]
 logger = logging.getLogger(__name__)
 
 _IMAGE_METRICS = {"image_auroc": ImageAUROCMetric, "image_ap": ImageAPMetric}
-_PIXEL_METRICS = {"pixel_auroc": PixelAUROCMetric, "pixel_ap": PixelAPMetric, "aupro": AUPROMetric}
+_PIXEL_METRICS: dict[str, Callable[[], AnomalyMetric]] = {
+    "pixel_auroc": PixelAUROCMetric,
+    "pixel_ap": PixelAPMetric,
+    "pixel_aupro": AUPROMetric,
+    "pixel_aupro_200": partial(AUPROMetric, method="thresholds_200"),
+}
 METRICS = (*_IMAGE_METRICS, *_PIXEL_METRICS)
-"""Names of what is measured, all exact and over all images of a class."""
+"""Names of what is measured over all images of a class: exact, but for the published PRO with its 200 thresholds."""
 
 _LISTED = 5
 

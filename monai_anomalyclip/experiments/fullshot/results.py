@@ -41,7 +41,7 @@ class FullShotResults:
         self.classes: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
             self.classes = self._read()
-            self._write_tables(self.mean())  # the run before may have been killed before it could
+            self._write_tables()  # the run before may have been killed before it could
 
     def add(self, name: str, result: Mapping[str, Any]) -> None:
         """Add a class and write the files."""
@@ -56,7 +56,7 @@ class FullShotResults:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with replaced_when_complete(self.path) as unfinished:
             unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        self._write_tables(mean)
+        self._write_tables()
 
     def mean(self) -> dict[str, float]:
         """Mean of each metric over the classes for which it is defined, else NaN."""
@@ -66,19 +66,21 @@ class FullShotResults:
             means[metric] = sum(values) / len(values) if values else math.nan
         return means
 
+    def metrics(self) -> dict[str, float]:
+        """The means, and each class's metrics as "metric/class", NaN where undefined: as an evaluation gives them."""
+        values: dict[str, float] = self.mean()
+        for name, row in self.classes.items():
+            values |= {f"{key}/{name}": math.nan if one is None else one for key, one in row["metrics"].items()}
+        return values
+
     def markdown(self) -> str:
         """The table as Markdown, in per cent."""
         return (self.output_dir / "metrics_per_class.md").read_text(encoding="utf-8")
 
-    def _write_tables(self, mean: Mapping[str, float]) -> None:
+    def _write_tables(self) -> None:
         # The evaluations' own table, which reads an engine's metrics.
         engine = Engine(lambda engine, batch: None)
-        engine.state.metrics.update(mean)
-        for name, row in self.classes.items():
-            values = row["metrics"].items()
-            engine.state.metrics.update(
-                {f"{key}/{name}": math.nan if value is None else value for key, value in values}
-            )
+        engine.state.metrics.update(self.metrics())
         MetricTable(self.output_dir, METRICS)(engine)
 
     def _read(self) -> dict[str, dict[str, Any]]:

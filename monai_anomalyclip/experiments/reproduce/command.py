@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,14 @@ def _methods(text: str) -> list[str]:
 
 def _tables() -> str:
     from monai_anomalyclip.cli.plain_messages import text_table
+    from monai_anomalyclip.experiments.reproduce.paper_figures import paper_figures
 
-    rows = [("TABLE", "rows", "what it varies", "mind")]
-    rows += [(table.name, str(len(table.experiments)), table.varies, table.remark) for table in TABLES.values()]
+    printed = Counter(figure.table for figure in paper_figures())
+    rows = [("TABLE", "rows", "the paper's figures", "title")]
+    rows += [
+        (table.name, str(len(table.experiments)), str(printed.get(table.name, "")), table.title.rpartition(": ")[2])
+        for table in TABLES.values()
+    ]
     return f"{text_table(rows)}\n\n{RESEARCH_USE_ONLY}"
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "NotFoundError",
     "PhantomSource",
     "Purpose",
+    "of_class",
 ]
 
 Purpose = Literal["training", "testing"]
@@ -84,6 +85,20 @@ class ImageSource(Protocol):
             NotFoundError: there are none.
         """
 
+    def original(self, name: str) -> Path:
+        """A datalist with the data set's published parts: normal images under "training", others under "testing".
+
+        Raises:
+            NotFoundError: there are none of this name.
+        """
+
+    def image_net_weights(self) -> Path:
+        """Weights of the backbone of methods that learn from normal images.
+
+        Raises:
+            NotFoundError: there are none.
+        """
+
 
 class DataFolder:
     """Data sets below one folder, each as a datalist or as it was unpacked.
@@ -131,6 +146,31 @@ class DataFolder:
                 return self.root / name
         raise NotFoundError(f"there are no prompts {names[0]}, .safetensors or .pth")
 
+    def original(self, name: str) -> Path:
+        """A datalist with the data set's published parts; see :class:`ImageSource`."""
+        folder = self._folder(name)
+        for own in (self.root / f"{name}.json", *([folder / "datalist.json"] if folder is not None else [])):
+            if own.is_file() and {"training", "testing"} <= set(json.loads(own.read_text(encoding="utf-8-sig"))):
+                return own
+        if folder is None:
+            raise NotFoundError(
+                f"{name}: there is no folder of it, and no datalist {name}.json with normal images under 'training'"
+            )
+        file = self.output / f"{name}-original.json"
+        try:
+            listing = make_datalist(name, folder, split="original")
+        except (OSError, ValueError) as error:
+            raise NotFoundError(f"{name}: {str(error).rstrip('.')}") from error
+        write_datalist(listing, file, overwrite=True)
+        return file
+
+    def image_net_weights(self) -> Path:
+        """``weights/wide_resnet50_2*``, in any of torch's formats; see :class:`ImageSource`."""
+        found = sorted((self.root / "weights").glob("wide_resnet50_2*"))
+        if not found:
+            raise NotFoundError("there are no ImageNet weights weights/wide_resnet50_2*.pth or .safetensors")
+        return found[0]
+
     def _folder(self, name: str) -> Path | None:
         wanted = {_plain(known) for known in (name, *FOLDER_NAMES.get(name, ()))}
         return next(
@@ -177,6 +217,26 @@ class PhantomSource:
     def prompts(self, tuned_on: str) -> Path:
         """There are none; see :class:`ImageSource`."""
         raise NotFoundError(f"there are no prompts that were tuned on {tuned_on} elsewhere")
+
+    def original(self, name: str) -> Path:
+        """There are none; see :class:`ImageSource`."""
+        raise NotFoundError(f"{name}: phantoms have no published parts")
+
+    def image_net_weights(self) -> Path:
+        """There are none; see :class:`ImageSource`."""
+        raise NotFoundError("there are no ImageNet weights with the phantoms")
+
+
+def of_class(images: ImageSet, name: str) -> ImageSet:
+    """The images of one class, as a datalist beside that of all.
+
+    Args:
+        images: of several classes, to test on.
+        name: one of ``images.classes``.
+    """
+    entries = [entry for entry in load_datalist(images.datalist, "testing") if str(entry.get("class", "")) == name]
+    number = images.classes.index(name) + 1  # a class's name may be no name for a file
+    return _write(images.datalist.with_name(f"{images.datalist.stem}-class-{number}.json"), "testing", entries, ())
 
 
 def _is_anomalous(entry: dict[str, Any]) -> bool:

@@ -30,6 +30,7 @@ _METHODS = Group(
     tuple(
         Experiment(method.title, MEDICAL_PHANTOMS, INDUSTRIAL_PHANTOMS if method.tuned else None, method.name)
         for method in METHODS.values()
+        if not method.full_shot
     ),
 )
 
@@ -64,8 +65,17 @@ DEMO = Table(
         _METHODS,
         _MODULES,
         _ablation("attention", "vv", {kind: f"attention_{kind}" for kind in ("qq", "kk", "qk")}),
-        _ablation("ensembles", "vv", {"qq+vv": "attention_qq_vv", "qq+kk+vv": "attention_qq_kk_vv"}),
-        _ablation("loss", "global and local", {"global": "loss_global", "local": "loss_local"}),
+        _ablation("ensembles", "vv", {"qq+kk+vv": "attention_qq_kk_vv", "qk+qq+kk+vv": "attention_qk_qq_kk_vv"}),
+        _ablation(
+            "loss",
+            "global and local",
+            {
+                "global": "loss_global",
+                "local": "loss_local",
+                "global and Dice": "loss_dice",
+                "global and focal": "loss_focal",
+            },
+        ),
         _ablation("context", "unshared", {"shared": "shared_context"}),
         _ablation("prompt length", "12", {str(n): f"prompt_length_{n}" for n in (4, 8, 16)}),
         _ablation(
@@ -83,7 +93,11 @@ DEMO = Table(
                 "3, 4, 5, 6": "demo/layers_3_4_5_6",
             },
         ),
-        _ablation("abnormal word", "damaged", {word: f"words_{word}" for word in ("anomalous", "defective", "broken")}),
+        _ablation(
+            "abnormal word",
+            "damaged",
+            {word: f"words_{word}" for word in ("anomalous", "flawed", "defective", "blemished")},
+        ),
     ),
     remark="synthetic pictures and a tiny CLIP of our own: it shows that everything runs, not how methods compare",
     keep_features=True,

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.experiments.reproduce.experiment import Experiment, Group, Table
-from monai_anomalyclip.experiments.reproduce.paper_figures import paper_figure
+from monai_anomalyclip.experiments.reproduce.experiment import COUNTS, Experiment, Group, Table
+from monai_anomalyclip.experiments.reproduce.paper_figures import paper_classes, paper_figure
 from monai_anomalyclip.experiments.reproduce.runner import Outcome
 from monai_anomalyclip.experiments.reproduce.spread import Spread, mean_over_sets
 from monai_anomalyclip.writers.redaction import redacted
@@ -20,6 +20,7 @@ MEAN = "mean"
 """In place of a data set: over all that an experiment is tested on."""
 
 _DIGITS = 4
+_PAPER_BACKBONES = ("ViT-L-14-336-quickgelu", "ViT-L-14-336")
 
 
 def table_document(table: Table, outcome: Outcome, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,9 +32,11 @@ def table_document(table: Table, outcome: Outcome, settings: Mapping[str, Any]) 
         settings: what it was made with (bundle, seeds, epochs, ...), to be kept with it.
 
     Returns:
-        plain values, in per cent; metrics that were not computed or are undefined are absent. Each row has the metrics
-        of an experiment on a data set, or on their mean where all were run: ``mean``, ``low``, ``high``, ``seeds``,
-        and where the paper's figure is known ``paper``, ``difference`` (ours minus the paper's) and ``paper_source``.
+        plain values, in per cent (counts and times as they are); metrics that were not computed or are undefined are
+        absent. Each row has the metrics of an experiment on a data set, or on one of its classes, or on the mean where
+        all were run: ``mean``, ``low``, ``high``, ``seeds``, and where the paper has a figure ``paper``, ``difference``
+        (ours minus the paper's) and ``paper_source``. What was not run has the paper's figure alone. ``comparable``
+        says whether it was made with the paper's CLIP: if not, no difference means anything.
     """
     names = dict.fromkeys(name for name, _ in outcome.images)
     return {
@@ -46,6 +49,8 @@ def table_document(table: Table, outcome: Outcome, settings: Mapping[str, Any]) 
         "version": __version__,
         "settings": dict(settings),
         "metrics": list(table.metrics),
+        "backbone": outcome.backbone,
+        "comparable": outcome.backbone is None or outcome.backbone in _PAPER_BACKBONES,
         "groups": [_group(group, table, outcome) for group in table.groups],
         "data_sets": {
             name: [
@@ -61,21 +66,31 @@ def table_document(table: Table, outcome: Outcome, settings: Mapping[str, Any]) 
 
 
 def _group(group: Group, table: Table, outcome: Outcome) -> dict[str, Any]:
-    rows = [row for experiment in group.experiments for row in _rows(experiment, table.metrics, outcome)]
+    rows = [row for experiment in group.experiments for row in _rows(experiment, table, outcome)]
     return {"title": group.title, "means_only": group.means_only, "rows": rows}
 
 
-def _rows(experiment: Experiment, metrics: Sequence[str], outcome: Outcome) -> list[dict[str, Any]]:
-    spreads = {
-        name: {metric: outcome.spread(experiment, name, metric) for metric in metrics}
-        for name in experiment.tested_on
-        if (experiment.key, name) in outcome.scores
+def _rows(experiment: Experiment, table: Table, outcome: Outcome) -> list[dict[str, Any]]:
+    metrics = table.metrics
+    spreads: dict[str, dict[str, Spread | None]] = {
+        name: {metric: outcome.spread(experiment, name, metric) for metric in metrics} for name in experiment.tested_on
     }
-    whole = len(spreads) == len(experiment.tested_on)
-    if whole and len(spreads) > 1:
-        means = {metric: mean_over_sets([values[metric] for values in spreads.values()]) for metric in metrics}
-        spreads[MEAN] = means
-    return [
+    if table.per_class:
+        (name,) = experiment.tested_on
+        by_seed = outcome.scores.get((experiment.key, name), {})
+        found = (key.partition("/")[2] for values in by_seed.values() for key in values)
+        classes = dict.fromkeys([*paper_classes(table.name), *filter(None, found)])
+        by_class = {
+            one: {metric: outcome.spread(experiment, name, f"{metric}/{one}") for metric in metrics} for one in classes
+        }
+        spreads = {**by_class, MEAN: spreads[name]}
+    elif (
+        len(spreads) > 1
+        and all((experiment.key, name) in outcome.scores for name in experiment.tested_on)
+        and not set(metrics) <= set(COUNTS)
+    ):
+        spreads[MEAN] = {metric: mean_over_sets([values[metric] for values in spreads.values()]) for metric in metrics}
+    rows = [
         {
             "experiment": experiment.title,
             "method": experiment.method,
@@ -84,28 +99,33 @@ def _rows(experiment: Experiment, metrics: Sequence[str], outcome: Outcome) -> l
             "given_prompts": experiment.given_prompts,
             "tested_on": name,
             "metrics": {
-                metric: _compared(spread, experiment, name, metric)
+                metric: compared
                 for metric, spread in values.items()
-                if spread is not None
+                if (compared := _compared(spread, table, experiment, name, metric))
             },
         }
         for name, values in spreads.items()
     ]
+    run = {MEAN, *(name for name in experiment.tested_on if (experiment.key, name) in outcome.scores)}
+    return [row for row in rows if row["metrics"] or row["tested_on"] in run]
 
 
-def _compared(spread: Spread, experiment: Experiment, tested_on: str, metric: str) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "mean": round(spread.mean, _DIGITS),
-        "low": round(spread.low, _DIGITS),
-        "high": round(spread.high, _DIGITS),
-        "seeds": {str(seed): round(value, _DIGITS) for seed, value in spread.seeds.items()},
-    }
-    if (figure := paper_figure(experiment, tested_on, metric)) is not None:
+def _compared(
+    spread: Spread | None, table: Table, experiment: Experiment, tested_on: str, metric: str
+) -> dict[str, Any]:
+    figure = paper_figure(table.name, experiment, tested_on, metric)
+    values: dict[str, Any] = {}
+    if spread is not None:
         values |= {
-            "paper": figure.value,
-            "difference": round(spread.mean - figure.value, _DIGITS),
-            "paper_source": figure.source,
+            "mean": round(spread.mean, _DIGITS),
+            "low": round(spread.low, _DIGITS),
+            "high": round(spread.high, _DIGITS),
+            "seeds": {str(seed): round(value, _DIGITS) for seed, value in spread.seeds.items()},
         }
+    if figure is not None:
+        values |= {"paper": figure.value, "paper_source": figure.source}
+        if spread is not None:
+            values["difference"] = round(spread.mean - figure.value, _DIGITS)
     return values
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["METHODS", "METRICS", "Experiment", "Group", "Method", "Table"]
+__all__ = ["COUNTS", "LABELS", "METHODS", "METRICS", "TIMES", "Experiment", "Group", "Method", "Table"]
 
 METRICS = {
     "image_auroc": "image AUROC",
@@ -18,6 +18,15 @@ METRICS = {
     "pixel_aupro_200": "PRO (200 thresholds)",
 }
 """Names of the metrics in the evaluator's state, and in tables. Published PRO is compared with ``pixel_aupro_200``."""
+
+COUNTS = {"classes": "classes", "normal": "normal images", "anomalous": "anomalous images"}
+"""What is counted of a data set (table 6)."""
+
+TIMES = {"minutes_per_epoch": "minutes per epoch", "images_per_second": "images per second"}
+"""What is timed of a method (table 8)."""
+
+LABELS = {**METRICS, **COUNTS, **TIMES}
+"""Titles of the columns of tables."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Method:
         config: overlay below ``configs/``, without its suffix; None for the bundles' own network.
         tuned: whether it learns something.
         class_word: whether its network takes the ``class_name`` that the paper's baselines were told.
+        full_shot: whether it learns from normal images of what it is tested on (table 12), class by class.
     """
 
     name: str
@@ -37,6 +47,7 @@ class Method:
     config: str | None = None
     tuned: bool = False
     class_word: bool = False
+    full_shot: bool = False
 
 
 METHODS = {
@@ -48,9 +59,11 @@ METHODS = {
         Method("coop", "CoOp", "methods/coop", tuned=True),
         Method("winclip", "WinCLIP", "methods/winclip", class_word=True),
         Method("vand", "VAND", "methods/vand", tuned=True),
+        Method("patchcore", "PatchCore", full_shot=True),
+        Method("rd4ad", "RD4AD", full_shot=True),
     )
 }
-"""The six methods of the paper's tables, by name."""
+"""The six methods of the paper's tables, and the two of table 12, by name."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,8 @@ class Experiment:
         method: name of one of :data:`METHODS`.
         overlays: files below ``configs/``, without their suffix, laid over the bundle's in this order.
         given_prompts: whether prompts that the user has are evaluated instead of tuned ones.
+        object_words: whether each class's name takes the place of "object" after tuning (figure 9).
+        paper: what the paper's table calls the row (or the column); None for the method's title.
 
     Raises:
         ValueError: an unknown method, something tested on what it was tuned on, or given prompts without a set.
@@ -75,6 +90,8 @@ class Experiment:
     method: str = "anomalyclip"
     overlays: tuple[str, ...] = ()
     given_prompts: bool = False
+    object_words: bool = False
+    paper: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -96,8 +113,18 @@ class Experiment:
         return self.tuned_on is not None and not self.given_prompts
 
     @property
+    def told_classes(self) -> bool:
+        """Whether its prompts name the class that an image is of, where the data set has classes."""
+        return METHODS[self.method].class_word or self.object_words
+
+    @property
     def key(self) -> str:
-        """Name of its folder: tables that need the same run share it."""
+        """Name of the folder of its results: tables that need the same run share it."""
+        return f"{self.tuning_key}+object_words" if self.object_words else self.tuning_key
+
+    @property
+    def tuning_key(self) -> str:
+        """Name of the folder of what it learns: words that are put in after tuning make no other one."""
         parts = [self.method, *(overlay.rpartition("/")[2] for overlay in self.overlays)]
         return f"{'given_' if self.given_prompts else ''}{self.tuned_on or 'untuned'}/{'+'.join(parts)}"
 
@@ -127,7 +154,8 @@ class Table:
         varies: what it varies, in a sentence.
         groups: its rows.
         remark: what of it is not known from a source; empty when all is.
-        metrics: which of :data:`METRICS` it shows.
+        metrics: which of :data:`METRICS`, :data:`COUNTS` and :data:`TIMES` it shows.
+        per_class: whether it shows the classes of the data sets.
         keep_features: whether features of the frozen encoder are kept on disk while it is made.
         max_epochs: epochs of tuning; None for the bundle's.
         demo: whether it is made on the demonstration's phantoms with its backbone.
@@ -139,6 +167,7 @@ class Table:
     groups: tuple[Group, ...]
     remark: str = ""
     metrics: tuple[str, ...] = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro_200", "pixel_aupro")
+    per_class: bool = False
     keep_features: bool = False
     max_epochs: int | None = None
     demo: bool = False

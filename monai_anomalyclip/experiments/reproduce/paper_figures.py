@@ -1,21 +1,47 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that the AnomalyCLIP paper reports: those that were read or found cited, and no others."""
+"""The figures of the AnomalyCLIP paper's tables 1 to 26 (Zhou et al., ICLR 2024), as printed there."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
 
-from monai_anomalyclip.experiments.reproduce.experiment import Experiment
+from monai_anomalyclip.experiments.reproduce.experiment import METHODS, Experiment
 
-__all__ = ["PAPER_FIGURES", "PaperFigure", "paper_figure"]
+__all__ = ["PAPER_NAMES", "PaperFigure", "paper_classes", "paper_figure", "paper_figures"]
 
-_REPOSITORY = "result tables in the authors' repository (GitHub, zqhang/AnomalyCLIP)"
-_ISSUE = "issue 33 of GitHub, zqhang/AnomalyCLIP"
-_CITED = (
-    "AnomalyCLIP, ICLR 2024, medical data sets after tuning on colonoscopy: as cited in research notes, not verified "
-    "against the paper"
+_FILE = "paper_tables.csv"
+
+PAPER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "mvtec": "MVTec AD",
+        "visa": "VisA",
+        "mpdd": "MPDD",
+        "btad": "BTAD",
+        "sdd": "SDD",
+        "dagm": "DAGM",
+        "dtd-synthetic": "DTD-Synthetic",
+        "isic": "ISIC",
+        "cvc-clinicdb": "CVC-ClinicDB",
+        "cvc-colondb": "CVC-ColonDB",
+        "kvasir": "Kvasir",
+        "endo": "Endo",
+        "tn3k": "TN3K",
+        "headct": "HeadCT",
+        "brainmri": "BrainMRI",
+        "br35h": "Br35H",
+        "covid-19": "COVID-19",
+    }
 )
+"""What the paper's tables call the data sets."""
+
+_TIMES = {"minutes_per_epoch": "training", "images_per_second": "inference"}
+_MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -23,112 +49,67 @@ class PaperFigure:
     """A figure of the paper.
 
     Args:
-        method: one of :data:`~monai_anomalyclip.experiments.reproduce.METHODS`.
-        tuned_on: name of the auxiliary data set; None when nothing is learned.
-        tested_on: name of the data set.
-        metric: one of :data:`~monai_anomalyclip.experiments.reproduce.METRICS`; published PRO is ``pixel_aupro_200``.
-        value: in per cent.
-        source: where it was read, or what cites it.
+        table: number of its table.
+        row: as the table calls it: a data set, a class of one, a method, or what an ablation varies.
+        column: likewise.
+        metric: one of :data:`~monai_anomalyclip.experiments.reproduce.METRICS` (in per cent), of
+            :data:`~monai_anomalyclip.experiments.reproduce.experiment.COUNTS` or of
+            :data:`~monai_anomalyclip.experiments.reproduce.experiment.TIMES`. The paper's PRO is ``pixel_aupro_200``.
+        value: as printed.
     """
 
-    method: str
-    tuned_on: str | None
-    tested_on: str
+    table: str
+    row: str
+    column: str
     metric: str
     value: float
-    source: str
+
+    @property
+    def source(self) -> str:
+        """Where it is printed."""
+        return f"AnomalyCLIP (ICLR 2024), table {self.table}"
 
 
-_Pairs = dict[str, tuple[float, float]]
+@lru_cache(maxsize=1)
+def paper_figures() -> tuple[PaperFigure, ...]:
+    """All of them, table by table in the order of the print."""
+    with Path(__file__).with_name(_FILE).open(encoding="utf-8", newline="") as file:
+        return tuple(
+            PaperFigure(line["table"], line["row"], line["column"], line["metric"], float(line["value"]))
+            for line in csv.DictReader(file)
+        )
 
 
-def _figures(
-    method: str, tuned_on: str | None, metrics: tuple[str, str], values: _Pairs, source: str = _REPOSITORY
-) -> list[PaperFigure]:
-    return [
-        PaperFigure(method, tuned_on, tested_on, metric, value, source)
-        for tested_on, pair in values.items()
-        for metric, value in zip(metrics, pair, strict=True)
-    ]
+@lru_cache(maxsize=1)
+def _by_place() -> dict[tuple[str, frozenset[str], str], PaperFigure]:
+    # Some tables have the data sets in their rows, others in their columns: the two together name a cell.
+    return {(one.table, _cell(one.row, one.column), one.metric): one for one in paper_figures()}
 
 
-_PIXEL = ("pixel_auroc", "pixel_aupro_200")
-_IMAGE = ("image_auroc", "image_ap")
-
-PAPER_FIGURES = (
-    *_figures(
-        "winclip",
-        None,
-        _PIXEL,
-        {
-            "isic": (83.3, 55.1),
-            "cvc-colondb": (70.3, 32.5),
-            "cvc-clinicdb": (51.2, 13.8),
-            "kvasir": (69.7, 24.5),
-            "endo": (68.2, 28.3),
-            "tn3k": (70.7, 39.8),
-        },
-    ),
-    *_figures(
-        "vand",
-        "mvtec",
-        _PIXEL,
-        {
-            "isic": (89.4, 77.2),
-            "cvc-colondb": (78.4, 64.6),
-            "cvc-clinicdb": (80.5, 60.7),
-            "kvasir": (75.0, 36.2),
-            "endo": (81.9, 54.9),
-            "tn3k": (73.6, 37.8),
-        },
-    ),
-    *_figures(
-        "anomalyclip",
-        "mvtec",
-        _PIXEL,
-        {
-            "isic": (89.7, 78.4),
-            "cvc-colondb": (81.9, 71.3),
-            "cvc-clinicdb": (82.9, 67.8),
-            "kvasir": (78.9, 45.6),
-            "endo": (84.1, 63.6),
-            "tn3k": (81.5, 50.4),
-        },
-    ),
-    *_figures(
-        "anomalyclip",
-        "mvtec",
-        _IMAGE,
-        {
-            "headct": (93.4, 91.6),
-            "brainmri": (90.3, 92.2),
-            "br35h": (94.6, 94.7),
-            "covid-19": (80.1, 58.7),
-        },
-    ),
-    *_figures("anomalyclip", "mvtec", _PIXEL, {"visa": (95.5, 87.0)}, _ISSUE),
-    PaperFigure("anomalyclip", "mvtec", "visa", "image_auroc", 82.1, _ISSUE),
-    *_figures(
-        "anomalyclip",
-        "colondb-endo",
-        _PIXEL,
-        {"cvc-clinicdb": (92.4, 82.9), "kvasir": (92.5, 61.5), "endo": (93.2, 84.8)},
-        _CITED,
-    ),
-)
-"""All of them. Whoever reads more in the paper may add them here, with the source."""
-
-_BY_PLACE = {(figure.method, figure.tuned_on, figure.tested_on, figure.metric): figure for figure in PAPER_FIGURES}
+def _cell(row: str, column: str) -> frozenset[str]:
+    return frozenset((row.casefold(), column.casefold()))
 
 
-def paper_figure(experiment: Experiment, tested_on: str, metric: str) -> PaperFigure | None:
-    """The paper's figure that an experiment's is to be compared with; None where none was read.
+def paper_figure(table: str, experiment: Experiment, tested_on: str, metric: str) -> PaperFigure | None:
+    """The paper's figure that an experiment's is to be compared with; None where the table has none.
 
     Args:
-        experiment: figures of the method as published hold for one without overlays only.
-        tested_on: name of the data set.
+        table: number of the table.
+        experiment: what its table calls it is ``experiment.paper``, or else the method's title.
+        tested_on: name of the data set, of one of its classes, or "mean" for the mean over the classes.
         metric: name of the metric.
+
+    Example::
+
+        row = Experiment("AnomalyCLIP", ("isic",), "mvtec")
+        paper_figure("2", row, "isic", "pixel_auroc").value  # 89.7
     """
-    if experiment.overlays:
-        return None
-    return _BY_PLACE.get((experiment.method, experiment.tuned_on, tested_on, metric))
+    label = METHODS[experiment.method].title if experiment.paper is None else experiment.paper
+    place = _TIMES.get(metric, PAPER_NAMES.get(tested_on, tested_on))
+    return _by_place().get((table, _cell(label, place), metric))
+
+
+def paper_classes(table: str) -> tuple[str, ...]:
+    """The classes that a table has its rows for, tables 15 to 26, in lower case; without the mean."""
+    rows = dict.fromkeys(one.row.casefold() for one in paper_figures() if one.table == table)
+    return tuple(row for row in rows if row != _MEAN)

@@ -11,11 +11,12 @@ from typing import Any
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.experiments.reproduce.document import MEAN
-from monai_anomalyclip.experiments.reproduce.experiment import METRICS
+from monai_anomalyclip.experiments.reproduce.experiment import COUNTS, LABELS, TIMES
 
 __all__ = ["markdown", "write_table"]
 
 _SHOWN_ROWS = 4
+_MEANINGLESS = "another CLIP: the difference means nothing"
 
 
 def write_table(document: Mapping[str, Any], output: Path) -> tuple[Path, Path]:
@@ -44,7 +45,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines += ["", f"Mind: {document['remark']}."]
     lines += ["", _caption(document)]
     for group in document["groups"]:
-        lines += ["", f"## {group['title'][:1].upper()}{group['title'][1:]}", "", *_table(group, document["metrics"])]
+        lines += ["", f"## {group['title'][:1].upper()}{group['title'][1:]}", "", *_table(group, document)]
     if sources := _sources(document):
         lines += ["", f"The paper's figures: {'; '.join(sources)}."]
     for heading, problems in (("Not run", document["not_run"]), ("Failed", document["failed"])):
@@ -60,19 +61,24 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def _caption(document: Mapping[str, Any]) -> str:
     shown = ", ".join(f"{name} {_plain(value)}" for name, value in document["settings"].items() if value)
-    return f"In per cent; with several seeds mean (lowest to highest). Made with {shown}."
+    caption = f"In per cent; with several seeds mean (lowest to highest). Made with {shown}."
+    if not document["comparable"] and _sources(document):
+        caption += " This is another CLIP than the paper's: no difference to the paper's figures means anything."
+    return caption
 
 
 def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(group: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    rows = group["rows"]
+def _table(group: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    rows, metrics = group["rows"], document["metrics"]
     if group["means_only"] and any(row["tested_on"] == MEAN for row in rows):
         rows = [row for row in rows if row["tested_on"] == MEAN]
     if not rows:
         return ["Nothing was run."]
+    compared = any("difference" in value for row in rows for value in row["metrics"].values())
+    meaningless = compared and not document["comparable"]
     tuned = len({row["tuned_on"] for row in rows if row["tuned_on"]}) > 1
     tested = not group["means_only"]
     head = ["experiment", *(["tuned on"] if tuned else []), *(["tested on"] if tested else [])]
@@ -81,27 +87,37 @@ def _table(group: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
         parts = {part for row in rows for part in row["metrics"].get(metric, ())}
         if parts:
             columns.append((metric, "mean"))
-            head.append(METRICS[metric])
+            head.append(LABELS[metric])
         if "paper" in parts:
-            columns += [(metric, "paper"), (metric, "difference")]
-            head += ["the paper's", "difference"]
+            columns.append((metric, "paper"))
+            head.append("the paper's")
+        if "difference" in parts:
+            columns.append((metric, "difference"))
+            head.append("difference")
+    if meaningless:
+        head.append("mind")
     lines = [_line(head), _line(["---"] * len(head)).replace(" ", "")]
     for row in rows:
         names = [row["experiment"], *([row["tuned_on"] or "nothing"] if tuned else [])]
         names += [row["tested_on"]] if tested else []
-        cells = [_cell(row["metrics"].get(metric), part) for metric, part in columns]
+        cells = [_cell(row["metrics"].get(metric), metric, part) for metric, part in columns]
+        if meaningless:
+            cells.append(_MEANINGLESS if any("difference" in value for value in row["metrics"].values()) else "")
         lines.append(_line([*names, *cells]))
     return lines
 
 
-def _cell(value: Mapping[str, Any] | None, part: str) -> str:
-    if value is None or part not in value:
+def _cell(value: Mapping[str, Any] | None, metric: str, part: str) -> str:
+    if value is None:
         return ""
+    if part not in value:
+        return "not run" if part == "mean" else ""
+    digits = 0 if metric in COUNTS else 2 if metric in TIMES else 1
     if part == "difference":
-        return f"{value[part]:+.1f}"
+        return f"{value[part]:+.{digits}f}"
     if part == "mean" and len(value["seeds"]) > 1:
-        return f"{value['mean']:.1f} ({value['low']:.1f} to {value['high']:.1f})"
-    return f"{value[part]:.1f}"
+        return f"{value['mean']:.{digits}f} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"
+    return f"{value[part]:.{digits}f}"
 
 
 def _line(cells: Sequence[str]) -> str:

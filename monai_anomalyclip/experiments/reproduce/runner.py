@@ -5,16 +5,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_anomalyclip.bundles.errors import cause_of
-from monai_anomalyclip.experiments.reproduce.data_folders import ImageSet, ImageSource, NotFoundError, Purpose
-from monai_anomalyclip.experiments.reproduce.experiment import METHODS, METRICS, Experiment, Table
+from monai_anomalyclip.experiments.reproduce.data_folders import ImageSet, ImageSource, NotFoundError, Purpose, of_class
+from monai_anomalyclip.experiments.reproduce.experiment import (
+    COUNTS,
+    LABELS,
+    METHODS,
+    METRICS,
+    TIMES,
+    Experiment,
+    Table,
+)
 from monai_anomalyclip.experiments.reproduce.journal import RunFolder
 from monai_anomalyclip.experiments.reproduce.spread import Spread
+from monai_anomalyclip.experiments.reproduce.timing import time_method
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns
 
 __all__ = ["FIRST_SEED", "Outcome", "TableRun"]
@@ -36,17 +46,22 @@ class Outcome:
         not_run: why nothing could be run.
         failed: what went wrong, with the first seed for which it did.
         images: what was tuned and tested on, by name and purpose.
+        backbone: name of the CLIP that it was made with; None where none was built.
     """
 
     scores: dict[tuple[str, str], dict[int, dict[str, float]]] = field(default_factory=dict)
     not_run: dict[tuple[str, str], str] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
     images: dict[tuple[str, str], ImageSet] = field(default_factory=dict)
+    backbone: str | None = None
 
     def spread(self, experiment: Experiment, tested_on: str, metric: str) -> Spread | None:
-        """A metric over the seeds, in per cent; None where it was not computed or is undefined."""
+        """A metric over the seeds, in per cent (counts and times as they are); None where it is absent or undefined."""
         by_seed = self.scores.get((experiment.key, tested_on), {})
-        return Spread.of_fractions({seed: values[metric] for seed, values in by_seed.items() if metric in values})
+        values = {seed: values[metric] for seed, values in by_seed.items() if metric in values}
+        if metric in COUNTS or metric in TIMES:
+            return Spread(values) if values else None
+        return Spread.of_fractions(values)
 
 
 @dataclass
@@ -87,7 +102,8 @@ class TableRun:
             FileNotFoundError: an overlay is missing.
         """
         for experiment in self.table.experiments:
-            self.runs.files("train", experiment.configs)
+            if not METHODS[experiment.method].full_shot:
+                self.runs.files("train", experiment.configs)
         distinct: dict[str, tuple[Experiment, list[str]]] = {}
         for experiment in self.table.experiments:
             _, tests = distinct.setdefault(experiment.key, (experiment, []))
@@ -111,10 +127,17 @@ class TableRun:
                 self._note(self.outcome.failed, experiment, [name], self._sentence(error))
         if not available:
             return
+        if set(self.table.metrics) <= set(COUNTS):
+            self._count(experiment, available)
+            return
+        if METHODS[experiment.method].full_shot:
+            self._run_full_shot(experiment, available, seed)
+            return
         folder = RunFolder(self.output / "runs" / experiment.key)
         try:
             self._check_weights(experiment)
-            prompts = self._prompts(experiment, folder, seed)
+            prompts = self._prompts(experiment, RunFolder(self.output / "runs" / experiment.tuning_key), seed)
+            times = self._times(experiment)
         except NotFoundError as error:
             self._note(self.outcome.not_run, experiment, available, str(error))
             return
@@ -124,6 +147,7 @@ class TableRun:
         for name, images in available.items():
             try:
                 self._evaluate(experiment, folder, seed, prompts, name, images)
+                self.outcome.scores[experiment.key, name][seed] |= times
             except Exception as error:
                 self._note(self.outcome.failed, experiment, [name], self._sentence(error))
 
@@ -169,30 +193,77 @@ class TableRun:
         images: ImageSet,
     ) -> None:
         inside = folder.of_seed(seed) if experiment.learns else folder
-        word = images.classes[0] if METHODS[experiment.method].class_word and len(images.classes) == 1 else None
+        words = _words(images) if experiment.told_classes else {}
         settings = {
             "images": images.images,
             "anomalous images": images.anomalous,
-            "class word": word,
+            "class words": words,
             "prompts": None if prompts is None else RunFolder.digest([prompts]),
             "configuration": RunFolder.digest(self.runs.files("evaluate", experiment.configs)),
         }
         metrics = inside.result(name, settings)
+        begun = None if metrics is not None else time.monotonic()
         if metrics is None:
-            begun = time.monotonic()
-            metrics = self.runs.evaluate(
-                self._overlays(experiment),
-                datalist=images.datalist,
-                folder=inside.path / name,
-                prompts=prompts,
-                class_word=word,
-            )
+            by_class: dict[str, dict[str, float]] = {}
+            for number, (class_name, word) in enumerate(words.items() or [("", None)], start=1):
+                part = of_class(images, class_name) if len(words) > 1 else images
+                by_class[class_name] = self.runs.evaluate(
+                    self._overlays(experiment),
+                    datalist=part.datalist,
+                    folder=inside.path / name / (f"class-{number}" if len(words) > 1 else ""),
+                    prompts=prompts,
+                    class_word=word,
+                    object_words=experiment.object_words,
+                )
+            metrics = _joined(by_class) if len(by_class) > 1 else next(iter(by_class.values()))
             inside.write_result(name, settings, metrics)
-            took = f" in {time.monotonic() - begun:.0f} s"
-        else:
-            took = " already"
-        self.outcome.scores.setdefault((experiment.key, name), {})[seed] = metrics
-        shown = [f"{METRICS[metric]} {100 * metrics[metric]:.1f}" for metric in self.table.metrics if metric in metrics]
+        self._add(experiment, name, seed, metrics, begun)
+
+    def _run_full_shot(self, experiment: Experiment, available: dict[str, ImageSet], seed: int) -> None:
+        """Fit and measure a method that learns from normal images, class by class."""
+        from monai_anomalyclip.experiments.fullshot import run_full_shot  # needs anomalib, which is an extra
+
+        options = {"epochs": self.max_epochs} if experiment.method == "rd4ad" and self.max_epochs is not None else {}
+        for name in available:
+            folder = self.output / "runs" / experiment.key / name
+            try:
+                begun = time.monotonic()
+                results = run_full_shot(
+                    experiment.method,
+                    self.source.original(name),
+                    folder,
+                    weights=self.source.image_net_weights(),
+                    device=self.runs.torch_device(),
+                    seed=seed,
+                    options=options,
+                    say=lambda line: self.say(f"    {line}"),
+                )
+                self._add(experiment, name, seed, results.metrics(), begun)
+            except (NotFoundError, ImportError) as error:
+                self._note(self.outcome.not_run, experiment, [name], str(error))
+            except Exception as error:
+                self._note(self.outcome.failed, experiment, [name], self._sentence(error))
+
+    def _count(self, experiment: Experiment, available: dict[str, ImageSet]) -> None:
+        for name, images in available.items():
+            counts = (len(images.classes), images.images - images.anomalous, images.anomalous)
+            counted = dict(zip(COUNTS, map(float, counts), strict=True))
+            self.outcome.scores.setdefault((experiment.key, name), {})[self.seeds[0]] = counted
+
+    def _times(self, experiment: Experiment) -> dict[str, float]:
+        """How long the method takes on this machine, for a table that shows it."""
+        if not set(self.table.metrics) & set(TIMES):
+            return {}
+        times = time_method(*self.runs.parts(experiment.configs))
+        self.say(f"    {', '.join(f'{LABELS[name]} {value:.2f}' for name, value in times.items())}")
+        return times
+
+    def _add(
+        self, experiment: Experiment, name: str, seed: int, metrics: dict[str, float], begun: float | None
+    ) -> None:
+        self.outcome.scores.setdefault((experiment.key, name), {})[seed] = dict(metrics)
+        took = " already" if begun is None else f" in {time.monotonic() - begun:.0f} s"
+        shown = [f"{METRICS[one]} {100 * metrics[one]:.1f}" for one in self.table.metrics if one in metrics]
         self.say(f"    {name}, tested{took}: {', '.join(shown)}")
 
     def _images(self, name: str, purpose: Purpose) -> ImageSet:
@@ -214,7 +285,7 @@ class TableRun:
         """
         if not self._weights_checked:
             try:
-                self.runs.check_weights(experiment.configs)
+                self.outcome.backbone = self.runs.check_weights(experiment.configs)
             except Exception as error:
                 if not isinstance(cause_of(error), FileNotFoundError):
                     raise
@@ -237,3 +308,21 @@ class TableRun:
         logger.info("Traceback of what failed:", exc_info=error)
         text = str(cause).strip().partition("\n")[0] or type(cause).__name__
         return text.replace(f"{self.output}/", "").rstrip(".")
+
+
+def _words(images: ImageSet) -> dict[str, str]:
+    """By class, what the prompts are told of it; nothing where the data set has no classes."""
+    return {name: name.replace("_", " ") for name in images.classes}
+
+
+def _joined(by_class: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Metrics of classes that were evaluated one by one: their means where defined, and each as "metric/class"."""
+    joined: dict[str, float] = {}
+    for metric in next(iter(by_class.values())):
+        if "/" in metric:
+            continue
+        values = {name: metrics.get(metric, math.nan) for name, metrics in by_class.items()}
+        defined = [value for value in values.values() if not math.isnan(value)]
+        joined[metric] = math.fsum(defined) / len(defined) if defined else math.nan
+        joined |= {f"{metric}/{name}": value for name, value in values.items()}
+    return joined

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_anomalyclip.engines import default_device
 from monai_anomalyclip.experiments.reproduce.experiment import METRICS
 
 __all__ = ["BundleRuns"]
@@ -69,17 +71,37 @@ class BundleRuns:
             *map(str, laid_over),
         ]
 
-    def check_weights(self, overlays: Sequence[str]) -> None:
+    def check_weights(self, overlays: Sequence[str]) -> str:
         """Build the network of an experiment once.
+
+        Returns:
+            the name of its backbone.
 
         Raises:
             FileNotFoundError: the weights of the backbone can be neither found nor fetched.
         """
         workflow = self._workflow("train", overlays, {})
         workflow.initialize()
-        workflow.parser.get_parsed_content("network_def")
+        name = str(workflow.parser.get_parsed_content("network_def").backbone_name)
         del workflow
         gc.collect()
+        return name
+
+    def torch_device(self) -> torch.device:
+        """What is computed on."""
+        return default_device() if self.device is None else torch.device(self.device)
+
+    def parts(self, overlays: Sequence[str]) -> tuple[Any, Any, Any]:
+        """Network on its device, loss and optimizer of an experiment, without any data.
+
+        The optimizer is None where nothing is learned.
+        """
+        workflow = self._workflow("train", overlays, {})
+        network = workflow.parser.get_parsed_content("network_def")
+        network.to(workflow.parser.get_parsed_content("device"))
+        learned = [value for value in network.parameters() if value.requires_grad]
+        optimizer = workflow.parser.get_parsed_content("optimizer") if learned else None
+        return network, workflow.parser.get_parsed_content("loss"), optimizer
 
     def tune(
         self, overlays: Sequence[str], *, datalist: Path, folder: Path, seed: int, max_epochs: int | None = None
@@ -115,6 +137,7 @@ class BundleRuns:
         folder: Path,
         prompts: Path | None,
         class_word: str | None = None,
+        object_words: bool = False,
     ) -> dict[str, float]:
         """Evaluate on the section "testing" of a datalist.
 
@@ -123,7 +146,9 @@ class BundleRuns:
             datalist: images.
             folder: of what the evaluation writes.
             prompts: what was learned; None for a method that learns nothing.
-            class_word: what the prompts speak of, for a network that takes a ``class_name``.
+            class_word: what the prompts speak of.
+            object_words: whether the word takes the place of "object" in learned prompts; else the network takes it as
+                its ``class_name``.
 
         Returns:
             those of :data:`.METRICS` that the bundle computes, and ``metric/class`` where
@@ -132,7 +157,10 @@ class BundleRuns:
         settings: dict[str, Any] = {"datalist": str(datalist), "output_dir": str(folder)}
         if prompts is not None:
             settings["prompts"] = str(prompts)
-        if class_word is not None:
+        if class_word is not None and object_words:
+            settings["network_def#normal_words"] = [class_word]
+            settings["network_def#abnormal_words"] = [f"damaged {class_word}"]
+        elif class_word is not None:
             settings["network_def#class_name"] = class_word
         workflow = self._run("evaluate", overlays, settings)
         state = workflow.parser.get_parsed_content("validate#evaluator").state

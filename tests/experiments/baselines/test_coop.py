@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -37,9 +38,18 @@ def test_map_and_score_equal_the_oracle(shared: bool, make: Make, image: Tensor,
     weights = network.clip.state_dict()
     text = oracle_text(network, plain, "colon")
     predicted = network.predict(image)
-    score = plain.abnormal_probability(plain.image_feature(weights, image), text, 0.07)
+    temperature = 1 / math.exp(float(weights["logit_scale"]))
+    score = plain.abnormal_probability(plain.image_feature(weights, image), text, temperature)
     torch.testing.assert_close(predicted["anomaly_score"], score)
-    torch.testing.assert_close(predicted["anomaly_map"], plain.clip_map(weights, image, text, 0.07))
+    torch.testing.assert_close(predicted["anomaly_map"], plain.clip_map(weights, image, text, temperature))
+
+
+def test_another_temperature_than_clips_own(make: Make, image: Tensor) -> None:
+    own, other = make(CoOp), make(CoOp, temperature=0.07)
+    assert own.settings["temperature"] == own.temperature == pytest.approx(float(torch.exp(-own.clip.logit_scale)))
+    assert other.temperature == 0.07
+    with pytest.raises(ValueError, match="temperature=0 must be positive"):
+        make(CoOp, temperature=0)
 
 
 def test_context_is_unified(make: Make) -> None:
@@ -60,7 +70,7 @@ def test_only_the_class_token_teaches(
     weights = backbone.clip.state_dict()
     ids = [open_clip.tokenize(f"{'X ' * 16}{state} object.") for state in ("normal", "anomalous")]
     text = plain.pieces.text(weights, *ids, context, context, [], heads=1)
-    logits = plain.pieces.unit(plain.image_feature(weights, image)) @ text.T / 0.07
+    logits = plain.pieces.unit(plain.image_feature(weights, image)) @ text.T * weights["logit_scale"].exp()
     F.cross_entropy(logits, labels).backward()
     torch.testing.assert_close(network.prompts.context_normal.grad, context.grad)
     assert all(parameter.grad is None for parameter in network.clip.parameters())

@@ -27,6 +27,14 @@ def test_features_equal_open_clip(backbone: Backbone) -> None:
     torch.testing.assert_close(computed, expected)
 
 
+def test_mean_of_features_as_they_are(backbone: Backbone) -> None:
+    import open_clip
+
+    computed = FixedPrompts(backbone.clip, NORMAL, ABNORMAL, unit_sentences=False)(backbone.clip)
+    means = [backbone.clip.encode_text(open_clip.tokenize(group)).mean(dim=0) for group in (NORMAL, ABNORMAL)]
+    torch.testing.assert_close(computed, torch.stack([mean / mean.norm() for mean in means]))
+
+
 def test_nothing_is_learned(backbone: Backbone) -> None:
     prompts = FixedPrompts(backbone.clip, NORMAL, ABNORMAL)
     assert list(prompts.parameters()) == []

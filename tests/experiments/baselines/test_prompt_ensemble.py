@@ -52,6 +52,14 @@ def test_published_ensembles(ensemble: str, templates: str, abnormal: str, count
         assert sorted(group) == written_out(templates, states, "metal nut")
 
 
+def test_templates_of_the_re_implementations_are_anomalibs() -> None:
+    prompting = pytest.importorskip("anomalib.models.image.winclip.prompting", reason="needs the extra fullshot")
+    for ours, theirs in zip(
+        ensemble_prompts("winclip_21", "nut"), prompting.create_prompt_ensemble("nut"), strict=True
+    ):
+        assert sorted(ours) == sorted(theirs)
+
+
 def test_imagenet_templates() -> None:
     normal, abnormal = ensemble_prompts("imagenet", "colon")
     assert len(set(normal)) == len(set(abnormal)) == 80
@@ -62,7 +70,7 @@ def test_imagenet_templates() -> None:
 @pytest.mark.parametrize(
     ("ensemble", "class_name", "message"),
     [
-        ("clip", "object", "ensemble='clip' is not one of single, imagenet, winclip, vand"),
+        ("clip", "object", "ensemble='clip' is not one of single, imagenet, winclip, winclip_21, vand"),
         ("winclip", " ", "class_name=' ' must be a word"),
     ],
 )

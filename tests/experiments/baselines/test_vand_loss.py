@@ -29,9 +29,9 @@ def test_value_equals_the_published_formula(target: dict[str, Tensor], plain: Mo
     maps = [plain.corner_bilinear(layer, 12, 10).softmax(1) for layer in logits["patch_logits"]]
     mask = target["label"][:, 0].double()
     value = loss(logits, target)
-    torch.testing.assert_close(value, plain.vand_loss(maps, mask), rtol=5e-5, atol=0)
+    torch.testing.assert_close(value, plain.vand_loss(maps, mask), rtol=1e-12, atol=0)
     torch.testing.assert_close(loss.last_terms["dice_abnormal"], plain.pieces.loss_dice([m[:, 1] for m in maps], mask))
-    torch.testing.assert_close(loss.last_terms["focal"], plain.pieces.loss_focal(maps, mask), rtol=5e-5, atol=0)
+    torch.testing.assert_close(loss.last_terms["focal"], plain.pieces.loss_focal(maps, mask), rtol=1e-12, atol=0)
     assert float(loss.last_terms["total"]) == float(value)
 
 

@@ -21,7 +21,7 @@ def test_map_and_score_equal_the_oracle(
     make: Make, backbone: Backbone, image: Tensor, wide_image: Tensor, plain: ModuleType
 ) -> None:
     weights = backbone.clip.state_dict()
-    network = make(WinCLIP, class_name="brain")
+    network = make(WinCLIP, class_name="brain", unit_sentences=True)
     text = plain.ensemble_text(weights, *ensemble_prompts("winclip", "brain"))
     for pixels in (image, wide_image):
         predicted = network.predict(pixels)
@@ -33,7 +33,7 @@ def test_map_and_score_equal_the_oracle(
 @torch.no_grad()
 def test_other_scales(make: Make, backbone: Backbone, wide_image: Tensor, plain: ModuleType) -> None:
     weights = backbone.clip.state_dict()
-    network = make(WinCLIP, scales=(1,), temperature=0.03)
+    network = make(WinCLIP, scales=(1,), temperature=0.03, unit_sentences=True)
     text = plain.ensemble_text(weights, *ensemble_prompts("winclip", "object"))
     torch.testing.assert_close(network(wide_image), plain.winclip_map(weights, wide_image, text, 0.03, scales=(1,)))
 
@@ -89,6 +89,7 @@ def test_nothing_is_learned(make: Make) -> None:
         ({"scales": (2, 7)}, "Windows of 7 x 7 patches do not fit a grid of 6 x 6"),
         ({"window_batch_size": 0}, "window_batch_size=0 must be at least 1"),
         ({"class_name": ""}, "must be a word"),
+        ({"ensemble": "winclip_23"}, "is not one of single, imagenet, winclip, winclip_21, vand"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str, make: Make) -> None:

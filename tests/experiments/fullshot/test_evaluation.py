@@ -84,11 +84,18 @@ def expected(images: ClassImages) -> dict[str, float]:
 def test_metrics_equal_scikit_learn(batch_size: int, images: ClassImages) -> None:
     network = RedChannel()
     result = evaluate_class(network, images, batch_size=batch_size, progress=False)
-    assert list(result["metrics"]) == ["image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"]
+    assert list(result["metrics"]) == [
+        "image_auroc",
+        "image_ap",
+        "pixel_auroc",
+        "pixel_ap",
+        "pixel_aupro",
+        "pixel_aupro_200",
+    ]
     for name, value in expected(images).items():
         assert 0 < value < 1
         assert result["metrics"][name] == pytest.approx(value, abs=1e-9)
-    assert 0 < result["metrics"]["aupro"] < 1
+    assert 0 < result["metrics"]["pixel_aupro"] < 1
     assert (result["normal_images"], result["tested_images"], result["unreadable"]) == (2, 5, [])
     assert result["fit"] == {"images": 2}
     for item, fitted in zip(images.normal, network.fitted, strict=True):
@@ -104,7 +111,7 @@ def test_a_map_that_marks_every_lesion_first_is_perfect(images: ClassImages, tmp
         )
     marked = ClassImages("nut", images.normal, images.testing[2:4])
     metrics = evaluate_class(RedChannel(), marked, progress=False)["metrics"]
-    assert metrics["pixel_auroc"] == metrics["pixel_ap"] == metrics["aupro"] == pytest.approx(1)
+    assert metrics["pixel_auroc"] == metrics["pixel_ap"] == metrics["pixel_aupro"] == pytest.approx(1)
     assert math.isnan(metrics["image_auroc"])  # both images are anomalous
 
 
@@ -149,7 +156,7 @@ def test_without_any_mask_the_pixel_metrics_are_undefined(images: ClassImages) -
     both = ClassImages("nut", images.normal, [images.testing[0], images.testing[4]])
     metrics = evaluate_class(RedChannel(), both, progress=False)["metrics"]
     assert metrics["image_auroc"] in (0, 1)
-    assert all(math.isnan(metrics[name]) for name in ("pixel_auroc", "pixel_ap", "aupro"))
+    assert all(math.isnan(metrics[name]) for name in ("pixel_auroc", "pixel_ap", "pixel_aupro"))
 
 
 def test_nothing_to_read_is_told(images: ClassImages, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from monai_anomalyclip.demo.phantom_sets import write_datalist
 from monai_anomalyclip.experiments.fullshot import __main__ as command
+from monai_anomalyclip.experiments.fullshot import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
 needs_anomalib = pytest.mark.usefixtures("anomalib")
@@ -95,7 +96,7 @@ def test_a_stopped_run_goes_on_and_equals_one_without_a_stop(
     datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(datalist, tmp_path / "whole") == 0  # PatchCore, whose coreset starts at a feature drawn at random
-    original, done = command.evaluate_class, []
+    original, done = running.evaluate_class, []
 
     def stop_after_one(network: Any, images: Any, **settings: Any) -> dict[str, Any]:
         if done:
@@ -104,7 +105,7 @@ def test_a_stopped_run_goes_on_and_equals_one_without_a_stop(
         return original(network, images, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(command, "evaluate_class", stop_after_one)
+        patched.setattr(running, "evaluate_class", stop_after_one)
         with pytest.raises(KeyboardInterrupt):
             run(datalist, tmp_path / "stopped")
     assert list(metrics(tmp_path / "stopped")) == done == ["wood"]

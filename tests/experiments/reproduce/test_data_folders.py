@@ -11,7 +11,13 @@ import pytest
 from monai_anomalyclip.data import load_datalist
 from monai_anomalyclip.data.datasets import data_sets
 from monai_anomalyclip.demo.phantom_sets import write_datalist
-from monai_anomalyclip.experiments.reproduce.data_folders import FOLDER_NAMES, DataFolder, NotFoundError, PhantomSource
+from monai_anomalyclip.experiments.reproduce.data_folders import (
+    FOLDER_NAMES,
+    DataFolder,
+    NotFoundError,
+    PhantomSource,
+    of_class,
+)
 
 
 def names(datalist: Path, section: str) -> list[str]:
@@ -112,3 +118,53 @@ def test_phantoms_by_family(tmp_path: Path) -> None:
     assert {entry["class"] for entry in load_datalist(head.datalist, "testing")} == {"head_ct"}
     with pytest.raises(NotFoundError):
         source.prompts("industrial-phantoms")
+
+
+def test_images_of_one_class(data: Path, tmp_path: Path) -> None:
+    found = DataFolder(data, tmp_path).find("mvtec", "testing")
+    for name in ("bottle", "cable"):
+        part = of_class(found, name)
+        assert (part.images, part.anomalous, part.classes) == (6, 3, (name,))
+        entries = load_datalist(part.datalist, "testing")
+        assert all(f"/{name}/" in entry["image"] and Path(entry["image"]).is_file() for entry in entries)
+    assert names(found.datalist, "testing") == sorted(
+        entry for name in ("bottle", "cable") for entry in names(of_class(found, name).datalist, "testing")
+    )
+
+
+def test_published_parts(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    source = DataFolder(tmp_path / "data", tmp_path / "out")
+    with pytest.raises(NotFoundError, match=r"visa: there is no folder of it, and no datalist visa\.json"):
+        source.original("visa")
+    for product in ("bottle", "cable"):
+        good = tmp_path / "data/mvtec_anomaly_detection" / product / "train/good"
+        shutil.copytree(good.parents[1] / "test/good", good)
+    for _ in range(2):  # a second time the list is made anew
+        datalist = source.original("mvtec")
+        assert len(load_datalist(datalist, "training")) == 6
+        assert len(load_datalist(datalist, "testing")) == 12
+    # A datalist of one's own goes before the folder when it has both parts.
+    own = json.loads((data / "headct.json").read_text())
+    (tmp_path / "data/mvtec.json").write_text(json.dumps(own))
+    assert source.original("mvtec") == datalist
+    (tmp_path / "data/mvtec.json").write_text(json.dumps({**own, "training": own["testing"][:1]}))
+    assert source.original("mvtec") == tmp_path / "data/mvtec.json"
+
+
+def test_image_net_weights(data: Path, tmp_path: Path) -> None:
+    source = DataFolder(tmp_path, tmp_path / "out")
+    with pytest.raises(NotFoundError, match=r"no ImageNet weights weights/wide_resnet50_2\*\.pth"):
+        source.image_net_weights()
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights" / "wide_resnet50_2.safetensors"
+    file.touch()
+    assert source.image_net_weights() == file
+
+
+def test_phantoms_have_neither_published_parts_nor_weights(tmp_path: Path) -> None:
+    source = PhantomSource(tmp_path / "datalist.json", tmp_path)
+    with pytest.raises(NotFoundError, match="brain_mr: phantoms have no published parts"):
+        source.original("brain_mr")
+    with pytest.raises(NotFoundError, match="no ImageNet weights"):
+        source.image_net_weights()

@@ -15,7 +15,7 @@ from monai_anomalyclip.experiments.reproduce.document import MEAN, table_documen
 from monai_anomalyclip.experiments.reproduce.runner import Outcome
 
 ROW = Experiment("AnomalyCLIP", ("isic", "endo"), "mvtec")
-ABLATION = Experiment("qq", ("isic", "endo"), "mvtec", overlays=("experiments/attention_qq",))
+ABLATION = Experiment("qq", ("isic", "endo"), "mvtec", overlays=("experiments/attention_qq",), paper="")
 
 
 def table(*rows: Experiment) -> Table:
@@ -48,9 +48,57 @@ def test_ours_the_papers_and_the_difference(outcome: Outcome) -> None:
     assert isic["seeds"] == {"111": 90.0, "112": 88.0}
     assert (isic["mean"], isic["low"], isic["high"], isic["paper"]) == (89.0, 88.0, 90.0, 89.7)
     assert isic["difference"] == pytest.approx(-0.7)
-    assert "authors' repository" in isic["paper_source"]
+    assert isic["paper_source"] == "AnomalyCLIP (ICLR 2024), table 2"
     assert rows["AnomalyCLIP", "endo"]["pixel_auroc"]["difference"] == pytest.approx(83.0 - 84.1)
     assert "paper" not in rows["qq", "isic"]["pixel_auroc"]
+
+
+def test_what_was_not_run_has_the_papers_figure_alone(outcome: Outcome) -> None:
+    row = Experiment("AnomalyCLIP", ("isic", "tn3k"), "mvtec")
+    rows = rows_of(table_document(table(row), outcome, {}))
+    # Table 2 of the paper: TN3K (81.5, 50.4).
+    assert rows["AnomalyCLIP", "tn3k"] == {
+        "pixel_auroc": {"paper": 81.5, "paper_source": "AnomalyCLIP (ICLR 2024), table 2"}
+    }
+    assert "mean" in rows["AnomalyCLIP", "isic"]["pixel_auroc"]
+
+
+def test_classes_and_their_mean() -> None:
+    found = Outcome()
+    row = Experiment("CLIP", ("mpdd",), method="clip")
+    found.scores[row.key, "mpdd"] = {
+        111: {"image_auroc": 0.5, "image_auroc/connector": 0.7, "image_auroc/tubes": 0.3, "pixel_auroc": 0.1}
+    }
+    given = Table("25", "Table 25", "The method.", (Group("g", (row,)),), metrics=("image_auroc",), per_class=True)
+    rows = rows_of(table_document(given, found, {}))
+    # Table 25 of the paper: connector 75, tubes 87.3, metal plate 34.9, mean 54.3.
+    assert rows["CLIP", "connector"]["image_auroc"]["difference"] == pytest.approx(70 - 75)
+    assert rows["CLIP", "tubes"]["image_auroc"]["difference"] == pytest.approx(30 - 87.3)
+    assert rows["CLIP", "metal_plate"]["image_auroc"].keys() == {"paper", "paper_source"}
+    assert rows["CLIP", MEAN]["image_auroc"]["difference"] == pytest.approx(50 - 54.3)
+    assert len(rows) == 7
+
+
+def test_counts_are_no_per_cent() -> None:
+    found = Outcome()
+    row = Experiment("images", ("sdd", "mpdd"), paper="test part")
+    found.scores[row.key, "sdd"] = {111: {"classes": 1.0, "normal": 180.0, "anomalous": 74.0}}
+    given = Table("6", "Table 6", "", (Group("g", (row,)),), metrics=("classes", "normal", "anomalous"))
+    rows = rows_of(table_document(given, found, {}))
+    assert {name: value["difference"] for name, value in rows["images", "sdd"].items()} == {
+        "classes": 0.0,
+        "normal": -1.0,
+        "anomalous": 0.0,
+    }
+    assert ("images", MEAN) not in rows
+
+
+@pytest.mark.parametrize(
+    ("backbone", "comparable"), [(None, True), ("ViT-L-14-336-quickgelu", True), ("custom", False), ("ViT-B-16", False)]
+)
+def test_only_the_papers_clip_is_comparable(outcome: Outcome, backbone: str | None, comparable: bool) -> None:
+    outcome.backbone = backbone
+    assert table_document(table(ROW), outcome, {})["comparable"] == comparable
 
 
 def test_mean_over_data_sets_only_when_all_were_run(outcome: Outcome) -> None:

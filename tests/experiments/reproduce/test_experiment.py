@@ -24,6 +24,14 @@ def test_key_tells_runs_apart_that_differ() -> None:
     assert keys[6] == "untuned/clip"
 
 
+def test_words_put_in_after_tuning_share_the_tuning_alone() -> None:
+    plain, renamed = (Experiment("a", ("visa",), "mvtec", object_words=words) for words in (False, True))
+    assert plain.key == plain.tuning_key == renamed.tuning_key != renamed.key
+    assert renamed.told_classes
+    assert not plain.told_classes
+    assert Experiment("a", ("visa",), method="winclip").told_classes
+
+
 def test_tables_share_the_run_whatever_they_call_it() -> None:
     assert Experiment("default", ("visa",), "mvtec").key == Experiment("vv", ("btad", "visa"), "mvtec").key
 
@@ -38,7 +46,7 @@ def test_methods_come_before_other_overlays() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"tested_on": ("visa",), "method": "patchcore"}, "There is no method 'patchcore'"),
+        ({"tested_on": ("visa",), "method": "padim"}, "There is no method 'padim'"),
         ({"tested_on": ("visa", "mvtec"), "tuned_on": "mvtec"}, "would be tested on 'mvtec', which it is tuned on"),
         ({"tested_on": ("visa",), "given_prompts": True}, "must say what the given prompts were tuned on"),
     ],

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import pytest
 import torch
 
-from monai_anomalyclip.experiments.reproduce.local_loss import LocalLoss
+from monai_anomalyclip.experiments.reproduce.local_loss import GlobalAndDiceLoss, GlobalAndFocalLoss, LocalLoss
 from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import Logits
 
@@ -34,3 +35,16 @@ def test_image_logits_get_no_gradient_and_patches_all_of_theirs() -> None:
     gradients = torch.autograd.grad(LocalLoss()(logits, target), [image, layers[0]], allow_unused=True)
     assert gradients[0] is None
     torch.testing.assert_close(gradients[1], with_both)
+
+
+@pytest.mark.parametrize(
+    ("loss", "counted"), [(GlobalAndDiceLoss, ("dice_abnormal", "dice_normal")), (GlobalAndFocalLoss, ("focal",))]
+)
+def test_global_and_one_of_the_pixel_losses(loss: type[GlocalLoss], counted: tuple[str, ...]) -> None:
+    logits, target = batch()
+    both, part = GlocalLoss(3.0), loss(3.0)
+    both(logits, target)
+    total = part(logits, target)
+    expected = both.last_terms["global"] + 3.0 * sum(both.last_terms[name] for name in counted)
+    torch.testing.assert_close(total.detach(), expected)
+    assert part.last_terms.keys() == both.last_terms.keys()

@@ -14,7 +14,13 @@ from monai.bundle import ConfigWorkflow
 
 from monai_anomalyclip.experiments.baselines import PlainCLIP
 from monai_anomalyclip.experiments.reproduce import TABLES
-from monai_anomalyclip.experiments.reproduce.local_loss import LocalLoss
+from monai_anomalyclip.experiments.reproduce.local_loss import GlobalAndDiceLoss, GlobalAndFocalLoss, LocalLoss
+from monai_anomalyclip.experiments.reproduce.told_classes import (
+    ObjectAwareAnomalyCLIP,
+    PrepareClassBatch,
+    ToldCoOp,
+    ToldVAND,
+)
 from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP
 
@@ -27,10 +33,8 @@ NETWORK: dict[str, dict[str, Any]] = {
     "attention_qk": {"dpam_attention": "qk"},
     "attention_qq": {"dpam_attention": "qq"},
     "attention_kk": {"dpam_attention": "kk"},
-    "attention_qq_kk": {"dpam_attention": "qq+kk"},
-    "attention_qq_vv": {"dpam_attention": "qq+vv"},
-    "attention_kk_vv": {"dpam_attention": "kk+vv"},
     "attention_qq_kk_vv": {"dpam_attention": "qq+kk+vv"},
+    "attention_qk_qq_kk_vv": {"dpam_attention": "qk+qq+kk+vv"},
     "shared_context": {"shared_context": True},
     "no_deep_tokens": {"deep_prompt_depth": 1, "deep_prompt_length": 0},
     "fixed_words": {
@@ -47,14 +51,12 @@ NETWORK: dict[str, dict[str, Any]] = {
     "layers_12_18_24": {"feature_layers": [12, 18, 24]},
     **{
         f"words_{word}": {"abnormal_words": [f"{word} object"]}
-        for word in ("anomalous", "defective", "flawed", "broken")
+        for word in ("anomalous", "defective", "flawed", "blemished")
     },
-    "template_with_damage": {"abnormal_words": ["object with damage"]},
-    "template_flawless": {"normal_words": ["flawless object"]},
-    "template_photo": {"normal_words": ["photo of an object"], "abnormal_words": ["photo of a damaged object"]},
-    "template_several": {
-        "normal_words": ["object", "flawless object"],
-        "abnormal_words": ["damaged object", "object with damage"],
+    "fixed_context": {
+        "prompt_length": 4,
+        "normal_words": ["normal object"],
+        "abnormal_words": ["damaged object"],
     },
     "demo/deep_depth_2": {"deep_prompt_depth": 2},
     "demo/layers_5_6": {"feature_layers": [5, 6]},
@@ -64,13 +66,21 @@ NETWORK: dict[str, dict[str, Any]] = {
 LOSS = {
     "loss_global": (GlocalLoss, 0.0),
     "loss_local": (LocalLoss, 4.0),
+    "loss_dice": (GlobalAndDiceLoss, 4.0),
+    "loss_focal": (GlobalAndFocalLoss, 4.0),
     "layers_18_24": (GlocalLoss, 2.0),
     "layers_12_18_24": (GlocalLoss, 4 / 3),
     "demo/layers_5_6": (GlocalLoss, 2.0),
     "demo/layers_4_5_6": (GlocalLoss, 4 / 3),
     "demo/layers_3_4_5_6": (GlocalLoss, 1.0),
 }
-ELSEWHERE = ("features_on_disk", "tuned_on_mvtec", "tuned_on_visa", "tuned_on_colondb_endo")
+TOLD = {
+    "object_aware": (ObjectAwareAnomalyCLIP, None),
+    "coop_told": (ToldCoOp, "coop"),
+    "vand_as_published": (ToldVAND, "vand"),
+}
+UNUSED = ("features_on_disk", "tuned_on_mvtec", "tuned_on_visa", "tuned_on_colondb_endo")
+ELSEWHERE = (*UNUSED, *TOLD, "untuned")
 NAMES = sorted(str(path.relative_to(EXPERIMENTS).with_suffix("")) for path in EXPERIMENTS.rglob("*.json"))
 
 
@@ -106,7 +116,7 @@ def test_every_overlay_is_known_here() -> None:
 
 def test_every_overlay_is_used() -> None:
     used = {overlay for table in TABLES.values() for experiment in table.experiments for overlay in experiment.overlays}
-    assert {f"experiments/{name}" for name in NAMES if name not in ELSEWHERE} == used - {"paper_text"}
+    assert {f"experiments/{name}" for name in NAMES if name not in UNUSED} == used - {"paper_text"}
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +178,32 @@ def test_tuning_sets_keep_their_prompts_apart(name: str, thin_network: Path, tmp
 
 def test_features_go_to_disk(thin_network: Path) -> None:
     assert loaded("anomalyclip", ["features_on_disk"], [thin_network]).get_parsed_content("feature_cache") == "disk"
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_network_and_batches_tell_classes(name: str, thin_network: Path) -> None:
+    network, method = TOLD[name]
+    methods = [] if method is None else [REPOSITORY / "configs" / "methods" / f"{method}.json"]
+    for workflow in ("train", "evaluate"):
+        parser = loaded("anomalyclip", [name], [thin_network, *methods], workflow)
+        made = parser.get_parsed_content("network_def")
+        assert type(made) is network
+        assert made.settings.get("published_backbone", False) == (name == "vand_as_published")
+        for part in ("train#trainer", "validate#evaluator"):
+            assert type(parser.get_parsed_content(f"{part}#prepare_batch")) is PrepareClassBatch
+        assert parser.get_parsed_content("train#trainer#prepare_batch").output == "logits"
+
+
+def test_untuned_prompts_are_drawn_and_nothing_is_loaded(thin_network: Path) -> None:
+    parser = loaded("anomalyclip", ["untuned"], [thin_network], "evaluate")
+    assert parser.get_parsed_content("load_prompts") is None
+    assert parser.get_parsed_content("check_prompts") is None
+    network_of(parser)
+
+
+def test_fixed_context_learns_in_the_text_tower_alone(thin_network: Path) -> None:
+    parser = loaded("anomalyclip", ["fixed_context"], [thin_network])
+    (group,) = parser.get_parsed_content("optimizer").param_groups
+    network = network_of(parser)
+    assert [id(value) for value in group["params"]] == [id(value) for value in network.prompts.deep_prompts]
+    assert len(group["params"]) == 8

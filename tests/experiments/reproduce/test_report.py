@@ -31,6 +31,7 @@ def document() -> dict[str, Any]:
         "varies": "The method.",
         "remark": "",
         "notice": "Research use only.",
+        "comparable": True,
         "settings": {"bundle": "anomalyclip", "seeds": [111, 112], "further configurations": []},
         "metrics": ["image_auroc", "pixel_auroc"],
         "groups": [
@@ -69,6 +70,29 @@ def test_markdown(document: dict[str, Any]) -> None:
         "## Data\n\n- isic: fewer images.\n\n"
         "Research use only.\n"
     )
+
+
+def test_another_clip_says_in_the_same_line_that_the_difference_means_nothing(document: dict[str, Any]) -> None:
+    text = markdown({**document, "comparable": False})
+    assert "| experiment | tested on | pixel AUROC | the paper's | difference | mind |" in text
+    assert "| isic | 89.0 (88.0 to 90.0) | 89.7 | -0.7 | another CLIP: the difference means nothing |" in text
+    assert "| AnomalyCLIP | mean | 85.0 (84.0 to 86.0) |  |  |  |" in text
+    assert "another CLIP than the paper's: no difference to the paper's figures means anything." in text
+
+
+def test_what_was_not_run_shows_the_papers_figure(document: dict[str, Any]) -> None:
+    rows = [row("isic", pixel_auroc=value(89.0)), row("tn3k", pixel_auroc={"paper": 81.5, "paper_source": "the paper"})]
+    text = markdown({**document, "groups": [{"title": "g", "means_only": False, "rows": rows}]})
+    assert "| AnomalyCLIP | tn3k | not run | 81.5 |" in text
+
+
+def test_counts_and_times_have_their_own_digits(document: dict[str, Any]) -> None:
+    counted = row("sdd", normal=value(180.0, paper=181.0, difference=-1.0, paper_source="p"))
+    timed = row("visa", images_per_second=value(0.126, paper=8.92, difference=-8.794, paper_source="p"))
+    group = {"title": "g", "means_only": False, "rows": [counted, timed]}
+    text = markdown({**document, "metrics": ["normal", "images_per_second"], "groups": [group]})
+    assert "| AnomalyCLIP | sdd | 180 | 181 | -1 |  |  |  |" in text
+    assert "| AnomalyCLIP | visa |  |  |  | 0.13 | 8.92 | -8.79 |" in text
 
 
 def test_tuning_set_is_shown_where_it_varies(document: dict[str, Any]) -> None:

@@ -32,15 +32,15 @@ def test_table_of_the_paper_from_three_data_sets(thin: Path, data: Path, tmp_pat
     assert "- not run: tn3k: there is no datalist tn3k.json" in text
     assert "The paper has 0 normal and 612 anomalous images of CVC-ClinicDB, here are 0 and 4" in text
     noted = json.loads((tmp_path / "runs/untuned/winclip/headct/result.json").read_text())
-    assert noted["settings"]["class word"] == "brain"
+    assert noted["settings"]["class words"] == {"brain": "brain"}
     assert str(tmp_path) not in (tmp_path / "table-2.json").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"name": "6"}, "There is no table '6': choose one of 1, 2, 3"),
-        ({"methods": ["patchcore"]}, "There is no method 'patchcore'"),
+        ({"name": "27"}, "There is no table '27': choose one of 1, 2, 3"),
+        ({"methods": ["padim"]}, "There is no method 'padim'"),
         ({"seeds": 0}, "at least one seed and one epoch, got 0"),
         ({"max_epochs": 0}, "at least one seed and one epoch, got 1 and 0"),
         ({"data": None}, "Give the folder of the data sets"),

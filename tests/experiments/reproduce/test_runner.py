@@ -190,3 +190,115 @@ def test_damaged_datalist_fails_alone(runs: Runs, data: Path, tmp_path: Path) ->
     outcome, _ = run(runs(), tmp_path / "data", tmp_path, Experiment("CLIP", ("isic", "headct"), method="clip"))
     assert list(outcome.scores) == [("untuned/clip", "headct")]
     assert list(outcome.failed) == [("untuned/clip", "isic")]
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What would have been evaluated; the first class's AUROC is 0.25, the second's 0.75, and their AP is undefined."""
+    calls: list[dict[str, Any]] = []
+
+    def evaluate(self: BundleRuns, overlays: Any, **settings: Any) -> dict[str, float]:
+        entries = json.loads(settings["datalist"].read_text())["testing"]
+        calls.append({**settings, "classes": sorted({entry["class"] for entry in entries}), "images": len(entries)})
+        return {"image_auroc": (0.25, 0.75)[len(calls) - 1], "image_ap": math.nan}
+
+    monkeypatch.setattr(BundleRuns, "evaluate", evaluate)
+    return calls
+
+
+def test_each_class_is_told_its_name(
+    runs: Runs, data: Path, tmp_path: Path, evaluated: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Experiment("CLIP", ("mvtec",), method="clip")
+    outcome, _ = run(runs(), data, tmp_path, row)
+    # MVTec AD's two classes of the fixture, six images each.
+    assert [(call["class_word"], call["classes"], call["images"]) for call in evaluated] == [
+        ("bottle", ["bottle"], 6),
+        ("cable", ["cable"], 6),
+    ]
+    assert not any(call["object_words"] for call in evaluated)
+    assert len({call["folder"] for call in evaluated}) == 2
+    metrics = outcome.scores["untuned/clip", "mvtec"][111]
+    assert {name: value for name, value in metrics.items() if "auroc" in name} == {
+        "image_auroc": 0.5,
+        "image_auroc/bottle": 0.25,
+        "image_auroc/cable": 0.75,
+    }
+    assert math.isnan(metrics["image_ap"])
+    again, lines = run(runs(), data, tmp_path, row)
+    assert len(evaluated) == 2  # finished
+    assert same(again.scores["untuned/clip", "mvtec"][111], metrics)
+    assert any("tested already" in line for line in lines)
+
+
+def test_words_of_two_parts_lose_their_underscore(
+    runs: Runs, data: Path, tmp_path: Path, evaluated: list[dict[str, Any]]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    content = json.loads((tmp_path / "data" / "headct.json").read_text())
+    for entry in content["testing"]:
+        entry["class"] = "metal_nut"
+    (tmp_path / "data" / "headct.json").write_text(json.dumps(content))
+    run(runs(), tmp_path / "data", tmp_path / "out", Experiment("WinCLIP", ("headct",), method="winclip"))
+    (call,) = evaluated
+    assert (call["class_word"], call["classes"]) == ("metal nut", ["metal_nut"])
+
+
+class FullShot:
+    """In the place of a run of PatchCore or RD4AD."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, method: str, datalist: Path, output: Path, **settings: Any) -> FullShot:
+        sections = json.loads(datalist.read_text())
+        self.calls.append((method, {**settings, "sections": sections}))
+        return self
+
+    def metrics(self) -> dict[str, float]:
+        return {"image_auroc": 0.5, "image_auroc/bottle": 0.5}
+
+
+def test_full_shot_methods_learn_from_the_published_training_part(
+    runs: Runs, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_shot = FullShot()
+    monkeypatch.setattr("monai_anomalyclip.experiments.fullshot.run_full_shot", full_shot)
+    shutil.copytree(data, tmp_path / "data")
+    for product in ("bottle", "cable"):
+        good = tmp_path / "data/mvtec_anomaly_detection" / product / "train/good"
+        shutil.copytree(good.parents[1] / "test/good", good)
+    rows = [Experiment(name, ("mvtec", "visa"), method=name) for name in ("patchcore", "rd4ad")]
+    outcome, _ = run(runs(), tmp_path / "data", tmp_path / "out", *rows)
+    assert outcome.scores == {}
+    assert outcome.not_run["untuned/patchcore", "mvtec"].startswith("there are no ImageNet weights weights/wide_res")
+    assert outcome.not_run["untuned/rd4ad", "visa"].startswith("visa: there is no datalist visa.json")
+
+    (tmp_path / "data/weights").mkdir()
+    (tmp_path / "data/weights/wide_resnet50_2-95faca4d.pth").touch()
+    outcome, _ = run(runs(), tmp_path / "data", tmp_path / "out", *rows, max_epochs=3)
+    assert outcome.scores["untuned/rd4ad", "mvtec"][111]["image_auroc/bottle"] == 0.5
+    assert [(method, given["options"]) for method, given in full_shot.calls] == [
+        ("patchcore", {}),
+        ("rd4ad", {"epochs": 3}),
+    ]
+    for _, given in full_shot.calls:
+        assert given["weights"].name == "wide_resnet50_2-95faca4d.pth"
+        assert {entry["image_label"] for entry in given["sections"]["training"]} == {0}
+        assert len(given["sections"]["training"]) == 6
+        assert len(given["sections"]["testing"]) == 12
+
+
+def test_a_table_of_counts_builds_and_runs_nothing(runs: Runs, data: Path, tmp_path: Path) -> None:
+    row = Experiment("images", ("mvtec", "headct", "isic"), paper="test part")
+    table = Table("6", "T", "", (Group("g", (row,)),), metrics=("classes", "normal", "anomalous"))
+    source = DataFolder(data, tmp_path / "datalists")
+    outcome = TableRun(table, runs(), source, tmp_path, say=lambda line: None).run()
+    assert outcome.scores[row.key, "mvtec"] == {111: {"classes": 2.0, "normal": 6.0, "anomalous": 6.0}}
+    assert outcome.scores[row.key, "headct"] == {111: {"classes": 1.0, "normal": 3.0, "anomalous": 3.0}}
+    assert list(outcome.not_run) == [(row.key, "isic")]
+    assert outcome.backbone is None
+    spread = outcome.spread(row, "mvtec", "normal")
+    assert spread is not None
+    assert spread.mean == 6
+    assert not (tmp_path / "runs").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,3 +94,41 @@ def test_missing_bundle_overlay_or_file_is_said(runs: Runs, tmp_path: Path) -> N
 def test_order_of_the_files(runs: Runs, thin: Path) -> None:
     files = [Path(file).name for file in runs().files("evaluate", ["methods/vand", "experiments/loss_local"])]
     assert files == ["train.json", "evaluate.json", "thin.json", "vand.json", "loss_local.json"]
+
+
+@pytest.mark.parametrize(
+    ("object_words", "expected"),
+    [
+        (False, {"network_def#class_name": "metal nut"}),
+        (True, {"network_def#normal_words": ["metal nut"], "network_def#abnormal_words": ["damaged metal nut"]}),
+    ],
+)
+def test_a_class_word_goes_where_the_network_takes_it(
+    object_words: bool, expected: dict[str, Any], runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    class Stop(Exception):
+        pass
+
+    def workflow(self: BundleRuns, kind: str, overlays: Any, settings: dict[str, Any]) -> None:
+        given.update(settings)
+        raise Stop
+
+    monkeypatch.setattr(BundleRuns, "_workflow", workflow)
+    with pytest.raises(Stop):
+        runs().evaluate(
+            [], datalist=tmp_path, folder=tmp_path, prompts=None, class_word="metal nut", object_words=object_words
+        )
+    assert {key: value for key, value in given.items() if key.startswith("network_def")} == expected
+
+
+def test_parts_of_a_method_that_learns_and_of_one_that_does_not(runs: Runs) -> None:
+    network, loss, optimizer = runs().parts(["methods/vand"])
+    (group,) = optimizer.param_groups
+    assert {id(value) for value in group["params"]} == {id(value) for value in network.adapters.parameters()}
+    assert type(loss).__name__ == "VANDLoss"
+    network, _, optimizer = runs().parts(["methods/winclip"])
+    assert optimizer is None
+    assert runs().check_weights(["methods/clip"]) == network.backbone_name == "custom"
+    assert runs(device="cpu").torch_device() == torch.device("cpu")

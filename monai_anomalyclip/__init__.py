@@ -30,6 +30,7 @@ _SUB_PACKAGES = {
     "losses",
     "metrics",
     "networks",
+    "reference",
     "reproduce",
     "transforms",
     "weights",

@@ -19,6 +19,7 @@ __all__ = ["main", "program_parser"]
 # when all are listed, and imports what is slow (torch, MONAI, pydicom) only when it runs.
 _COMMANDS = {
     "predict": "predict",
+    "reference": "reference",
     "inspect": "inspect",
     "datalist": "datalist",
     "reproduce": "reproduce",
@@ -34,6 +35,7 @@ _COMMANDS = {
 _EXAMPLES = """examples:
   monai-anomalyclip inspect studies
   monai-anomalyclip predict studies -o results --bundle bundles/anomalyclip --preset ct-brain
+  monai-anomalyclip reference build normals -o my_ct.reference
   monai-anomalyclip datalist mvtec mvtec_anomaly_detection -o mvtec_anomaly_detection/datalist.json
   monai-anomalyclip reproduce demo -o runs/reproduce --methods clip
   monai-anomalyclip weights bundle -o anomalyclip_ready

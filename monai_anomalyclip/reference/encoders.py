@@ -188,15 +188,17 @@ class PatchEncoder(nn.Module):
         if images.ndim != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
             raise ValueError(f"Expected images (B, 3, H, W) or (B, 1, H, W), got shape {tuple(images.shape)}.")
         check_unit_range(images)
-        return join_stages(self._stages_of(images.to(self.device)), self.grid, normalise=self.normalise)
+        return join_stages(self.feature_maps(images), self.grid, normalise=self.normalise)
 
-    def _stages_of(self, images: Tensor) -> Sequence[Tensor]:
-        with torch.no_grad():
-            if self._prepare is not None:
-                return self.stages(self._prepare(images))
-            size = [self.image_size, self.image_size]
-            square = tvf.resize(images.float(), size, interpolation=tvf.InterpolationMode.BILINEAR, antialias=True)
-            return self.stages((square.clamp(0, 1) - self._mean) / self._std)
+    @torch.no_grad()
+    def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
+        """Feature maps of the stages, (B, C_s, h_s, w_s), of images as :meth:`forward` takes them."""
+        given = images.to(self.device)
+        if self._prepare is not None:
+            return self.stages(self._prepare(given))
+        size = [self.image_size, self.image_size]
+        square = tvf.resize(given.float(), size, interpolation=tvf.InterpolationMode.BILINEAR, antialias=True)
+        return self.stages((square.clamp(0, 1).expand(-1, 3, -1, -1) - self._mean) / self._std)
 
     def train(self, mode: bool = True) -> Self:
         """It stays in evaluation mode: statistics of its normalisation layers are those of its training."""

@@ -81,27 +81,52 @@ class MemoryBank:
             (P,) distance of each patch to the nearest of the bank, infinite when nothing counts; and (w, P) distance
             of each patch of each whole image to the nearest of this image. Both in [0, 1], float32 on the CPU.
         """
-        queries = features.to(self.device).half().float()
-        lengths = queries.square().sum(1)
+        forth, back = self.nearest_of_each(features)
+        found = forth.new_full((len(features),), math.inf)
+        kept = forth if without_group is None else forth[self.whole_groups.cpu() != without_group]
+        if len(kept):
+            found = kept.amin(0)
+        if len(self.thin):
+            found = torch.minimum(found, self._nearest_thin(features, without_group))
+        return found, back
+
+    def nearest_of_each(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances between the patches of an image and those of each whole image, both ways.
+
+        Args:
+            features: (P, C) of the image.
+
+        Returns:
+            (w, P) of each patch of the image to the nearest of each whole image; and (w, P) of each patch of each
+            whole image to the nearest of this image. float32 on the CPU.
+        """
+        queries, lengths = self._queries(features)
         count, patches, width = self.whole.shape
-        found = torch.full((len(queries),), math.inf, device=self.device)
+        forth = torch.empty(count, len(queries), device=self.device)
         back = torch.empty(count, patches, device=self.device)
         step = max(1, _BLOCK // max(1, patches))
         for start in range(0, count, step):
             block = self.whole[start : start + step]
             squared = _squared(queries, lengths, block.reshape(-1, width)).reshape(len(queries), len(block), patches)
+            forth[start : start + step] = squared.amin(2).T
             back[start : start + step] = squared.amin(0)
-            nearest = squared.amin(2)
-            if without_group is not None:
-                nearest = nearest.masked_fill(self.whole_groups[start : start + step] == without_group, math.inf)
-            found = torch.minimum(found, nearest.amin(1))
+        return self._distance(forth), self._distance(back)
+
+    def _nearest_thin(self, features: Tensor, without_group: int | None) -> Tensor:
+        queries, lengths = self._queries(features)
+        found = torch.full((len(queries),), math.inf, device=self.device)
         for start in range(0, len(self.thin), _BLOCK):
             squared = _squared(queries, lengths, self.thin[start : start + _BLOCK])
             if without_group is not None:
                 own = self.thin_groups[start : start + _BLOCK] == without_group
                 squared = squared.masked_fill(own, math.inf)
             found = torch.minimum(found, squared.amin(1))
-        return self._distance(found), self._distance(back)
+        return self._distance(found)
+
+    def _queries(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features as the bank has them, rounded to float16, and their squared lengths."""
+        queries = features.to(self.device).half().float()
+        return queries, queries.square().sum(1)
 
     def leave_one_out(self) -> Tensor:
         """Distance of each patch of each whole image to the nearest patch of another group, (w, P) float32 on the CPU.

@@ -15,13 +15,14 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_anomalyclip.data.dicom.attributes import find_value
+from monai_anomalyclip.data.fault_tolerant import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue, load_input
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.source import InputPart, Source
 from monai_anomalyclip.data.sources import DicomSource
 from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP
 
-__all__ = ["NormalImage", "count_inputs", "group_of", "normal_images", "slices_of"]
+__all__ = ["NormalImage", "group_of", "normal_images", "slices_of"]
 
 GROUPING = ("input", "folder")
 """What is left out together when an image is compared with the others: what one input shows, or one folder."""
@@ -120,13 +121,8 @@ def normal_images(
         except (OSError, ValueError, RuntimeError) as error:
             if failed is None:
                 raise
-            failed(name, str(error))
+            failed(name, failure_reason(error, item))
             continue
         group = group_of(part.source, grouping)
         for index, picture in enumerate(pictures):
             yield NormalImage(picture, group, name, part.start + index)
-
-
-def count_inputs(catalogue: InputCatalogue) -> int:
-    """How many inputs, or parts of films, there are to read."""
-    return len(catalogue.items())

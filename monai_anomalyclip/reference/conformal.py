@@ -177,14 +177,13 @@ class ConformalScores:
             FileNotFoundError: there is no such file.
             ValueError: it is something else.
         """
-        text = Path(path).read_text(encoding="utf-8")
         try:
-            content = json.loads(text)
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise KeyError(content["format"])
             scores = [float(score) for score in content["scores"]]
             return cls(scores, [int(group) for group in content["groups"]], unit=str(content["unit"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"'{Path(path).name}' holds no conformal scores: calibrate anew.") from error
 
     def _check_rate(self, rate: float) -> None:

@@ -58,7 +58,7 @@ class EncoderIdentity:
             name, settings, digest = content["name"], content["settings"], content["digest"]
             if not (isinstance(name, str) and isinstance(settings, dict) and isinstance(digest, str)):
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"No encoder is described by {text[:80]!r}: make the reference anew.") from error
         return cls(name, settings, digest)
 

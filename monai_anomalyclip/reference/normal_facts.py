@@ -74,7 +74,7 @@ def preset_of(image: Tensor) -> str:
         return ""
     try:
         return str(json.loads(record)["preset"])
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         return ""
 
 

@@ -129,7 +129,7 @@ def _checked_content(file: Path) -> ReferenceContent:
     try:
         encoder, settings = EncoderIdentity.from_json(metadata["encoder"]), json.loads(metadata["settings"])
         _check_settings(settings)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _Damaged("it does not say how it was made") from error
     _check_shapes(shapes, encoder)
     free, needed = psutil.virtual_memory().available, 2 * file.stat().st_size

@@ -18,7 +18,7 @@ from monai_anomalyclip.reference.encoders import PatchEncoder
 
 __all__ = ["torchvision_encoder"]
 
-_STAGES = 3
+_STAGES, _FEWEST = 3, 2
 
 
 def torchvision_encoder(
@@ -53,7 +53,7 @@ def torchvision_encoder(
     else:
         fill_by_name(network, read_weights(weights), Path(weights).name)
     chosen = list(nodes) if nodes is not None else _coarsest(network, image_size)
-    if not chosen:
+    if len(chosen) < (_FEWEST if nodes is None else 1):  # a transformer's only map is that of its patches as they came
         raise ValueError(f"torchvision's {model} gives no feature maps: name its layers as nodes, or choose another.")
     try:
         trunk = create_feature_extractor(network, return_nodes=chosen)

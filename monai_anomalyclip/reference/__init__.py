@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .encoders import EncoderIdentity, PatchEncoder
     from .lite0 import efficientnet_lite0
     from .memory_bank import MemoryBank, image_score
-    from .normal_images import NormalImage, normal_images, slices_of
+    from .normals import NormalImage, normal_images, slices_of
     from .normal_reference import NormalReference, RankedNormal
     from .patch_features import join_stages
     from .timm_backbone import timm_encoder
@@ -48,7 +48,7 @@ _HOMES = {
     "ConformalScores": "conformal",
     "EncoderIdentity": "encoders",
     "MemoryBank": "memory_bank",
-    "NormalImage": "normal_images",
+    "NormalImage": "normals",
     "NormalReference": "normal_reference",
     "PatchEncoder": "encoders",
     "RankedNormal": "normal_reference",
@@ -58,9 +58,9 @@ _HOMES = {
     "image_score": "memory_bank",
     "join_stages": "patch_features",
     "make_encoder": "encoder_choice",
-    "normal_images": "normal_images",
+    "normal_images": "normals",
     "pixel_threshold": "conformal",
-    "slices_of": "normal_images",
+    "slices_of": "normals",
     "timm_encoder": "timm_backbone",
     "torchvision_encoder": "torchvision_backbone",
 }

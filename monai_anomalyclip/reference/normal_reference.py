@@ -27,7 +27,7 @@ from monai_anomalyclip.reference.normal_facts import (
     facts_of_image,
     preset_of,
 )
-from monai_anomalyclip.reference.normal_images import NormalImage
+from monai_anomalyclip.reference.normals import NormalImage
 from monai_anomalyclip.reference.reference_file import ReferenceContent, read_reference, write_reference
 from monai_anomalyclip.reference.reference_notes import description_of, notes_on
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map

@@ -33,7 +33,7 @@ def reference_of(features: torch.Tensor) -> ReferenceContent:
     return ReferenceContent(IDENTITY, SETTINGS, b"", everything, list(features.half()), tuple(range(count)))
 
 
-@pytest.mark.parametrize(("k", "rate"), [(9, 0.1), (19, 0.05), (12, 0.2)])
+@pytest.mark.parametrize(("k", "rate"), [(9, 0.1), (19, 0.05)])
 def test_false_positives_of_the_whole_method_are_the_nominal_share(k: int, rate: float) -> None:
     """2,000 references of exchangeable images: the number flagged is binomial with share floor(rate (k + 1)) / (k + 1).
 

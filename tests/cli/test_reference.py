@@ -43,9 +43,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def save_pictures(folder: Path, count: int, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    scene = np.random.default_rng(99).integers(0, 200, (5, 6, 3))
     generator = np.random.default_rng(seed)
     for number in range(count):
-        coarse = generator.integers(90, 130, (5, 6, 3), dtype=np.uint8)
+        coarse = (scene + generator.integers(0, 50, (5, 6, 3))).astype(np.uint8)
         picture = Image.fromarray(coarse).resize((48, 40), Image.Resampling.BILINEAR)
         picture.save(folder / f"QUIMBY_{seed}_{number:02d}.png")
     return folder
@@ -71,9 +72,8 @@ def test_build_show_add_and_rank(run: Run, normals: Path, weights: list[str], tm
     assert (described["images"], described["k"]) == (6, 6)
 
     odd = save_pictures(tmp_path / "more", 2, seed=1)
-    stripes = np.zeros((40, 48, 3), np.uint8)
-    stripes[::4] = 255
-    Image.fromarray(stripes).save(odd / "QUIMBY_odd.png")
+    noise = np.random.default_rng(5).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(odd / "QUIMBY_odd.png")
     Image.open(next(normals.iterdir())).save(odd / "known.png")
     status, out, _ = run("add", file, odd, *weights)
     assert status == 0

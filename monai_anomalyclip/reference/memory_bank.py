@@ -133,8 +133,11 @@ class MemoryBank:
 
         Infinite where there is no other group.
         """
-        rows = [self.nearest(image, int(group))[0] for image, group in zip(self.whole, self.whole_groups, strict=True)]
-        return torch.stack(rows) if rows else torch.empty(0, self.whole.shape[1])
+        # Written in place: rows that are kept among large temporary blocks would fragment the heap to gigabytes.
+        rows = torch.empty(self.whole.shape[:2])
+        for row, image, group in zip(rows, self.whole, self.whole_groups, strict=True):
+            row.copy_(self.nearest(image, int(group))[0])
+        return rows
 
     def _distance(self, squared: Tensor) -> Tensor:
         return (squared.clamp(min=0).sqrt() / self.scale).cpu()

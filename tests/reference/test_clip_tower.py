@@ -46,7 +46,9 @@ def test_identity_is_that_of_tower_and_taps_but_not_of_prompts(network: AnomalyC
     other = demo_network(deep_prompt_depth=4)
     torch.nn.init.normal_(other.prompts.context_normal)
     assert own.difference(clip_encoder(other).identity) == ""
-    assert "dpam_attention" in own.difference(clip_encoder(demo_network(deep_prompt_depth=4, dpam_attention="qq")).identity)
+    assert "dpam_attention" in own.difference(
+        clip_encoder(demo_network(deep_prompt_depth=4, dpam_attention="qq")).identity
+    )
 
 
 def test_a_reference_of_the_tower(network: AnomalyCLIP) -> None:

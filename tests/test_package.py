@@ -67,8 +67,6 @@ def test_notice_says_what_it_must() -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "monai_anomalyclip").rglob("*.py")), ids=lambda path: path.stem)
 def test_every_file_states_its_license(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.startswith(
-        "# SPDX-FileCopyrightText: monai_anomalyclip authors\n# SPDX-License-Identifier: Apache-2.0\n"
-    )
+    assert text.startswith("# SPDX-FileCopyrightText: monai_anomalyclip authors\n# SPDX-License-Identifier: Apache-2.0\n")
     assert "from __future__ import annotations" in text
     assert path.stem not in ("utils", "helpers", "common")

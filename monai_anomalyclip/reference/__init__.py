@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .encoders import EncoderIdentity, PatchEncoder
     from .lite0 import efficientnet_lite0
     from .memory_bank import MemoryBank, image_score
-    from .normals import NormalImage, normal_images, slices_of
     from .normal_reference import NormalReference, RankedNormal
+    from .normals import NormalImage, normal_images, slices_of
     from .patch_features import join_stages
     from .timm_backbone import timm_encoder
     from .torchvision_backbone import torchvision_encoder

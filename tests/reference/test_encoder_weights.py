@@ -65,7 +65,9 @@ def test_names_decide(tmp_path: Path) -> None:
     source, target = network(), network()
     weights = {**source.state_dict(), "classifier.weight": torch.ones(2, 2)}
     fill_by_name(target, weights, "w.pth")
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
     with pytest.raises(ValueError, match=r"'w.pth' lack 0.bias: they belong to another network"):
         fill_by_name(target, {key: value for key, value in weights.items() if key != "0.bias"}, "w.pth")
     with pytest.raises(ValueError, match=r"have 0.bias in another shape"):
@@ -75,7 +77,9 @@ def test_names_decide(tmp_path: Path) -> None:
 def test_order_decides() -> None:
     source, target = network(), network()
     fill_by_order(target, {f"x{n}": value for n, value in enumerate(source.state_dict().values())}, "w.pth")
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
     with pytest.raises(ValueError, match="do not have the 7 tensors of the network in its order"):
         fill_by_order(target, dict(reversed(source.state_dict().items())), "w.pth")
 

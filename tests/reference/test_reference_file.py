@@ -162,5 +162,5 @@ def test_more_than_the_memory_is_refused(file: Path, monkeypatch: pytest.MonkeyP
         available = 1000
 
     monkeypatch.setattr("psutil.virtual_memory", Memory)
-    with pytest.raises(ValueError, match="GiB of memory and 0.0 GiB are free"):
+    with pytest.raises(ValueError, match=r"GiB of memory and 0\.0 GiB are free"):
         read_reference(file)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .clip_tower import clip_encoder
-    from .comparison import Comparison
+    from .comparison import Comparison, volume_p_value
     from .conformal import ConformalScores, fewest_normals, pixel_threshold
     from .encoder_choice import make_encoder
     from .encoders import EncoderIdentity, PatchEncoder
@@ -41,6 +41,7 @@ __all__ = [
     "slices_of",
     "timm_encoder",
     "torchvision_encoder",
+    "volume_p_value",
 ]
 
 _HOMES = {
@@ -63,6 +64,7 @@ _HOMES = {
     "slices_of": "normals",
     "timm_encoder": "timm_backbone",
     "torchvision_encoder": "torchvision_backbone",
+    "volume_p_value": "comparison",
 }
 
 

@@ -27,6 +27,8 @@ WITHOUT_MODULE = {
     "test_package": "the package as a whole",
     "test_top_level_documents": "the files at the top of the repository",
     "experiments/baselines/test_recorded": "all baselines, against their authors' code",
+    "reference/test_package": "what the package hands out",
+    "reference/test_real_images": "the whole method, on real surfaces",
     "experiments/reproduce/test_every_table": "all tables, from end to end",
     "experiments/baselines/test_method_overlays": "the overlays of the methods in configs/",
     "experiments/reproduce/test_docs": "docs/experiments.md",
@@ -60,6 +62,9 @@ ELSEWHERE = {
     "label/strategies": "label_server/test_own_app_files",
     "label/train_task": "label_server/test_own_app_files",
     "metrics/ranked_areas": "metrics/test_aupro_metric",
+    "reference/bank_growth": "reference/test_normal_reference",
+    "reference/encoder_choice": "reference/test_encoders",
+    "reference/reference_notes": "reference/test_comparison",
     "networks/prompt_tuned": "networks/test_prompt_checkpoint",
     "networks/token_embedding": "networks/test_prompt_learner",
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .clip_tower import clip_encoder
-from .comparison import Comparison
+from .comparison import Comparison, volume_p_value
 from .conformal import ConformalScores, fewest_normals, pixel_threshold
 from .encoder_choice import make_encoder
 from .encoders import EncoderIdentity, PatchEncoder
@@ -34,4 +34,5 @@ __all__ = [
     "slices_of",
     "timm_encoder",
     "torchvision_encoder",
+    "volume_p_value",
 ]

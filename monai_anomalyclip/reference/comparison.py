@@ -21,7 +21,7 @@ from monai_anomalyclip.reference.reference_file import ReferenceContent
 from monai_anomalyclip.reference.reference_notes import unit_of
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
-__all__ = ["Comparison", "calibration_of", "compare", "doubts_about"]
+__all__ = ["Comparison", "calibration_of", "compare", "doubts_about", "volume_p_value"]
 
 FAR_OUT = 1.15
 """From this multiple of the largest median patch distance among the normals an image is of another kind."""
@@ -77,6 +77,24 @@ class Comparison:
             "says": self.sentence,
             "doubts": dict(self.doubts),
         }
+
+
+def volume_p_value(slices: Sequence[Comparison]) -> float | None:
+    """The p-value of a volume by its farthest slice, compared with the farthest slice of each normal volume.
+
+    It holds where volumes have about as many slices as the normal ones and these are all kept whole (up to 192 slices
+    in all): the farthest of many slices is farther than the farthest of a few.
+
+    Args:
+        slices: what :meth:`NormalReference.score` said of each slice of the volume.
+
+    Raises:
+        ValueError: there is no slice.
+    """
+    if not slices:
+        raise ValueError("A volume without slices has no p-value.")
+    farthest = max(slices, key=lambda one: one.score)
+    return farthest.calibration.largest_of_each().p_value(farthest.score)
 
 
 def doubts_about(

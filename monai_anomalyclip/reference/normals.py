@@ -18,9 +18,7 @@ from monai_anomalyclip.data.dicom.attributes import find_value
 from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue, load_input
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.data.sources import InputPart, Source
-from monai_anomalyclip.data.sources import DicomSource
-from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP
+from monai_anomalyclip.data.sources import DicomSource, InputPart, Source
 
 __all__ = ["NormalImage", "group_of", "normal_images", "slices_of"]
 
@@ -70,7 +68,7 @@ def slices_of(value: InputPart | str | Path, preset: str = "auto", slice_axis: i
 
     Args:
         value: an item of :class:`monai_anomalyclip.data.InputCatalogue`, or a path.
-        preset: of raw intensities, see :class:`monai_anomalyclip.transforms.ScaleIntensityForCLIP`.
+        preset: of a path's intensities; an item of a catalogue has that of the catalogue.
         slice_axis: as for :class:`monai_anomalyclip.inferers.AnomalySliceInferer`.
 
     Returns:
@@ -80,8 +78,7 @@ def slices_of(value: InputPart | str | Path, preset: str = "auto", slice_axis: i
         UnreadableInputError: it cannot be read.
         ValueError: it has no finite value.
     """
-    loaded = ScaleIntensityForCLIP(preset=preset)(load_input(value))
-    assert isinstance(loaded, MetaTensor)
+    loaded = load_input(value, {"preset": preset})  # an item of a catalogue has its own
     meta = {"intensity": loaded.meta.get("intensity")}
     if loaded.ndim == 3:
         return [MetaTensor(loaded.as_tensor(), meta=meta)]

@@ -119,6 +119,7 @@ def test_equations_are_mathml(site: Path) -> None:
         "baselines",
         "writers",
         "export",
+        "reference",
         "weights",
     ],
 )

@@ -10,7 +10,8 @@ import torch
 from scipy.stats import binom
 
 from monai_anomalyclip.reference.bank_growth import bank_of
-from monai_anomalyclip.reference.comparison import compare, doubts_about
+from monai_anomalyclip.reference.comparison import Comparison, compare, doubts_about, volume_p_value
+from monai_anomalyclip.reference.conformal import ConformalScores
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
 from monai_anomalyclip.reference.framing import Framing
 from monai_anomalyclip.reference.normal_facts import NormalFacts
@@ -94,3 +95,13 @@ def test_as_json_values() -> None:
     assert "5 allow" in told["says"]
     assert float(found.anomaly_map[0, :2].max()) == 0
     assert float(found.anomaly_map[0, 2:].min()) > 0
+
+
+def test_a_volume_is_compared_by_its_farthest_slice() -> None:
+    """Farthest slices of the four normal volumes: 3, 5, 7, 9; that of the volume: 6."""
+    calibration = ConformalScores([1, 3, 5, 2, 7, 7, 9, 0], ["a", "a", "b", "b", "c", "c", "d", "d"])
+    empty = torch.zeros(1, 1)
+    slices = [Comparison(score, empty, empty[None], calibration, None, {}) for score in (2.0, 6.0, 4.0)]
+    assert volume_p_value(slices) == pytest.approx((1 + 2) / 5)
+    with pytest.raises(ValueError, match="without slices"):
+        volume_p_value([])

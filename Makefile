@@ -10,7 +10,7 @@ LABEL_DEMO ?= runs/label_demo
 LABEL_PORT ?= 8000
 LABEL_CONSTRAINTS ?= requirements/label-py311-torch2.14.txt
 
-.PHONY: demo test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
+.PHONY: demo quick test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,12 @@ demo: install
 	@echo
 	@echo "Done. Open $(DEMO)/runs/inference/report.html; maps, masks, overlays and DICOM results lie beside it:"
 	@find $(DEMO)/runs/inference -name "*_overlay.*" | sort
+
+# Before each commit: the unit tests of every package, and ruff. What tests/conftest.py lists as slow is for `make test`.
+quick: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest -m "not slow and not notebooks and not label_server"
 
 test: install
 	$(RUN) -m pytest
@@ -53,7 +59,7 @@ $(LABEL_VENV)/.installed: $(LABEL_VENV)/.requirements pyproject.toml
 # A server of our own app on phantoms; open http://127.0.0.1:8000 or point a viewer's MONAI Label plug-in there.
 label-demo: label-env
 	test -f $(DEMO)/models/model.pt || $(LABEL_RUN) -m monai.bundle run training --config_file $(DEMO)/configs/train.json --bundle_root $(DEMO)
-	$(LABEL_RUN) -m monai_anomalyclip.label.demo_studies $(LABEL_DEMO)/studies
+	$(LABEL_RUN) -m monai_anomalyclip.demo.studies $(LABEL_DEMO)/studies
 	test -d $(LABEL_DEMO)/app || $(LABEL_RUN) -m monai_anomalyclip label-app $(LABEL_DEMO)/app --bundle $(DEMO)
 	MONAI_LABEL_SESSION_PATH=$(abspath $(LABEL_DEMO))/sessions PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" $(LABEL_RUN) -m monailabel.main start_server --host 127.0.0.1 --port $(LABEL_PORT) --app $(LABEL_DEMO)/app --studies $(LABEL_DEMO)/studies
 
@@ -77,7 +83,7 @@ dist: install
 # The demonstration bundle, tuned by `make demo`, as the MONAI model zoo hands bundles out; BUNDLE=DIR packs another one.
 bundle-zip: BUNDLE = $(DEMO)
 bundle-zip: install
-	$(RUN) -m monai_anomalyclip.bundle_zip $(BUNDLE) -o dist --overwrite
+	$(RUN) -m monai_anomalyclip.bundles.zoo_archive $(BUNDLE) -o dist --overwrite
 
 # The tests with the oldest dependencies that pyproject.toml admits, in an environment of its own. Not part of CI.
 test-minimum:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from setuptools import find_namespace_packages, setup
 
-BESIDE = ("bundles", "configs")
+BESIDE = ("bundles.anomalyclip", "bundles.anomalyclip_demo", "configs")
 
 setup(
     packages=[
         *find_namespace_packages(include=["monai_anomalyclip*"]),
-        *(f"monai_anomalyclip.{name}" for name in BESIDE),
+        *(f"monai_anomalyclip.{place}" for place in BESIDE),
     ],
-    package_dir={f"monai_anomalyclip.{name}": name for name in BESIDE},
+    package_dir={f"monai_anomalyclip.{place}": place.replace(".", "/") for place in BESIDE},
 )

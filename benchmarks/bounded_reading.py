@@ -18,12 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import psutil
 from torch import Tensor
 
 __all__ = ["BoundedReader", "Outcome"]
 
 _MEBIBYTE = 2**20
-_START_SECONDS = 120
+_LOOK_SECONDS = 0.5
 
 
 class Outcome(NamedTuple):
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
         loaded: number of inputs that were read.
         fault: what must never happen: another exception, a hang, the end of the process; or "".
         noise: what went to standard error besides.
-        seconds: how long it took.
+        seconds: of the processor that it took.
         grown: bytes by which the process' memory grew at most.
     """
 
@@ -50,7 +51,8 @@ class BoundedReader:
     """A process that finds, describes and loads all inputs of a folder, as ``inspect`` and ``predict`` do.
 
     Args:
-        seconds: after which a case counts as a hang; the next one gets a new process.
+        seconds: of the processor, after which a case counts as a hang, and so many on the clock in which the process
+            only waits; the next case gets a new process. How busy the machine is does not count.
         mebibytes: of address space that a case may take; beyond that, allocations fail.
         results: folder below which results are written, with the picture itself as the map; None for none.
     """
@@ -74,24 +76,32 @@ class BoundedReader:
         """Read a file or a folder."""
         if self._process is None:
             self._start()
-        begun = time.perf_counter()
+        process = psutil.Process(self._process.pid)  # type: ignore[union-attr]
+        begun = used = _seconds_of(process)
+        waits_since = time.monotonic()
         self._connection.send(path)
-        fault = f"no end after {self.seconds} s"
+        fault = ""
         try:
-            if self._connection.poll(self.seconds):
-                outcome: Outcome = self._connection.recv()
-                return outcome
-        except (EOFError, ConnectionResetError):
+            while not fault:
+                if self._connection.poll(min(_LOOK_SECONDS, self.seconds)):
+                    outcome: Outcome = self._connection.recv()
+                    return outcome
+                before, used = used, _seconds_of(process)
+                if used > before or process.status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE):
+                    waits_since = time.monotonic()
+                if used - begun > self.seconds or time.monotonic() - waits_since > self.seconds:
+                    fault = f"no end after {self.seconds} s"
+        except (EOFError, ConnectionResetError, psutil.NoSuchProcess):
             fault = "the process ended"
         self._stop(at_once=True)
-        return Outcome((), 0, fault, "", time.perf_counter() - begun, 0)
+        return Outcome((), 0, fault, "", used - begun, 0)
 
     def _start(self) -> None:
         self._connection, other = self._context.Pipe()
         self._process = self._context.Process(target=_serve, args=(other, self.mebibytes, self.results), daemon=True)
         self._process.start()
         other.close()
-        if not self._connection.poll(_START_SECONDS) or self._connection.recv() != "ready":
+        if self._connection.recv() != "ready":  # EOFError when it ended
             raise RuntimeError("The reading process did not start.")
 
     def _stop(self, at_once: bool = False) -> None:
@@ -99,16 +109,27 @@ class BoundedReader:
             return
         if not at_once:
             self._connection.send(None)
-            self._process.join(10)
+            self._process.join()
         self._process.kill()
         self._process.join()
         self._connection.close()
         self._process = None
 
 
+def _seconds_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def _serve(connection: Connection, mebibytes: int, results: Path | None) -> None:
+    # Before memory is bounded and measured, all that reading and writing would import when it is first needed.
+    import monai.transforms  # noqa: F401
+
     import monai_anomalyclip.data.facts
-    import monai_anomalyclip.handlers  # noqa: F401  before memory is bounded and measured
+    import monai_anomalyclip.data.load_transforms
+    import monai_anomalyclip.handlers.result_writer
+    import monai_anomalyclip.inferers.slice_inferer
+    import monai_anomalyclip.transforms.intensity  # noqa: F401
 
     taken = _status("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (taken + mebibytes * _MEBIBYTE,) * 2)
@@ -130,7 +151,7 @@ def _outcome(path: Path, results: Path | None) -> Outcome:
     from monai_anomalyclip.data.facts import excluded_facts, facts_of
 
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the case before
-    before, begun = _status("VmRSS"), time.perf_counter()
+    before, begun = _status("VmRSS"), time.process_time()
     sentences: list[str] = []
     loaded, fault = 0, ""
     try:
@@ -153,7 +174,7 @@ def _outcome(path: Path, results: Path | None) -> Outcome:
                     sentences += _write(catalogue, {**item, "image": image}, results)
     except Exception:
         fault = traceback.format_exc()
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return Outcome(tuple(filter(None, sentences)), loaded, fault, "", seconds, _status("VmHWM") - before)
 
 

@@ -2,43 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Zero-shot anomaly detection and segmentation in medical images: AnomalyCLIP (ICLR 2024) as a MONAI plugin.
 
-Sub-packages are imported when they are first used: ``import monai_anomalyclip;
-monai_anomalyclip.networks.AnomalyCLIP``.
+Research use only. The face of the package:
+
+- ``predict("study", "results")``: score everything in a folder and write the results, as the command does.
+- ``Predictor("my_bundle")``: load once, score many: paths, arrays, tensors, images of PIL, nibabel, SimpleITK, pydicom.
+- ``AnomalyCLIP``: the network. ``load_input``: one input as the network's readers see it.
+
+These, and the sub-packages, are imported when they are first used.
 """
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-
-__all__ = ["RESEARCH_USE_ONLY", "__version__"]
+import lazy_loader
 
 __version__ = "0.1.0"
 
 RESEARCH_USE_ONLY = "Research use only. Not a medical device; not for diagnosis or treatment."
 
-_SUB_PACKAGES = {
-    "baselines",
-    "cli",
-    "data",
-    "demo",
-    "engines",
-    "export",
-    "handlers",
-    "inferers",
-    "label",
-    "losses",
-    "metrics",
-    "networks",
-    "reproduce",
-    "transforms",
-    "weights",
-    "writers",
-}
+# Bundle configurations know only `$import monai_anomalyclip` and reach everything else from there.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["RESEARCH_USE_ONLY", "__version__"]
 
 
-def __getattr__(name: str) -> ModuleType:
-    # Bundle configurations know only `$import monai_anomalyclip` and reach everything else from there.
-    if name in _SUB_PACKAGES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,28 +1,45 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear under their names only when they are complete."""
+"""Files that appear under their names only when they are complete, and are on the disk by then."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import platform
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-__all__ = ["remove_abandoned", "replaced_when_complete", "unfinished_path"]
+__all__ = [
+    "make_private_folder",
+    "remove_abandoned",
+    "replaced_when_complete",
+    "sync",
+    "unfinished_path",
+    "write_atomically",
+]
 
-_UNFINISHED = re.compile(r"\.unfinished-(\d+)\..+")
+# Several processes write into one folder, from several computers and containers, where numbers of processes repeat.
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+_TOKEN = secrets.token_hex(3)
+_UNFINISHED = re.compile(r"\.unfinished-(\d+)-([0-9a-f]{6})-([0-9a-f]{6})\..+")
+_LONGEST_WRITE = 7 * 24 * 3600  # seconds after which what another computer left unfinished is taken for abandoned
 
 
 @contextmanager
 def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path in the same folder, with the same suffix, to write to; then rename it.
 
-    When the block raises, the temporary file is removed and what was at ``path`` stays as it was.
+    When the block raises, the temporary file is removed and what was at ``path`` stays as it was. What is renamed has
+    reached the disk (fsync), so that a loss of power leaves the old content or the new one.
 
     Example::
 
@@ -32,24 +49,61 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     unfinished = unfinished_path(path)
     try:
         yield unfinished
+        sync(unfinished)
         os.replace(unfinished, path)
+        sync(unfinished.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half-written, readable by its owner only."""
+    with replaced_when_complete(path) as unfinished:
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(content)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and all that are missing above it, for their owner only."""
+    if not path.is_dir():
+        make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def sync(path: Path) -> None:
+    """See to it that a file, or the names in a folder, are on the disk, where the system can do so."""
+    with contextlib.suppress(OSError):  # a file that must be open for writing, a folder on Windows, some network drives
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def unfinished_path(path: str | os.PathLike[str]) -> Path:
     """Where this process writes a file before it is complete: hidden, in the same folder, with the same suffix."""
     final = Path(path)
-    return final.with_name(f".unfinished-{os.getpid()}.{final.name}")
+    return final.with_name(f".unfinished-{os.getpid()}-{_HOST}-{_TOKEN}.{final.name}")
 
 
 def remove_abandoned(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed processes had not finished, in a folder and below; other processes' work goes on."""
+    """Remove what killed processes had not finished, in a folder and below; other processes' work goes on.
+
+    Whether a process of another computer lives cannot be told: what one left is removed after a week.
+    """
     for path in list(Path(folder).rglob(".unfinished-*")):  # all, for folders vanish with what is in them
-        process = _UNFINISHED.fullmatch(path.name)
-        if not process or psutil.pid_exists(int(process[1])):
+        match = _UNFINISHED.fullmatch(path.name)
+        if not match or _goes_on(path, int(match[1]), *match.groups()[1:]):
             continue
         if path.is_dir() and not path.is_symlink():  # of a bundle that was being made
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _goes_on(path: Path, process: int, host: str, token: str) -> bool:
+    if host != _HOST:
+        with contextlib.suppress(OSError):
+            return time.time() - path.lstat().st_mtime < _LONGEST_WRITE
+    return psutil.pid_exists(process) and (process != os.getpid() or token == _TOKEN)

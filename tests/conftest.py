@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +20,44 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and the programs they start,
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import monai
+import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
-DATA = Path(__file__).parent / "data"
+from monai_anomalyclip import Predictor
+from monai_anomalyclip.bundles import shipped
+from tests.published_weights import clip_bytes, prompts_bytes, publish, server, shrink
+
+__all__ = ["clip_bytes", "prompts_bytes", "publish", "server", "shrink"]  # fixtures
+
+DATA = Path(__file__).parent / "fixtures"
 REAL = Path(__file__).parents[2] / "shared" / "real"
-PHANTOMS = Path(__file__).parent / "data_readers" / "dicom" / "dicom_phantoms.py"
+PHANTOMS = Path(__file__).parent / "data" / "dicom" / "dicom_phantoms.py"
+
+
+SLOW = (
+    "benchmarks/",
+    "cli/test_export.py::test_documented_commands",
+    "configurations/",
+    "docs/",
+    "end_to_end/",
+    "experiments/fullshot/test_evaluation",
+    "experiments/fullshot/test_main",
+    "experiments/reproduce/test_runner",
+    "experiments/reproduce/test_overlays",
+    "experiments/baselines/test_method_overlays",
+    "packaging/",
+)
+"""Tests that `make quick` leaves out, by the beginning of their place: those that start programs or tune networks."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    for item in items:
+        place = f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.name}"
+        if place.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -65,7 +97,7 @@ def tiny_config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def reference() -> dict[str, np.ndarray]:
-    """Numbers recorded from the authors' implementation on the tiny CLIP (see tests/data/README.md)."""
+    """Numbers recorded from the authors' implementation on the tiny CLIP (see tests/fixtures/README.md)."""
     with np.load(DATA / "tiny" / "reference.npz") as file:
         return {key: file[key] for key in file.files}
 
@@ -79,6 +111,39 @@ def phantoms() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def copy_bundle() -> Callable[..., Path]:
+    """``copy_bundle(folder, name="anomalyclip_demo")`` makes ``folder/name`` as the bundle is shipped.
+
+    The repository's own bundles hold what their user has made there: prompts, thresholds, data, results of runs.
+    """
+
+    def copy(folder: Path, name: str = "anomalyclip_demo") -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(Path(__file__).parents[1])
+            shipped.copy_bundle(name, folder.absolute() / name)
+        return folder / name
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def untuned_bundle(copy_bundle: Callable[..., Path]) -> Callable[..., Path]:
+    """``untuned_bundle(folder, **settings)``: a copy of the demonstration with prompts that nobody tuned."""
+
+    def make(folder: Path, **settings: int) -> Path:
+        import torch
+
+        from monai_anomalyclip.demo import demo_network
+
+        bundle = copy_bundle(folder)
+        torch.manual_seed(0)
+        demo_network(**{"deep_prompt_depth": 4, **settings}).save_prompts(bundle / "models" / "model.pt")
+        return bundle
+
+    return make
 
 
 def environment() -> dict[str, str]:
@@ -102,13 +167,13 @@ def warm_python() -> Iterator[subprocess.Popen[str]]:
 def run_command(
     warm_python: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``run_command(line, folder, check=True, timeout=600)`` runs a documented command line.
+    """``run_command(line, folder, check=True)`` runs a documented command line.
 
     Those of Python run in the warm interpreter, all others in bash.
     """
     outputs = [tmp_path_factory.mktemp("commands") / name for name in ("output", "errors")]
 
-    def run(line: str, folder: Path, *, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(line: str, folder: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         words = shlex.split(line)
         if words[0] == "monai-anomalyclip":
             words = ["python", "-m", "monai_anomalyclip", *words[1:]]
@@ -118,15 +183,13 @@ def run_command(
             and not set(words) & {"&", "&&", ";", "|", ">"}
             and "$" not in line
         ):
-            done = run_warm(words[2], words[2:], folder, timeout)
+            done = run_warm(words[2], words[2:], folder)
         else:
-            done = subprocess.run(
-                ["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
-            )
+            done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True)
         assert done.returncode == 0 or not check, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
 
-    def run_warm(module: str, arguments: list[str], folder: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+    def run_warm(module: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         assert warm_python.stdin is not None
         assert warm_python.stdout is not None
         request = {
@@ -136,15 +199,65 @@ def run_command(
             "environment": environment(),
             "outputs": [str(path) for path in outputs],
         }
-        watchdog = threading.Timer(timeout, warm_python.kill)
-        watchdog.start()
         warm_python.stdin.write(json.dumps(request) + "\n")
         warm_python.stdin.flush()
         status = warm_python.stdout.readline()
-        watchdog.cancel()
-        assert status, f"{arguments} took longer than {timeout} s, or killed its interpreter"
+        assert status, f"{arguments} killed its interpreter"
         return subprocess.CompletedProcess(
             arguments, int(status), *(path.read_text(errors="replace") for path in outputs)
         )
 
     return run
+
+
+@pytest.fixture
+def picture() -> Callable[..., None]:
+    """Writes a tiny picture or mask."""
+
+    def draw(path: Path, mask: bool = False, size: tuple[int, int] = (16, 12)) -> None:
+        """Write a tiny picture of the kind that the name tells; as a mask, with a bright square in the middle."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+        pixels = rng.integers(0, 256, (size[1], size[0]), dtype=np.uint8)
+        if mask:
+            pixels = np.zeros_like(pixels)
+            pixels[size[1] // 4 : size[1] // 2, size[0] // 4 : size[0] // 2] = 255
+        Image.fromarray(pixels).convert("L" if mask else "RGB").save(path)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def face_bundle(tmp_path_factory: pytest.TempPathFactory, untuned_bundle: Callable[..., Path]) -> Path:
+    """The demonstration's, with prompts that were never tuned."""
+    return untuned_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def predictor(face_bundle: Path) -> Predictor:
+    return Predictor(face_bundle, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def noise_picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "frame.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((180, 120)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ct_study(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    phantoms.make_series(folder, count=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nifti_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.random.default_rng(1).normal(100, 20, (24, 30, 3)).astype(np.float32)
+    affine = np.diag([-2.0, 1.5, 4.0, 1.0])
+    affine[:3, 3] = 10, -20, 30
+    path = tmp_path_factory.mktemp("volume") / "volume.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)  # type: ignore[attr-defined]
+    return path

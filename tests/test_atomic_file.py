@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
-from monai_anomalyclip.atomic_file import remove_abandoned, replaced_when_complete, unfinished_path
+from monai_anomalyclip import atomic_file
+from monai_anomalyclip.atomic_file import (
+    make_private_folder,
+    remove_abandoned,
+    replaced_when_complete,
+    unfinished_path,
+    write_atomically,
+)
 
 
 def test_appears_only_when_complete(tmp_path: Path) -> None:
@@ -76,3 +84,63 @@ def test_folders_that_dead_processes_left_are_removed_and_no_link_is_followed(tm
     remove_abandoned(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == [mine]
     assert (kept / "mine.txt").exists()
+
+
+def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "f", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"old")]
+
+
+def test_folders_of_results_are_their_owners_alone(tmp_path: Path) -> None:
+    make_private_folder(tmp_path / "a" / "b" / "c")
+    make_private_folder(tmp_path / "a" / "b" / "c")
+    for name in ("a", "a/b", "a/b/c"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_private_folder(tmp_path / "file")
+
+
+def test_what_is_renamed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a loss of power leaves an empty file under the final name."""
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        fsync(handle)
+
+    def renamed(*paths: Path) -> None:
+        steps.append("rename")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_atomically(tmp_path / "f", b"new")
+    assert steps == ["file", "rename", "folder"]
+
+
+def test_processes_of_other_computers_and_containers_are_left_in_peace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers mean nothing here; and one number comes again when a container is started anew."""
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic_file, "_HOST", "0123ab")
+        foreign = unfinished_path(tmp_path / "a.png")
+        old = unfinished_path(tmp_path / "b.png")
+        foreign.touch()
+        old.touch()
+        os.utime(old, (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic_file, "_TOKEN", "fedcba")
+        mine_before = unfinished_path(tmp_path / "c.png")
+        mine_before.touch()
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == [foreign]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import pkgutil
@@ -40,7 +41,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", SUB_PACKAGES)
 def test_each_sub_package_is_reached_by_attribute(name: str) -> None:
-    module = monai_anomalyclip.__getattr__(name)
+    module = getattr(monai_anomalyclip, name)
     assert isinstance(module, ModuleType)
     assert module is importlib.import_module(f"monai_anomalyclip.{name}")
     assert getattr(monai_anomalyclip, name) is module
@@ -48,8 +49,35 @@ def test_each_sub_package_is_reached_by_attribute(name: str) -> None:
         assert hasattr(module, public), public
 
 
+STUBS = sorted((REPOSITORY / "monai_anomalyclip").rglob("__init__.pyi"))
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda path: path.parent.name)
+def test_what_a_package_hands_out_is_what_its_stub_says(stub: Path) -> None:
+    lines = ast.parse(stub.read_text(encoding="utf-8")).body
+    names = [alias.name for line in lines if isinstance(line, ast.ImportFrom) for alias in line.names]
+    names += [line.target.id for line in lines if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+    (listed,) = (ast.literal_eval(line.value) for line in lines if isinstance(line, ast.Assign))
+    package = importlib.import_module(".".join(stub.parent.relative_to(REPOSITORY).parts))
+    assert sorted(names) == sorted(listed) == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in names)
+    # A module of the same name would take the place of what is handed out as soon as it is imported.
+    modules = {path.stem for path in stub.parent.iterdir()}
+    if stub.parent.name != "monai_anomalyclip":  # whose sub-packages are meant themselves
+        assert not modules & set(names)
+
+
+def test_packages_import_nothing_before_it_is_used() -> None:
+    names = [".".join(stub.parent.relative_to(REPOSITORY).parts) for stub in STUBS]
+    loaded = python(
+        f"import importlib, sys; [importlib.import_module(name) for name in {names}]; "
+        "print([name for name in sys.modules if name.partition('.')[0] in ('torch', 'monai', 'numpy', 'pydicom')])"
+    )
+    assert loaded == "[]"
+
+
 def test_unknown_attribute() -> None:
-    with pytest.raises(AttributeError, match=r"module 'monai_anomalyclip' has no attribute 'netwerks'"):
+    with pytest.raises(AttributeError, match="netwerks"):
         _ = monai_anomalyclip.netwerks
     assert not hasattr(monai_anomalyclip, "bundle_error")
 
@@ -67,6 +95,8 @@ def test_notice_says_what_it_must() -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "monai_anomalyclip").rglob("*.py")), ids=lambda path: path.stem)
 def test_every_file_states_its_license(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("# SPDX-FileCopyrightText: monai_anomalyclip authors\n# SPDX-License-Identifier: Apache-2.0\n")
+    assert text.startswith(
+        "# SPDX-FileCopyrightText: monai_anomalyclip authors\n# SPDX-License-Identifier: Apache-2.0\n"
+    )
     assert "from __future__ import annotations" in text
     assert path.stem not in ("utils", "helpers", "common")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from monai_anomalyclip.cli.main import program_parser
+from monai_anomalyclip.cli.program import program_parser
 
 PAGE = "reference/command_line.md"
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
-from .main import main
+import lazy_loader
 
-__all__ = ["main"]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

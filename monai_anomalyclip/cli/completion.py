@@ -37,7 +37,7 @@ def add_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import shtab
 
-    from monai_anomalyclip.cli.main import program_parser  # which imports this module
+    from monai_anomalyclip.cli.program import program_parser  # which imports this module
 
     parser = program_parser()
     _complete_files(parser, shtab.FILE)

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import unfinished_path
-from monai_anomalyclip.shipped import copy_bundle
+from monai_anomalyclip.bundles.shipped import copy_bundle
 
 __all__ = ["add_command"]
 

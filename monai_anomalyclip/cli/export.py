@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.bundle_location import inference_config, literal_path
+from monai_anomalyclip.bundles.shipped import inference_config, literal_path
 
 __all__ = ["add_command"]
 
@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from monai.bundle import ConfigParser
 
     from monai_anomalyclip.export.agreement import Agreement
-    from monai_anomalyclip.export.export_model import SUFFIXES, export_model
+    from monai_anomalyclip.export.exporting import SUFFIXES, export_model
     from monai_anomalyclip.export.int8 import MAP_MEAN_BOUND, SCORE_BOUND
     from monai_anomalyclip.networks import FrozenCLIPNetwork
 

@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.plain_messages import text_table
 from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
-from monai_anomalyclip.cli.tables import text_table
 
 __all__ = ["add_command"]
 
@@ -18,6 +18,8 @@ _EXAMPLES = """examples:
   monai-anomalyclip inspect studies
   monai-anomalyclip inspect studies --show-uids --show-paths
   monai-anomalyclip inspect studies --json > inputs.json
+  monai-anomalyclip inspect studies --show-paths --json        names damaged and duplicate files, too
+  monai-anomalyclip inspect studies --include secondary-capture
 """
 
 
@@ -39,20 +41,23 @@ def add_command(commands: Any) -> None:
     add_reading_options(parser)
     parser.add_argument("--show-uids", action="store_true", help="show Series Instance UIDs, for --series")
     parser.add_argument(
-        "--show-paths", action="store_true", help="show where each input lies; may show patients' names"
+        "--show-paths",
+        action="store_true",
+        help="show where each input lies, with --json also every file that is left out; may show patients' names",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.cli.left_out import damaged_files
+    from monai_anomalyclip.cli.plain_messages import damaged_files
     from monai_anomalyclip.data import InputCatalogue  # slow to import, and --help needs none of it
     from monai_anomalyclip.data.facts import excluded_facts, facts_of
 
     catalogue = InputCatalogue(
         arguments.input,
         series=arguments.series,
+        include=arguments.include,
         keep_names=arguments.keep_names,
         options=reading_options(arguments),
         progress=True,
@@ -64,7 +69,13 @@ def _run(arguments: argparse.Namespace) -> int:
     status = int(any(fact.problem for fact in found) or not found or damaged_files(left_out) > 0)
     if arguments.json:
         rows = [fact.as_dict(arguments.show_uids, arguments.show_paths) for fact in [*found, *excluded]]
-        print(json.dumps({"inputs": rows, "left_out": left_out}, indent=2))
+        listed = {"inputs": rows, "left_out": left_out}
+        if arguments.show_paths:
+            listed["files_left_out"] = [
+                {"path": str(file.path), "reason": file.code, "damaged": file.damaged, "detail": file.detail}
+                for file in catalogue.skipped
+            ]
+        print(json.dumps(listed, indent=2))
         return status
     extra = [*(["series"] if arguments.show_uids else []), *(["path"] if arguments.show_paths else [])]
     table = [("input", "kind", "frames", "size", "geometry", "preset", *extra)]
@@ -80,5 +91,5 @@ def _run(arguments: argparse.Namespace) -> int:
     for reason, count in left_out.items():
         print(f"left out: {count} x {reason}")
     if catalogue.excluded:
-        print("A series that is left out is processed when its UID (--show-uids) is given as --series.")
+        print("A series that is left out is processed with --include REASON, or --series UID (--show-uids lists them).")
     return status

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.bundle_location import inference_config
+from monai_anomalyclip.bundles.shipped import inference_config
 
 __all__ = ["add_command"]
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-__all__ = ["plain_messages"]
+__all__ = ["damaged_files", "plain_messages", "text_table"]
 
 
 @contextmanager
@@ -39,3 +39,29 @@ def plain_messages(verbose: bool) -> Iterator[None]:
             warnings.formatwarning = formatted
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Align columns by spaces; the first row is the heading and gets a line below it.
+
+    Raises:
+        ValueError: rows have different lengths.
+    """
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"Rows have {sorted({len(row) for row in rows})} columns: they must all have the same number.")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+# As monai_anomalyclip.data.dicom.series.DAMAGED, which is slow to import.
+_DAMAGED = ("damaged header", "damaged pixels", "deflated too large", "header too large", "too large", "unreadable")
+
+
+def damaged_files(left_out: Mapping[str, int]) -> int:
+    """How many files are damaged, cannot be opened, or claim more than can be read.
+
+    Args:
+        left_out: number of files and series by reason, as :meth:`monai_anomalyclip.data.InputCatalogue.left_out` gives.
+    """
+    return sum(left_out.get(code, 0) for code in _DAMAGED)

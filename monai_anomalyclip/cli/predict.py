@@ -5,15 +5,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.bundle_location import inference_config, literal_path
 from monai_anomalyclip.cli.plain_messages import plain_messages
 from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
+from monai_anomalyclip.cli.report import show_summary
 
 __all__ = ["add_command"]
 
@@ -110,47 +109,26 @@ def _run(arguments: argparse.Namespace) -> int:
         datefmt="%H:%M:%S",
         level=logging.INFO if arguments.verbose else logging.WARNING,
     )
-    config = inference_config(arguments.bundle)
     with plain_messages(arguments.verbose):
-        failed = _score(config, arguments)
-    damaged = _show_summary(arguments.output)
-    return int(failed or damaged > 0)
+        from monai_anomalyclip import predict  # slow to import, and --help needs none of it
 
-
-def _score(config: Path, arguments: argparse.Namespace) -> bool:
-    """Run the bundle; whether an input failed."""
-    # Slow to import, and --help needs none of it.
-    from monai.bundle import ConfigWorkflow
-
-    from monai_anomalyclip.bundle_errors import cause_of
-    from monai_anomalyclip.engines import InputsFailedError
-
-    workflow = ConfigWorkflow(
-        [str(config), *map(str, arguments.config)],
-        workflow_type="infer",
-        logging_file=False,
-        bundle_root=literal_path(config.parents[1].absolute()),
-        dataset_dir=[literal_path(Path(path).absolute()) for path in arguments.input],
-        output_dir=literal_path(arguments.output.absolute()),
-        **_overrides(arguments),
-    )
-    failed = False
-    workflow.initialize()
-    try:
-        workflow.run()
-    except RuntimeError as error:
-        if not isinstance(cause_of(error), InputsFailedError):
-            raise
-        failed = True
-    workflow.finalize()
-    return failed
+        document = predict(
+            arguments.input,
+            arguments.output,
+            arguments.bundle,
+            prompts=arguments.prompts,
+            force=arguments.force,
+            configs=arguments.config,
+            **_overrides(arguments),
+        )
+    damaged = show_summary(document, arguments.output)
+    return int(document.summary.failed > 0 or damaged > 0)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command line says, by the bundle's ids; the bundle's own settings hold for the rest."""
     chosen: dict[str, Any] = {f"reading#{key}": value for key, value in reading_options(arguments).items()}
     chosen |= {
-        "prompts": None if arguments.prompts is None else literal_path(arguments.prompts.absolute()),
         "threshold": arguments.threshold,
         "outputs": arguments.outputs,
         "slice_batch_size": arguments.slice_batch_size,
@@ -161,8 +139,8 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "sheared_nifti": arguments.sheared_nifti or None,
         "deterministic_uids": arguments.deterministic_uids or None,
-        "overwrite": arguments.force or None,
         "series": arguments.series or None,
+        "include": arguments.include or None,
         "keep_names": arguments.keep_names or None,
         "slice_axis": arguments.slice_axis,
     }
@@ -180,35 +158,9 @@ def _workers(text: str) -> int:
 
 
 def _kinds(text: str) -> list[str]:
-    from monai_anomalyclip.writers.output_kinds import parse_output_kinds
+    from monai_anomalyclip.writers.output_folder import parse_output_kinds
 
     try:
         return list(parse_output_kinds(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _show_summary(output: Path) -> int:
-    """Show what was found and left out; returns how many of the files left out are damaged."""
-    from monai_anomalyclip.cli.left_out import damaged_files
-    from monai_anomalyclip.cli.tables import text_table
-
-    document = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    rows = [("input", "slices", "geometry", "score", "top slice", "status")]
-    for record in document["inputs"]:
-        top = record["most_suspicious"]
-        rows.append(
-            (
-                record["name"],
-                str(record["frames"] or ""),
-                (record["geometry"] or {}).get("verdict", ""),
-                "" if record["anomaly_score"] is None else f"{record['anomaly_score']:.3f}",
-                str(top[0]["index"]) if top and record["kind"] != "frame" else "",
-                record["status"] if record["status"] == "ok" else f"{record['status']}: {record['reason']}",
-            )
-        )
-    print(text_table(rows))
-    for reason, count in document["skipped"].items():
-        print(f"left out: {count} x {reason}")
-    print(f"\nScores are not calibrated: they rank images. Report: {output / 'report.html'}\n{RESEARCH_USE_ONLY}")
-    return damaged_files(document["skipped"])

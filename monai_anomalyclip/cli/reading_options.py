@@ -31,6 +31,17 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         help="only this DICOM series; may be given several times",
     )
     parser.add_argument(
+        "--include",
+        type=matching(r"[a-z -]+"),
+        action="append",
+        default=[],
+        metavar="REASON",
+        help=(
+            "also DICOM series that would be left out as: localizer, mosaic, projection, reformatted, calculated-map, "
+            "secondary-capture; may be given several times"
+        ),
+    )
+    parser.add_argument(
         "--keep-names",
         action="store_true",
         help="name results after the files (DICOM never); only where their names hold no patient's name",

@@ -75,7 +75,7 @@ def add_command(commands: Any) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.cli.tables import text_table
+    from monai_anomalyclip.cli.plain_messages import text_table
     from monai_anomalyclip.weights import PROMPTS, clip_source, default_weights_folder
 
     folder = arguments.folder or default_weights_folder()
@@ -95,23 +95,20 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.networks import read_prompts
     from monai_anomalyclip.weights import PROMPTS, default_weights_folder, fetch_clip, fetch_prompts
 
     folder = arguments.folder or default_weights_folder()
     fetch_clip(folder)
-    fetch_prompts(folder, PROMPTS[arguments.prompts], blob_id=arguments.prompts_blob)
+    fetch_prompts(folder, PROMPTS[arguments.prompts], read=read_prompts, blob_id=arguments.prompts_blob)
     print("All is there. A folder for `predict --bundle`: monai-anomalyclip weights bundle -o anomalyclip_ready")
     return 0
 
 
 def _bundle(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.weights import (
-        PROMPTS,
-        default_weights_folder,
-        fetch_clip,
-        fetch_prompts,
-        make_offline_bundle,
-    )
+    from monai_anomalyclip.bundles.offline import make_offline_bundle
+    from monai_anomalyclip.networks import read_prompts
+    from monai_anomalyclip.weights import PROMPTS, default_weights_folder, fetch_clip, fetch_prompts
 
     if arguments.output.exists():
         raise FileExistsError(f"'{arguments.output}' exists: name a folder that does not.")
@@ -122,7 +119,7 @@ def _bundle(arguments: argparse.Namespace) -> int:
     clip = fetch_clip(folder)
     prompts, origin = Path(arguments.prompts), "a file of one's own"
     if source is not None:
-        prompts = fetch_prompts(folder, source, blob_id=arguments.prompts_blob)
+        prompts = fetch_prompts(folder, source, read=read_prompts, blob_id=arguments.prompts_blob)
         origin = f"the AnomalyCLIP authors', tuned on {source.tuned_on}"
     digest = make_offline_bundle(arguments.output, clip, prompts, origin=origin)
     print(
@@ -134,7 +131,7 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.weights import verify_offline_bundle
+    from monai_anomalyclip.bundles.offline import verify_offline_bundle
 
     found = verify_offline_bundle(arguments.bundle)
     for problem in found.problems:

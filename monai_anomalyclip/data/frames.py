@@ -6,18 +6,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.config.type_definitions import KeysCollection
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.transform import MapTransform
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from monai_anomalyclip.data.errors import UnreadableInputError
@@ -32,11 +28,11 @@ from monai_anomalyclip.data.tiff_pages import (
     white_is_zero,
 )
 
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
 __all__ = [
     "FRAME_SUFFIXES",
-    "LoadFrameD",
-    "LoadFrameDict",
-    "LoadFramed",
     "count_pages",
     "load_frame",
     "open_picture",
@@ -190,6 +186,9 @@ def load_frame(path: str | os.PathLike[str], page: int = 0) -> MetaTensor:
     Raises:
         UnreadableInputError: as for :func:`read_frame`.
     """
+    import torch
+    from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
     channels_first = torch.from_numpy(read_frame(path, page)).permute(2, 0, 1).contiguous()
     meta = {
         "filename_or_obj": str(path),
@@ -198,29 +197,6 @@ def load_frame(path: str | os.PathLike[str], page: int = 0) -> MetaTensor:
         "original_affine": np.eye(4),
     }
     return MetaTensor(channels_first, affine=torch.eye(4, dtype=torch.float64), meta=meta)
-
-
-class LoadFramed(MapTransform):
-    """Replace the paths of pictures by what :func:`load_frame` reads.
-
-    Args:
-        keys: keys of the paths.
-        allow_missing_keys: do not raise when a key is missing.
-    """
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with the pictures loaded.
-
-        Raises:
-            UnreadableInputError: as for :func:`read_frame`.
-        """
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = load_frame(item[key])
-        return item
 
 
 @contextmanager
@@ -259,6 +235,3 @@ def _from_deep_gray(gray: npt.NDArray[Any], name: str, largest: int) -> npt.NDAr
     scaled += white  # rounds; no value lies half-way
     scaled //= 2 * white
     return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)
-
-
-LoadFrameD = LoadFrameDict = LoadFramed

@@ -9,10 +9,17 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.dicom import SkippedFile
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["PathLike", "find_files"]
+__all__ = ["RESULTS", "PathLike", "find_files", "holds_results"]
+
+RESULTS = "results of an earlier run"
+"""Why a folder with results of this program is skipped."""
+
+_MARKS = ("NOTICE.txt", "results.json")  # which the program writes into a folder of results
+_MARK_BYTES = 4096
 
 PathLike = str | os.PathLike[str]
 
@@ -20,7 +27,8 @@ PathLike = str | os.PathLike[str]
 def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[SkippedFile]) -> list[tuple[Path, Path]]:
     """All visible files at or below some paths, each once, with the folder that its name is relative to.
 
-    Links that lead out of a folder and what cannot be opened or is no regular file are skipped.
+    Links that lead out of a folder and what cannot be opened or is no regular file are skipped, and so are folders that
+    hold results of this program: maps and overlays are no inputs.
 
     Args:
         roots: files and folders.
@@ -48,6 +56,9 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
             continue
         if excluded == root.resolve():
             raise ValueError(f"Results cannot go into the input folder {str(root)!r}: choose another output folder.")
+        if holds_results(root):
+            skipped.append(SkippedFile(root, RESULTS))
+            continue
         for file in _walk(root, excluded, skipped):
             try:
                 if not file.resolve().is_relative_to(root.resolve()):
@@ -59,6 +70,23 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
             except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter before 3.13
                 skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
     return list(files.values())
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a run of this program has written its results into a folder, finished or not."""
+    try:
+        records = sorted(folder.glob("*_record.json"))
+        return any(_is_ours(path) for path in (*(folder / name for name in _MARKS), *records[:1]))
+    except OSError:
+        return False
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return RESEARCH_USE_ONLY.encode() in stream.read(_MARK_BYTES)
+    except OSError:
+        return False
 
 
 def _mode(path: Path) -> int | None:
@@ -82,7 +110,11 @@ def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Itera
         skipped.append(SkippedFile(Path(error.filename), "unreadable", "The folder cannot be opened."))
 
     for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != "." and _resolved(Path(folder, name)) != exclude)
+        visible = [Path(folder, name) for name in sorted(folders) if name[0] != "."]
+        visible = [path for path in visible if _resolved(path) != exclude]
+        results = {path for path in visible if holds_results(path)}
+        skipped += [SkippedFile(path, RESULTS) for path in visible if path in results]
+        folders[:] = [path.name for path in visible if path not in results]
         yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
 
 

@@ -9,15 +9,12 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from monai.config.type_definitions import KeysCollection
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.transform import MapTransform
+from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
+from monai_anomalyclip.data.dicom.exclusion import included_reasons
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages
 from monai_anomalyclip.data.input_files import PathLike, find_files
@@ -34,7 +31,10 @@ from monai_anomalyclip.data.sources import (
 )
 from monai_anomalyclip.data.video import VIDEO_SUFFIXES
 
-__all__ = ["InputCatalogue", "LoadInputD", "LoadInputDict", "LoadInputd", "load_input"]
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+__all__ = ["InputCatalogue", "load_input"]
 
 _NAMED_SUFFIXES = (*FRAME_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -54,9 +54,10 @@ class InputCatalogue:
         path: a file or a folder, or several.
         exclude: a folder below a path that is not scanned, such as that of the results.
         series: Series Instance UIDs; when given, these series alone are the inputs.
+        include: reasons of :data:`~monai_anomalyclip.data.dicom.exclusion.EXCLUSION_REASONS`, such as
+            ``"secondary-capture"``: DICOM series that would be left out for one of them are inputs like others.
         keep_names: name the results of files after the files. By default names hold nothing of a path, for paths
             often hold names of patients; DICOM series are never named otherwise.
-        known_names: names that earlier runs gave (see :func:`monai_anomalyclip.data.naming.anonymous_names`).
         options: how inputs are read.
         progress: show a progress bar while DICOM headers are read.
         empty: do not mind that there is nothing to read.
@@ -65,10 +66,13 @@ class InputCatalogue:
         sources: the inputs by name.
         excluded: DICOM series that are left out, and why (their attribute ``excluded``).
         skipped: files that are no inputs.
+        roots: the paths.
+        wanted: the series that were asked for.
 
     Raises:
         UnreadableInputError: a path does not exist, or there is nothing to read.
-        ValueError: the excluded folder is an input itself, or a series is not there.
+        ValueError: the excluded folder is an input itself, a series is not there, or no series is left out for such a
+            reason.
     """
 
     def __init__(
@@ -77,8 +81,8 @@ class InputCatalogue:
         *,
         exclude: PathLike | None = None,
         series: str | Sequence[str] = (),
+        include: str | Sequence[str] = (),
         keep_names: bool = False,
-        known_names: Sequence[str] = (),
         options: ReadOptions | Mapping[str, Any] | None = None,
         progress: bool = False,
         empty: bool = False,
@@ -88,6 +92,9 @@ class InputCatalogue:
         self.excluded: list[DicomSeries] = []
         roots = [path] if isinstance(path, str | os.PathLike) else list(path)
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
+        included = included_reasons(include)
+        self.roots = [str(Path(root).resolve()) for root in roots]
+        self.wanted = wanted
         files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped)
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
         sources: list[Source] = []
@@ -96,16 +103,16 @@ class InputCatalogue:
             for source, name in self._from_file(root, file):
                 sources.append(source)
                 relative.append((name, _suffix(file)))
-        dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, progress)
+        dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, included, progress)
         for source in sources:
             if isinstance(source, NiftiSource):
                 source.among_others = len(sources) + len(dicom) > 1
         if not sources and not dicom and not empty:
             raise UnreadableInputError(self._nothing(roots))
         if keep_names:
-            names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom, known_names)
+            names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom)
         else:
-            names = anonymous_names([*sources, *dicom], known_names)
+            names = anonymous_names([*sources, *dicom])
         self.sources = dict(zip(names, [*sources, *dicom], strict=True))
         if self.skipped or self.excluded:
             logger.info("%d inputs found; left out: %s.", len(self.sources), _counted(self.left_out()))
@@ -136,7 +143,7 @@ class InputCatalogue:
     def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
         """The sources of a picture, volume or video, and the relative path that names each."""
         name = file.relative_to(root)
-        identity = name.as_posix()
+        identity = f"{root.resolve().name}/{name.as_posix()}"
         suffix = _suffix(file)
         if suffix in NIFTI_SUFFIXES:
             return [(NiftiSource(file, identity, self.options), name)]
@@ -147,16 +154,18 @@ class InputCatalogue:
             with contextlib.suppress(UnreadableInputError):  # reading it says why
                 pages = count_pages(file)
         if pages == 1:
-            return [(FrameSource(file, identity), name)]
+            return [(FrameSource(file, identity, options=self.options), name)]
         stem = file.name[: len(file.name) - len(suffix)]
         return [
-            (FrameSource(file, identity, page), name.with_name(f"{stem}_page{page + 1}{suffix}"))
+            (FrameSource(file, identity, page, self.options), name.with_name(f"{stem}_page{page + 1}{suffix}"))
             for page in range(pages)
         ]
 
-    def _dicom_sources(self, files: Sequence[Path], wanted: Sequence[str], progress: bool) -> list[Source]:
+    def _dicom_sources(
+        self, files: Sequence[Path], wanted: Sequence[str], included: Collection[str], progress: bool
+    ) -> list[Source]:
         scan = scan_files(files, progress=progress)
-        stacks, not_grouped = group_instances(scan.instances)
+        stacks, not_grouped = group_instances(scan.instances, scan.skipped)
         self.skipped += [*scan.skipped, *not_grouped]
         if absent := [uid for uid in wanted if uid not in {stack.series_uid for stack in stacks}]:
             raise ValueError(
@@ -165,24 +174,27 @@ class InputCatalogue:
             )
         if wanted:
             return [DicomSource(stack, self.options) for stack in stacks if stack.series_uid in wanted]
-        self.excluded = [stack for stack in stacks if stack.excluded]
-        return [DicomSource(stack, self.options) for stack in stacks if not stack.excluded]
+        chosen = [not stack.excluded or stack.excluded in included for stack in stacks]
+        self.excluded = [stack for stack, kept in zip(stacks, chosen, strict=True) if not kept]
+        return [DicomSource(stack, self.options) for stack, kept in zip(stacks, chosen, strict=True) if kept]
 
     def _nothing(self, roots: Sequence[PathLike]) -> str:
         shown = ", ".join(repr(str(root)) for root in roots)
         if len(self.skipped) == 1 and not self.excluded and self.skipped[0].detail:
             return f"Nothing to read in {shown}: {self.skipped[0].detail}"
         left_out = _counted(self.left_out()) or "nothing"
-        hint = "; name a series with --series UID to process it all the same" if self.excluded else ""
+        hint = "; --include REASON or --series UID processes what is left out" if self.excluded else ""
         return (
             f"Nothing to read in {shown}: no DICOM image, NIfTI volume, picture or video (left out: {left_out}{hint})."
         )
 
 
 def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, Any] | None = None) -> MetaTensor:
-    """Read one input: (3, H, W) uint8 for a picture, (1, X, Y, Z) float32 for a volume; see the readers for more.
+    """Read one input: (3, H, W) for a picture, (1, X, Y, Z) for a volume, float32 in [0, 1]; see the readers for more.
 
-    The metadata holds ``kind`` ("frame", "volume" or "cine") and ``read_s``, the seconds that reading took.
+    The metadata holds ``kind`` ("frame", "volume" or "cine"), ``intensity``, JSON that says how the values were scaled
+    (an :class:`~monai_anomalyclip.transforms.intensity_presets.IntensityChoice`), ``read_s``, the seconds that reading
+    took, and ``content``, the input's :meth:`Source.state` before that ("" for later parts of a film).
 
     Args:
         value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series. A long film does
@@ -191,11 +203,18 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
 
     Raises:
         UnreadableInputError: it cannot be read, or it is more than one input; the message says why.
+
+    Example::
+
+        image = load_input("head_ct", {"preset": "ct-brain"})  # a folder with one DICOM series
+        AnomalySliceInferer(network.image_size)(image[None], network)
     """
     part = value if isinstance(value, InputPart) else _only_part(value, options)
     begun = time.perf_counter()
+    content = "" if part.start else part.source.state()  # before it is read: afterwards it may be another
     image = part.load()
     image.meta["read_s"] = time.perf_counter() - begun
+    image.meta["content"] = content
     return image
 
 
@@ -208,36 +227,6 @@ def _only_part(path: PathLike, options: ReadOptions | Mapping[str, Any] | None) 
     return InputPart(source)
 
 
-class LoadInputd(MapTransform):
-    """Replace inputs or paths by what :func:`load_input` reads.
-
-    Args:
-        keys: keys of the inputs.
-        options: how paths are read.
-        allow_missing_keys: do not raise when a key is missing.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection = "image",
-        options: ReadOptions | Mapping[str, Any] | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.options = options
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its inputs loaded.
-
-        Raises:
-            UnreadableInputError: a file cannot be read.
-        """
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = load_input(item[key], self.options)
-        return item
-
-
 def _suffix(path: Path) -> str:
     """The suffix that says what a file is, in lower case; "" for what may be DICOM."""
     name = path.name.lower()
@@ -246,6 +235,3 @@ def _suffix(path: Path) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} x {code}" for code, count in counts.items())
-
-
-LoadInputD = LoadInputDict = LoadInputd

@@ -5,46 +5,36 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePath
 
-from monai_anomalyclip.data.sources import Source
+from monai_anomalyclip.data.sources import Source, digest
 
 __all__ = ["anonymous_names", "names_of_files"]
 
 _MAX_STEM = 80
 _MAX_FOLDER = 40
 _WINDOWS_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-_ANONYMOUS = re.compile(r"([a-z0-9]+)-(\d+)_([0-9a-f]{8})")
 
 
-def anonymous_names(sources: Sequence[Source], known: Iterable[str] = ()) -> list[str]:
-    """Name inputs ``<label>-<number>_<key>``, such as ``ct-1_0a1b2c3d``.
+def anonymous_names(sources: Sequence[Source]) -> list[str]:
+    """Name inputs ``<label>_<key>``, such as ``ct_0a1b2c3d4e5f6071``.
 
-    Numbers count from 1 per label in the order given. An input that has a name already keeps it, and its number is
-    not given again: a second run over a folder that has grown finds what it finished.
+    A name depends on the input alone, whatever others there are: several runs may write into one folder, and one over a
+    folder that has grown finds what is finished. Those that share a key (files called the same below two folders of one
+    name) are told apart by what is in them, and by a number where that is the same, too.
 
     Args:
         sources: the inputs.
-        known: names that earlier runs gave.
     """
-    # Inputs share a key when they are called the same below two paths: each takes the next of its key's numbers.
-    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-    highest: Counter[str] = Counter()
-    for name in known:
-        if match := _ANONYMOUS.fullmatch(name):
-            label, number, key = match[1], int(match[2]), match[3]
-            numbers[label, key].append(number)
-            highest[label] = max(highest[label], number)
-    unused = {identity: iter(sorted(given)) for identity, given in numbers.items()}
-    names = []
-    for source in sources:
-        given = next(unused.get((source.label, source.key), iter(())), None)
-        if given is None:
-            given = highest[source.label] = highest[source.label] + 1
-        names.append(f"{source.label}-{given}_{source.key}")
-    return names
+    names = [f"{source.label}_{source.key}" for source in sources]
+    shared = Counter(names)
+    names = [
+        name if shared[name] == 1 else f"{source.label}_{digest(f'{source.key} {source.state()}')}"
+        for name, source in zip(names, sources, strict=True)
+    ]
+    return _numbered(names)
 
 
 def names_of_files(files: Sequence[tuple[PurePath, str]], keys: Sequence[str]) -> list[str]:
@@ -55,11 +45,15 @@ def names_of_files(files: Sequence[tuple[PurePath, str]], keys: Sequence[str]) -
 
     Args:
         files: relative path and suffix of each input.
-        keys: eight hexadecimal digits per input.
+        keys: sixteen hexadecimal digits per input.
     """
     names = [_safe_name(path, suffix) for path, suffix in files]
     taken = Counter(name.lower() for name in names)
     names = [name if taken[name.lower()] == 1 else f"{name}_{key}" for name, key in zip(names, keys, strict=True)]
+    return _numbered(names)
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     numbered = []
     for name in names:

@@ -10,17 +10,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.gzip_bound import BoundedFile
-from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, choose_affine
+from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, BoundedFile, choose_affine
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -153,6 +153,9 @@ def load_volume(
         UnreadableInputError: as for :func:`read_volume`.
         ValueError: there is no such `form`.
     """
+    import torch
+    from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
     volume = read_volume(path, form=form, time_point=time_point, only_if_4d=only_if_4d, max_voxels=max_voxels)
     for note in volume.notes:
         warnings.warn(note, stacklevel=2)

@@ -5,27 +5,191 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video, with_true_frames
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.nifti import load_volume
-from monai_anomalyclip.data.one_open import one_open
-from monai_anomalyclip.data.source import InputPart, ReadOptions, Source, digest, frame_ranges
-from monai_anomalyclip.data.video import VideoReader
+from monai_anomalyclip.data.video import VideoReader, one_open
+from monai_anomalyclip.transforms.intensity_presets import check_preset
 
-__all__ = ["DicomSource", "FrameSource", "InputPart", "NiftiSource", "ReadOptions", "Source", "VideoSource"]
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+__all__ = [
+    "DicomSource",
+    "FrameSource",
+    "InputPart",
+    "NiftiSource",
+    "ReadOptions",
+    "Source",
+    "VideoSource",
+    "digest",
+    "frame_ranges",
+]
+
+_PART_BYTES = 2**28  # of float32 frames that are in memory at a time
+_MAX_PART = 64
+_SETTLED = 2.0  # seconds after which a file's times are sure to tell of a change
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How inputs are read.
+
+    Args:
+        preset: intensity preset of DICOM series and NIfTI volumes (see
+            :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        nifti_form: ``"refuse"``, ``"sform"`` or ``"qform"``: what to do when the two disagree.
+        time_point: index of the volume to take from a 4-D NIfTI file; None refuses such files. A 3-D file among other
+            inputs is read all the same, with a note.
+        stride: every how many-th frame of a video is scored.
+    """
+
+    preset: str = "auto"
+    nifti_form: str = "refuse"
+    time_point: int | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        check_preset(self.preset)
+        if self.nifti_form not in ("refuse", "sform", "qform"):
+            raise ValueError(f"nifti_form must be 'refuse', 'sform' or 'qform', got {self.nifti_form!r}.")
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}.")
+
+
+class Source(ABC):
+    """One input. Its text form holds no path, so that it may stand in a log.
+
+    Attributes:
+        origin: what kind of file it comes from.
+        kind: what the results are like: pictures, a volume, or a film.
+        label: first part of the results' names: a modality, "frame", "volume" or "video".
+        key: sixteen hexadecimal digits that depend on the input alone.
+        modality: DICOM modality, or "".
+        paths: the files.
+    """
+
+    origin: Literal["frame", "nifti", "dicom", "video"]
+    kind: Literal["frame", "volume", "cine"]
+    label: str
+    key: str
+    modality: str = ""
+    paths: tuple[Path, ...]
+
+    options: ReadOptions = ReadOptions()
+
+    @abstractmethod
+    def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
+        """Read it: (C, H, W), (C, X, Y, Z), or frames start to stop of a film as (C, W, H, n).
+
+        Intensities are as the reader of its kind gives them, see :meth:`InputPart.load`.
+
+        Raises:
+            UnreadableInputError: it cannot be read; the message says why.
+        """
+
+    def timing(self) -> tuple[list[float], float]:
+        """Of a film: when each scored frame is shown, in seconds, and nominal frames per second."""
+        raise TypeError(f"{self!r} is no film.")
+
+    def parts(self) -> list[tuple[int, int | None]]:
+        """The ranges of frames it is read in; only films have more than one."""
+        return [(0, None)]
+
+    def state(self) -> str:
+        """SHA-256 of all that is in the files, whatever they are called and in whichever order they come."""
+        contents = []
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                contents.append(_content(path))
+        return hashlib.sha256(repr(sorted(contents)).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.label}, {self.key})"
+
+
+@dataclass(frozen=True)
+class InputPart:
+    """Frames `start` to `stop` of a source: what an item of the data set is before it is read."""
+
+    source: Source
+    start: int = 0
+    stop: int | None = None
+
+    def load(self) -> MetaTensor:
+        """Read it, see :meth:`Source.load`, as float32 in [0, 1] whatever the format.
+
+        This is the one place where intensities are brought to that range; what was done stands in the meta
+        ``intensity``. DICOM's reader, which has the evidence of the headers, has scaled gray images already.
+
+        Raises:
+            UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
+        """
+        from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP  # needs torch, headers alone do not
+
+        image = self.source.load(self.start, self.stop)
+        preset = "auto" if image.meta.get("intensity") else self.source.options.preset
+        try:
+            return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset)(image))
+        except ValueError as error:
+            raise UnreadableInputError(str(error)) from error
+
+
+def digest(text: str) -> str:
+    """Sixteen hexadecimal digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def frame_ranges(count: int, height: int, width: int) -> list[tuple[int, int | None]]:
+    """The parts that a film is read in, so that their frames fit into memory.
+
+    Args:
+        count: number of frames.
+        height: of a frame in pixels.
+        width: of a frame in pixels.
+    """
+    size = max(1, min(_MAX_PART, _PART_BYTES // max(1, height * width * 3 * 4)))
+    starts: Iterable[int] = range(0, count, size)
+    return [(start, min(start + size, count)) for start in starts] or [(0, None)]
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    now = path.stat()
+    if time.time() - max(now.st_mtime, now.st_ctime) < _SETTLED:
+        return _read(path)
+    return _read_once(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+def _read(path: Path) -> str:
+    content = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(2**20):
+            content.update(piece)
+    return content.hexdigest()
+
+
+@functools.lru_cache(maxsize=8)  # the pages of a TIFF are inputs of one file
+def _read_once(path: Path, *_: int) -> str:
+    return _read(path)
+
 
 _UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only
 _SHORTEST_STEP = 1.0  # ms
@@ -39,12 +203,14 @@ class FrameSource(Source):
         path: the file.
         identity: text that tells it from all others, such as its path relative to the input folder.
         page: page of a multi-page TIFF, from 0.
+        options: how it is read; of pictures only recorded.
     """
 
     origin, kind, label = "frame", "frame", "frame"
 
-    def __init__(self, path: Path, identity: str, page: int = 0) -> None:
+    def __init__(self, path: Path, identity: str, page: int = 0, options: ReadOptions | None = None) -> None:
         self.paths = (path,)
+        self.options = options or ReadOptions()
         self.page = page
         self.key = digest(f"{identity}\n{page}" if page else identity)
 
@@ -196,6 +362,9 @@ class VideoSource(Source):
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read scored frames start to stop as (3, W, H, n) uint8; the last part or another film closes the file."""
+        import torch
+        from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
         stop = self.reader.n_frames if stop is None else stop
         with one_open(self.reader, last=stop == self.reader.n_frames):
             frames = torch.from_numpy(self.reader.read(start, stop))

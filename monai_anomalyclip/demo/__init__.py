@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from .backbone import DEMO_BANNER, demo_backbone
-from .network import demo_dataset_dir, demo_network
+import lazy_loader
 
-__all__ = ["DEMO_BANNER", "demo_backbone", "demo_dataset_dir", "demo_network"]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,16 +4,7 @@
 
 from __future__ import annotations
 
-from .devices import default_device, local_device, start_process_group, stop_process_group
-from .fault_tolerant_evaluator import FaultTolerantEvaluator, InputsFailedError
-from .prepare_batch import PrepareAnomalyBatch
+import lazy_loader
 
-__all__ = [
-    "FaultTolerantEvaluator",
-    "InputsFailedError",
-    "PrepareAnomalyBatch",
-    "default_device",
-    "local_device",
-    "start_process_group",
-    "stop_process_group",
-]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-from .agreement import EXACT, Agreement
-from .baked import BakedNetwork
-from .description import read_description
-from .export_model import export_model
-from .onnx_network import ONNXNetwork
+import lazy_loader
 
-__all__ = ["EXACT", "Agreement", "BakedNetwork", "ONNXNetwork", "export_model", "read_description"]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -35,7 +35,7 @@ def describe_export(
     return {
         "notice": RESEARCH_USE_ONLY,
         "package": f"monai_anomalyclip {__version__}",
-        **describe_model(network, prompts),
+        **describe_model(network, prompts).model_dump(mode="json"),
         "image_size": image_size,
         "preprocessing": {
             "steps": [

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ignite.engine import Engine
@@ -13,10 +13,19 @@ from ignite.metrics.metric import reinit__is_reduced
 from monai.handlers import IgniteMetricHandler
 from torch import Tensor
 
+from monai_anomalyclip.metrics import (
+    AUPROMetric,
+    ImageAPMetric,
+    ImageAUROCMetric,
+    PixelAPMetric,
+    PixelAUROCMetric,
+    RegionRecallMetric,
+)
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
 from monai_anomalyclip.metrics.per_class import PerClassMetric
+from monai_anomalyclip.metrics.region_recall import COCO_SIZES
 
-__all__ = ["AnomalyMetricHandler"]
+__all__ = ["AUPRO", "AnomalyMetricHandler", "ImageAP", "ImageAUROC", "PixelAP", "PixelAUROC", "RegionRecall"]
 
 
 class AnomalyMetricHandler(IgniteMetricHandler):
@@ -95,3 +104,121 @@ def _chosen(items: Tensor | list[Tensor], indices: list[int]) -> Tensor | list[T
     if isinstance(items, Tensor):
         return items[torch.tensor(indices, dtype=torch.long, device=items.device)]
     return [items[index] for index in indices]
+
+
+class AUPRO(AnomalyMetricHandler):
+    """Computes the area under the per-region overlap curve over the validation set.
+
+    Args:
+        output_transform: gives (maps, masks) from ``engine.state.output``; see
+            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+        classes: gives the class of each item, for a value per class and their mean.
+        method: "exact", "histogram" for constant memory, or "thresholds_200" for comparison with published PRO.
+        fpr_limit: up to which false positive rate the curve counts, in (0, 1].
+    """
+
+    def __init__(
+        self,
+        output_transform: Callable[..., Any] = lambda x: x,
+        classes: Callable[..., Any] | None = None,
+        method: Literal["exact", "thresholds_200", "histogram"] = "exact",
+        fpr_limit: float = 0.3,
+    ) -> None:
+        super().__init__(AUPROMetric(method, fpr_limit), output_transform, classes)
+
+
+class PixelAP(AnomalyMetricHandler):
+    """Computes the average precision over all pixels of the validation set.
+
+    Args:
+        output_transform: gives (maps, masks) from ``engine.state.output``; see
+            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+        classes: gives the class of each item, for a value per class and their mean.
+        method: "exact", or "histogram" for constant memory.
+    """
+
+    def __init__(
+        self,
+        output_transform: Callable[..., Any] = lambda x: x,
+        classes: Callable[..., Any] | None = None,
+        method: Literal["exact", "histogram"] = "exact",
+    ) -> None:
+        super().__init__(PixelAPMetric(method), output_transform, classes)
+
+
+class PixelAUROC(AnomalyMetricHandler):
+    """Computes the AUROC over all pixels of the validation set.
+
+    Args:
+        output_transform: gives (maps, masks) from ``engine.state.output``, e.g.
+            ``from_engine(["anomaly_map", "label"])``; see
+            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+        classes: gives the class of each item, for a value per class and their mean.
+        method: "exact", or "histogram" for constant memory.
+    """
+
+    def __init__(
+        self,
+        output_transform: Callable[..., Any] = lambda x: x,
+        classes: Callable[..., Any] | None = None,
+        method: Literal["exact", "histogram"] = "exact",
+    ) -> None:
+        super().__init__(PixelAUROCMetric(method), output_transform, classes)
+
+
+class ImageAUROC(AnomalyMetricHandler):
+    """Computes the AUROC of the images' anomaly scores.
+
+    Unlike MONAI's ROCAUC it knows classes, and an undefined value says why.
+
+    Args:
+        output_transform: gives (scores, labels) from ``engine.state.output``, e.g.
+            ``from_engine(["pred_anomaly_score", "label_image_label"])``.
+        classes: gives the class of each item, for a value per class and their mean; see
+            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+    """
+
+    def __init__(
+        self, output_transform: Callable[..., Any] = lambda x: x, classes: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(ImageAUROCMetric(), output_transform, classes)
+
+
+class ImageAP(AnomalyMetricHandler):
+    """Computes the average precision of the images' anomaly scores.
+
+    Args:
+        output_transform: as for :class:`ImageAUROC`.
+        classes: as for :class:`ImageAUROC`.
+    """
+
+    def __init__(
+        self, output_transform: Callable[..., Any] = lambda x: x, classes: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(ImageAPMetric(), output_transform, classes)
+
+
+class RegionRecall(AnomalyMetricHandler):
+    """Computes the share of anomalous regions that are found, over all and by size.
+
+    ``engine.state.metrics["name/below 1024 px"]`` and so on hold the recall of a size, ``"name/regions below 1024 px"``
+    how many there are; with ``classes`` the details are those of the classes instead.
+
+    Args:
+        output_transform: gives (maps, masks) from ``engine.state.output``; see
+            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+        classes: gives the class of each item, for a value per class and their mean.
+        threshold: of the maps.
+        sizes: areas in pixels that divide the regions into classes of sizes, ascending.
+        overlap: share of a region's pixels that must reach the threshold; 0 stands for a single pixel.
+    """
+
+    def __init__(
+        self,
+        output_transform: Callable[..., Any] = lambda x: x,
+        classes: Callable[..., Any] | None = None,
+        threshold: float = 0.5,
+        sizes: Sequence[int] = COCO_SIZES,
+        overlap: float = 0.0,
+    ) -> None:
+        super().__init__(RegionRecallMetric(threshold, sizes, overlap), output_transform, classes)

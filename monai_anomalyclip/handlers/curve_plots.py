@@ -17,7 +17,7 @@ from monai_anomalyclip.metrics.aupro import AUPROMetric
 from monai_anomalyclip.metrics.curves import plot_curves, pro_curve, roc_curve
 from monai_anomalyclip.metrics.image_level import ImageAUROCMetric
 from monai_anomalyclip.metrics.per_class import PerClassMetric
-from monai_anomalyclip.metrics.pixel_auroc import PixelAUROCMetric
+from monai_anomalyclip.metrics.pixel_metric import PixelAUROCMetric
 
 __all__ = ["CurvePlots"]
 

@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,28 +20,24 @@ from monai.data.meta_tensor import MetaTensor
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.data.fault_tolerant import failure_reason
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.writers.cine import ScoredCine
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
-from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.input_record import finished_record, view_of
-from monai_anomalyclip.writers.input_results import (
-    ScoredInput,
-    film_notes,
-    write_results,
-    write_series_report,
-)
-from monai_anomalyclip.writers.input_states import InputStates
+from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.model_description import describe_model, provenance_of
-from monai_anomalyclip.writers.output_folder import OutputFolder
-from monai_anomalyclip.writers.output_kinds import DEFAULT_OUTPUTS, parse_output_kinds
-from monai_anomalyclip.writers.overlay import displayable, montage, side_by_side
+from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
+from monai_anomalyclip.writers.overlays import displayable, montage, side_by_side
+from monai_anomalyclip.writers.record import MadeWith, Model
 from monai_anomalyclip.writers.redaction import redacted
-from monai_anomalyclip.writers.run_document import RunDocument
-from monai_anomalyclip.writers.scored_cine import ScoredCine
+from monai_anomalyclip.writers.report import Picture
+from monai_anomalyclip.writers.resume import Resume
+from monai_anomalyclip.writers.scored_input import ScoredInput, film_notes, write_results, write_series_report
+from monai_anomalyclip.writers.tables import made_with
 
 __all__ = ["AnomalyResultWriter"]
 
@@ -61,9 +55,11 @@ class AnomalyResultWriter:
     - ``pred``: the mask, with or without the channel; absent: the map is thresholded (>=);
     - or ``error``: why the item could not be read (:class:`monai_anomalyclip.data.FaultTolerantDataset`).
 
-    A run that is started again continues: :meth:`pending` leaves out the inputs that are done. Files that an
-    interrupted run left behind are replaced, any others never, unless `overwrite` is set; then those that an earlier
-    run wrote and this one does not are removed. One process, one model and one set of settings per folder.
+    A run that is started again continues: :meth:`pending` leaves out the inputs that are done. An input's files appear
+    when all are written, and its record, which says that it is finished, last. Files that an interrupted run left
+    behind are replaced, any others never, unless `overwrite` is set; then those that an earlier run wrote and this one
+    does not are removed. One model and one set of settings per folder; several processes may write into it, each its
+    own inputs.
 
     Args:
         output_dir: folder of the results; made if it does not exist, for its owner only.
@@ -72,7 +68,8 @@ class AnomalyResultWriter:
         prompts: file of its prompts, or None.
         threshold: value from which the map counts as anomalous, in [0, 1]; for records, captions, and items without
             ``pred``.
-        outputs: which kinds of files (see :mod:`monai_anomalyclip.writers.output_kinds`).
+        threshold_source: where that came from, for records.
+        outputs: which kinds of files (see :mod:`monai_anomalyclip.writers.output_folder`).
         overwrite: replace results and forget that they exist.
         slice_axis: as in :meth:`monai_anomalyclip.data.slicing.SliceView.from_affine`; the inferer's.
         max_slices: greatest number of slices on the picture of a volume.
@@ -83,7 +80,6 @@ class AnomalyResultWriter:
         settings: further settings that results depend on, such as the smoothing.
 
     Raises:
-        FolderInUseError: another process writes to the folder.
         ValueError: the threshold is not in [0, 1], an unknown kind of output, a text that is no code, or the folder
             holds files of another program under the names that this one uses.
         OSError: the folder cannot be made or written to.
@@ -97,6 +93,7 @@ class AnomalyResultWriter:
         prompts: str | os.PathLike[str] | None = None,
         *,
         threshold: float = 0.5,
+        threshold_source: str = "setting of the run",
         outputs: str | Sequence[str] = DEFAULT_OUTPUTS,
         overwrite: bool = False,
         slice_axis: int | str = "auto",
@@ -114,6 +111,7 @@ class AnomalyResultWriter:
         self.network = network
         self.prompts = prompts
         self.threshold = float(threshold)
+        self.threshold_source = threshold_source
         self.outputs = parse_output_kinds(outputs)
         self.overwrite = overwrite
         self.slice_axis = slice_axis
@@ -132,28 +130,26 @@ class AnomalyResultWriter:
             **self.segment_codes,
             **{name: getattr(reading, name) for name in ("preset", "nifti_form", "time_point", "stride")},
             **(settings or {}),
+            "deterministic_uids": deterministic_uids,
         }
-        self._films: dict[str, ScoredCine] = {}
-        self._started = datetime.now(timezone.utc)
+        self._films: dict[str, _Film] = {}
         self.folder = OutputFolder(output_dir)
-        self.journal = self.folder.journal
-        self.states = InputStates(self.folder, catalogue.sources, lambda: self.fingerprint, overwrite)
+        self.states = Resume(self.folder, catalogue.sources, lambda: self.made_with, overwrite)
         self.failed, self.written = self.states.failed, self.states.written
 
     @functools.cached_property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """Description of the network."""
         return describe_model(self.network, self.prompts)
 
     @functools.cached_property
-    def fingerprint(self) -> dict[str, Any]:
+    def made_with(self) -> MadeWith:
         """What results depend on besides the input."""
-        model = json.dumps(self.model, sort_keys=True, default=str)
-        return {"model": hashlib.sha256(model.encode()).hexdigest()[:16], "version": __version__, **self.settings}
+        device = str(next((parameter.device for parameter in self.network.parameters()), "cpu"))
+        return made_with(self.model, self.settings, device)
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration, and finish when the run is completed or interrupted."""
-        engine.add_event_handler(Events.STARTED, self.folder.hold)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
         engine.add_event_handler(Events.TERMINATE, self.finish)
@@ -161,7 +157,7 @@ class AnomalyResultWriter:
     def pending(self, items: Iterable[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
         """Those of the items, by default all of the catalogue's, that no earlier run has finished.
 
-        See :meth:`InputStates.pending`.
+        See :meth:`Resume.pending`.
 
         Raises:
             FileExistsError: the folder holds results, of these inputs or of others, that were made in another way.
@@ -185,10 +181,10 @@ class AnomalyResultWriter:
             try:
                 self.write(item)
             except Exception as error:  # whatever it is, the other items are not to suffer
-                reason = redacted(failure_reason(error, {"image": self.output_dir / item["name"]}))
+                reason = redacted(failure_reason(error, {"image": self.folder.staging(item["name"]) / item["name"]}))
                 getattr(engine, "failures", {})[item["name"]] = reason
-                # What the journal says of existing results stays true.
-                self.record_failure(item["name"], reason, journal=not isinstance(error, FileExistsError))
+                # What the record says of existing results stays true.
+                self.record_failure(item["name"], reason, keep=not isinstance(error, FileExistsError))
 
     def write(self, item: Mapping[str, Any]) -> None:
         """Write the results of one item, or take one part of a film.
@@ -201,6 +197,7 @@ class AnomalyResultWriter:
         begun = time.perf_counter()
         name = item["name"]
         source = self.catalogue.sources[name]
+        content = getattr(item[CommonKeys.IMAGE], "meta", {}).get("content")
         image, anomaly_map = item[CommonKeys.IMAGE].detach().cpu(), _plain(item["anomaly_map"])
         mask = item.get(CommonKeys.PRED)
         mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape) != 0
@@ -220,7 +217,10 @@ class AnomalyResultWriter:
         if source.kind == "cine":
             assert view is not None
             frames = view.to_slices(displayable(_plain(image))).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
-            film = self._film(name, source, (int(frames.shape[1]), int(frames.shape[2])))
+            if name not in self._films:
+                size = (int(frames.shape[1]), int(frames.shape[2]))
+                self._films[name] = self._film(name, source, size, content or source.state())
+            film = self._films[name].scored
             part = int(_number(item.get("part", 0)))
             # Only the last part may be short: the frames behind a gap would be shown at wrong times.
             if film.written != (due := source.parts()[part][0]):
@@ -229,103 +229,133 @@ class AnomalyResultWriter:
             film.read_s += timings["read_s"]
             film.score_s += timings["score_s"]
             if part + 1 >= _number(item.get("parts", 1)):
-                self._finish_film(name, source, image, film, begun)
+                self._finish_film(name, source, image, begun)
             return
         findings = Findings.of(scores, maps.numpy(), masks.numpy())
-        self.states.claim(name)
+        content = content or source.state()
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
-        paths, notes = write_results(
-            self.output_dir,
-            name,
-            scored,
-            self.outputs,
-            provenance=self._provenance(source, image),
-            threshold=self.threshold,
-            caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
-            max_slices=self.max_slices,
-            sheared_nifti=self.sheared_nifti,
-            **self.segment_codes,
-        )
-        self._keep_picture(name, scored)
-        timings["write_s"] = time.perf_counter() - begun
-        record = finished_record(
-            name, source, image, view, findings, self.threshold, timings, notes, self.folder.relative(paths)
-        )
-        self.states.finish(name, record, findings)
+        try:
+            paths, notes = write_results(
+                self.folder.stage(name),
+                name,
+                scored,
+                self.outputs,
+                provenance=self._provenance(image, content),
+                threshold=self.threshold,
+                caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
+                max_slices=self.max_slices,
+                sheared_nifti=self.sheared_nifti,
+                **self.segment_codes,
+            )
+            picture = _picture(scored)
+            timings["write_s"] = time.perf_counter() - begun
+            self._finish(name, paths, image, view, findings, timings, notes, content, picture)
+        finally:
+            self.folder.unstage(name)
 
-    def record_failure(self, name: str, reason: str, journal: bool = True) -> None:
-        """Note that an input could not be processed, and why; without `journal` only if nothing else is known of it."""
+    def record_failure(self, name: str, reason: str, keep: bool = True) -> None:
+        """Note that an input could not be processed, and why; without `keep` only if nothing else is known of it."""
         if film := self._films.pop(name, None):
-            film.abort()
-        self.states.fail(name, reason, journal)
+            film.scored.abort()
+        self.folder.unstage(name)
+        try:
+            self.states.fail(name, reason, keep)
+        except OSError as error:  # a full disk, perhaps the reason itself: the run goes on to say so
+            logger.warning("%s: the record could not be written (%s).", name, error.strerror)
 
     def finish(self) -> None:
-        """Save table, results and report, log a summary, and let other runs into the folder."""
-        for film in self._films.values():
-            film.abort()
-        self._films.clear()
-        names = list(self.catalogue.sources)
-        document = RunDocument(
-            model=self.model,
-            settings={**self.settings, "deterministic_uids": self.deterministic_uids},
-            device=str(next((parameter.device for parameter in self.network.parameters()), "cpu")),
-            started=self._started,
-            duration_s=(datetime.now(timezone.utc) - self._started).total_seconds(),
-            skipped=self.catalogue.left_out(),
-            inputs=self.folder.records(names),
-        )
-        self.folder.summarise(document, names)
-        self.folder.release()
+        """Save table, results and report, and log a summary."""
+        for name in [*self._films, *self.catalogue.sources]:
+            if film := self._films.pop(name, None):
+                film.scored.abort()
+                self.folder.unstage(name)
+        roots = [self.catalogue.roots, self.catalogue.wanted]
+        document, _ = self.folder.summarise(self.made_with, repr(roots), self.catalogue.left_out())
         logger.info(
             "%d results written, %d inputs failed; the folder now holds %d of %d. %s",
             len(self.written),
             len(self.failed),
-            document.summary["ok"],
-            document.summary["inputs"],
+            document.summary.ok,
+            document.summary.inputs,
             RESEARCH_USE_ONLY,
         )
 
-    def _film(self, name: str, source: Source, size: tuple[int, int]) -> ScoredCine:
-        if name not in self._films:
-            self.states.claim(name)
-            times, fps = source.timing()
-            self._films[name] = ScoredCine(self.output_dir, name, size, times, fps, self.threshold)
-        return self._films[name]
+    def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> _Film:
+        times, fps = source.timing()
+        return _Film(ScoredCine(self.folder.stage(name), name, size, times, fps, self.threshold), content)
 
-    def _finish_film(self, name: str, source: Source, image: Tensor, film: ScoredCine, begun: float) -> None:
+    def _finish_film(self, name: str, source: Source, image: Tensor, begun: float) -> None:
+        film, content = self._films[name]
         claimed = len(film.times)
         paths, findings, picture = film.close()
         del self._films[name]
         if isinstance(source, DicomSource) and "sr" in self.outputs and film.written == claimed:
-            provenance = self._provenance(source, image)
-            report = write_series_report(self.output_dir, name, source.series, findings, self.threshold, provenance)
+            provenance = self._provenance(image, content)
+            report = write_series_report(
+                self.folder.staging(name), name, source.series, findings, self.threshold, provenance
+            )
             paths.append(report)
-        self.folder.keep_picture(name, picture)
         timings = {"read_s": film.read_s, "score_s": film.score_s, "write_s": time.perf_counter() - begun}
         view = view_of(source, image, self.slice_axis)
         notes = film_notes(source, self.outputs, film.written, claimed)
+        self._finish(name, paths, image, view, findings, timings, notes, content, picture, film.times)
+        self.folder.unstage(name)
+
+    def _finish(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        image: Tensor,
+        view: SliceView | None,
+        findings: Findings,
+        timings: Mapping[str, float],
+        notes: Sequence[str],
+        content: str,
+        picture: Picture,
+        times: Sequence[float] = (),
+    ) -> None:
+        staging = self.folder.staging(name)
+        outputs = [path.relative_to(staging).as_posix() for path in paths]
         record = finished_record(
-            name, source, image, view, findings, self.threshold, timings, notes, self.folder.relative(paths), film.times
+            name,
+            self.catalogue.sources[name],
+            image,
+            view,
+            findings,
+            self.threshold,
+            timings,
+            notes,
+            outputs,
+            times,
+            self.threshold_source,
         )
-        self.states.finish(name, record, findings)
+        self.states.finish(name, outputs, record, findings, content, picture)
 
-    def _keep_picture(self, name: str, scored: ScoredInput) -> None:
-        image = _plain(scored.image)
-        if scored.view is None:
-            frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-            picture = side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
-        else:
-            picture = montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
-        self.folder.keep_picture(name, picture)
-
-    def _provenance(self, source: Source, image: Tensor) -> Provenance:
+    def _provenance(self, image: Tensor, content: str) -> Provenance:
         intensity = json.loads(image.meta.get("intensity") or "{}") if isinstance(image, MetaTensor) else {}
         shown = {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
         shown |= {name: self.settings[name] for name in ("sigma",) if name in self.settings}
         # Which other kinds of files there are changes none of the objects.
-        settings = {name: value for name, value in self.fingerprint.items() if name not in ("outputs", "sheared_nifti")}
-        context = json.dumps([settings, source.state()], sort_keys=True) if self.deterministic_uids else ""
-        return provenance_of(self.model, shown, self.deterministic_uids, context)
+        others = ("outputs", "sheared_nifti", "deterministic_uids")
+        settings = {name: value for name, value in self.made_with.settings.items() if name not in others}
+        context = json.dumps([self.model.model_dump(), settings, content], sort_keys=True)
+        return provenance_of(self.model, shown, self.deterministic_uids, context if self.deterministic_uids else "")
+
+
+class _Film(NamedTuple):
+    """A film that is being written: its frames so far, and its content before it was read."""
+
+    scored: ScoredCine
+    content: str
+
+
+def _picture(scored: ScoredInput) -> Picture:
+    """What stands for an input in the report."""
+    image = _plain(scored.image)
+    if scored.view is None:
+        frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
+        return side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
+    return montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
 
 
 def _plain(tensor: Tensor) -> Tensor:

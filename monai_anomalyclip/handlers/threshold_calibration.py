@@ -14,8 +14,9 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from monai_anomalyclip.handlers.anomaly_metric import AnomalyMetricHandler
-from monai_anomalyclip.metrics.calibration import CalibratedThresholds, prompts_digest, thresholds_path
 from monai_anomalyclip.metrics.thresholds import ImageThresholdMetric, PixelThresholdMetric, Rule
+from monai_anomalyclip.networks.calibrated_thresholds import CalibratedThresholds, thresholds_path
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
 __all__ = ["ThresholdCalibration"]
 

@@ -17,6 +17,7 @@ from monai.engines import Evaluator
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.networks.prompt_checkpoint import save_tensors
 
 __all__ = ["TuningCheckpoint", "tuning_is_finished"]
 
@@ -27,9 +28,9 @@ class TuningCheckpoint:
     """Saves prompts, optimiser and position after each epoch, resumes from the newest, and keeps the best and the
     final prompts.
 
-    MONAI's CheckpointSaver saves on one process and forgets the best metric when a run is resumed. This handler is
-    attached on every process: all of them resume, the first one writes. Files appear under their names only when they
-    are complete.
+    By hand, because MONAI 1.6.1's CheckpointSaver keeps the best metric in the best epoch's file alone, not in the
+    newest one, from which a run is resumed, and leaves half a file when it is killed. This handler is attached on every
+    process: all of them resume, the first one writes. Files appear under their names only when they are complete.
 
     Written: ``checkpoint_dir/checkpoint_epoch=N.pt`` for each epoch; ``best_path`` whenever the validation's key
     metric rises; ``final_path`` when all epochs are done. The last two are bare state dicts of the prompts, as MONAI
@@ -190,4 +191,4 @@ def _is_first_process() -> bool:
 
 def _save(content: object, path: Path) -> None:
     with replaced_when_complete(path) as unfinished:
-        torch.save(content, unfinished)
+        save_tensors(content, unfinished)

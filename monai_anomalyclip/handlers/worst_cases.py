@@ -20,10 +20,11 @@ from ignite.engine import Engine, Events
 from monai.utils import convert_to_numpy
 from PIL import Image
 
+from monai_anomalyclip.atomic_file import write_atomically
 from monai_anomalyclip.data.frames import read_frame
 from monai_anomalyclip.data.masks import read_mask
-from monai_anomalyclip.writers.overlay import jpeg, side_by_side
-from monai_anomalyclip.writers.results import write_atomically
+from monai_anomalyclip.writers.overlays import side_by_side
+from monai_anomalyclip.writers.report import jpeg
 
 __all__ = ["WorstCases"]
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.inferers.precision import resolve_precision
-from monai_anomalyclip.inferers.slice_inferer import AnomalySliceInferer
+import lazy_loader
 
-__all__ = ["AnomalySliceInferer", "resolve_precision"]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

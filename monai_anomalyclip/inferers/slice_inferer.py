@@ -22,6 +22,8 @@ from monai_anomalyclip.transforms.intensity import check_unit_range
 
 __all__ = ["AnomalySliceInferer"]
 
+_NUMBERS = ("anomaly_score", "anomaly_margin")  # of each slice; the second where the network gives it
+
 
 class AnomalySliceInferer(Inferer):
     """Run an anomaly network on frames, and on volumes slice by slice, each slice shown as a radiologist sees it.
@@ -77,14 +79,15 @@ class AnomalySliceInferer(Inferer):
                 MetaTensor (one for all, or one per item) tells a volume's orientation; without one it is the identity.
                 With the meta entry ``native_slices`` volumes are stacks (B, 1 or 3, X columns, Y rows, Z frames), each
                 frame scored as it is stored, whatever the affine and `slice_axis` say.
-            network: anything with ``predict(images) -> {"anomaly_map": (b, 1, h, w), "anomaly_score": (b,)}``, also
-                wrapped in DistributedDataParallel.
+            network: anything with ``predict(images) -> {"anomaly_map": (b, 1, h, w), "anomaly_score": (b,)}``, and
+                where it has one ``"anomaly_margin": (b,)``; also wrapped in DistributedDataParallel.
             args: passed on to ``predict``.
             kwargs: passed on to ``predict``.
 
         Returns:
             ``"anomaly_map"``: (B, 1, H, W) or (B, 1, X, Y, Z), float32 on the CPU, with the inputs' metadata.
             ``"anomaly_score"``: (B, 1) for frames, (B, number of slices) for volumes.
+            ``"anomaly_margin"``: like the score, the difference of the logits; only of a network that gives it.
 
         Raises:
             ValueError: wrong rank or number of channels, values out of [0, 1], or volumes of one batch that are cut
@@ -105,8 +108,8 @@ class AnomalySliceInferer(Inferer):
     ) -> dict[str, Tensor]:
         images = _checked(inputs)
         if images.ndim == 4:
-            anomaly_map, slice_scores = self._score_slices(images, predict, device)
-            scores = slice_scores[:, None]
+            anomaly_map, slice_numbers = self._score_slices(images, predict, device)
+            numbers = slice_numbers[:, :, None]
         else:
             anomaly_map = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.float32)
             views = [self._view(inputs, item) for item in range(len(images))]
@@ -115,39 +118,44 @@ class AnomalySliceInferer(Inferer):
                     f"The volumes of this batch have {[view.n_slices for view in views]} slices along their slice "
                     "axes: use a batch size of 1 or give slice_axis."
                 )
-            scores = torch.empty(len(images), views[0].n_slices)
+            found = []
             for item, view in enumerate(views):
-                maps, scores[item] = self._score_slices(view.to_slices(images[item]), predict, device)
+                maps, slice_numbers = self._score_slices(view.to_slices(images[item]), predict, device)
                 anomaly_map[item] = view.from_slices(maps)
+                found.append(slice_numbers)
+            numbers = torch.stack(found, dim=1)
         if isinstance(inputs, MetaTensor):
             anomaly_map = MetaTensor(anomaly_map)
             anomaly_map.copy_meta_from(inputs)
-        return {"anomaly_map": anomaly_map, "anomaly_score": scores}
+        return {"anomaly_map": anomaly_map, **dict(zip(_NUMBERS, numbers, strict=False))}
 
     def _score_slices(
         self, slices: Tensor, predict: Callable[[Tensor], dict[str, Tensor]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Maps (D, 1, H, W) and scores (D,), on the CPU, of slices (D, 1 or 3, H, W)."""
+        """Maps (D, 1, H, W) and numbers (scores and, where the network gives them, margins; D), on the CPU."""
         count, _, *native = slices.shape
         maps = torch.empty(count, 1, *native)
-        scores = torch.empty(count)
+        numbers = torch.empty(0, count)
         waiting: _Results | None = None
         with tqdm(total=count, unit="slice", leave=False, disable=not self.progress or count == 1) as bar:
             for start in range(0, count, self.slice_batch_size):
                 chosen = slice(start, start + self.slice_batch_size)
-                batch = _on_device(slices[chosen], device)
+                shown = clip_normalize_resize(slices[chosen], self.image_size, device)
                 with autocast(self.precision, device):
-                    predicted = predict(clip_normalize_resize(batch, self.image_size))
+                    predicted = predict(shown)
                 smooth = smooth_anomaly_map(predicted["anomaly_map"], self.sigma)
-                found = _Results(chosen, resize_anomaly_map(smooth, native), predicted["anomaly_score"].float())
+                given = torch.stack([predicted[name].float() for name in _NUMBERS if name in predicted])
+                if start == 0:
+                    numbers = torch.empty(len(given), count)
+                found = _Results(chosen, resize_anomaly_map(smooth, native), given)
                 # A GPU works on this batch while the results of the one before are put in their place.
                 if waiting is not None:
-                    waiting.put_into(maps, scores)
+                    waiting.put_into(maps, numbers)
                 waiting = found
-                bar.update(len(batch))
+                bar.update(len(shown))
             if waiting is not None:
-                waiting.put_into(maps, scores)
-        return maps, scores
+                waiting.put_into(maps, numbers)
+        return maps, numbers
 
     def _view(self, inputs: Tensor, item: int) -> SliceView:
         if _native(inputs):
@@ -157,31 +165,24 @@ class AnomalySliceInferer(Inferer):
 
 
 class _Results:
-    """Maps and scores of a batch, on their way from a GPU to the CPU while it goes on computing."""
+    """Maps and numbers of a batch, on their way from a GPU to the CPU while it goes on computing."""
 
-    def __init__(self, chosen: slice, maps: Tensor, scores: Tensor) -> None:
+    def __init__(self, chosen: slice, maps: Tensor, numbers: Tensor) -> None:
         self._chosen = chosen
         self._arrived: torch.cuda.Event | None = None
         if maps.device.type == "cuda":
             stream = torch.cuda.current_stream(maps.device)  # which may not be the current device
-            maps, scores = (
-                torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True) for t in (maps, scores)
+            maps, numbers = (
+                torch.empty_like(t, device="cpu", pin_memory=True).copy_(t, non_blocking=True) for t in (maps, numbers)
             )
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record(stream)
-        self._maps, self._scores = maps, scores
+        self._maps, self._numbers = maps, numbers
 
-    def put_into(self, maps: Tensor, scores: Tensor) -> None:
+    def put_into(self, maps: Tensor, numbers: Tensor) -> None:
         if self._arrived is not None:
             self._arrived.synchronize()
-        maps[self._chosen], scores[self._chosen] = self._maps.cpu(), self._scores.cpu()
-
-
-def _on_device(batch: Tensor, device: torch.device) -> Tensor:
-    # From pinned memory the copy runs beside what the GPU still computes. Contiguous first: the slices of a volume lie
-    # so far apart that pinning them as they are would pin the volume.
-    staged = batch.contiguous().pin_memory() if device.type == "cuda" and batch.device.type == "cpu" else batch
-    return staged.to(device, torch.float32, non_blocking=True)
+        maps[self._chosen], numbers[:, self._chosen] = self._maps.cpu(), self._numbers.cpu()
 
 
 def _native(inputs: Tensor) -> bool:

@@ -3,22 +3,13 @@
 """Parts of the MONAI Label app.
 
 MONAI Label itself is needed by ``app`` and the modules that only it imports (``infer_tasks``, ``scoring``,
-``strategies``, ``train_task``, ``archive_labels``, ``checked_labels``); the others work, and are tested, without it.
+``strategies``, ``train_task``, ``archive_labels``, and for the sake of security ``server_checks``,
+``checked_datastores``, ``upload_sessions``); the others work, and are tested, without it.
 """
 
 from __future__ import annotations
 
-from .app_folder import write_label_app
-from .model import AnomalyModel, Prediction
-from .prompt_tuning import TuningReport, tune_prompts
-from .training_set import LabelledSlices, encode_labelled
+import lazy_loader
 
-__all__ = [
-    "AnomalyModel",
-    "LabelledSlices",
-    "Prediction",
-    "TuningReport",
-    "encode_labelled",
-    "tune_prompts",
-    "write_label_app",
-]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

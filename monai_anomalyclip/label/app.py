@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import sys
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import HTTPException
+from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
@@ -23,15 +25,22 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.label.app_folder import bundle_of
-from monai_anomalyclip.label.archive_labels import ArchiveDatastore, answer_without_segmentation
-from monai_anomalyclip.label.checked_labels import FolderDatastore, saved_label_answer
+from monai_anomalyclip.label.archive_labels import answer_without_segmentation, saved_label_answer
+from monai_anomalyclip.label.checked_datastores import (
+    CheckedArchive,
+    CheckedFolder,
+    told_to_the_client,
+    upload_removed_on_failure,
+)
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
+from monai_anomalyclip.label.request_values import check_options, lies_inside, plain_name
 from monai_anomalyclip.label.scoring import AnomalyScoring
+from monai_anomalyclip.label.server_checks import devices, guard_server, max_bytes
 from monai_anomalyclip.label.strategies import HighestScore, MostDiverse, MostUncertain
 from monai_anomalyclip.label.train_task import PromptTuningTask
+from monai_anomalyclip.label.upload_sessions import CheckedSessions
 
 __all__ = ["AnomalyLabelApp"]
 
@@ -39,13 +48,18 @@ __all__ = ["AnomalyLabelApp"]
 class AnomalyLabelApp(MONAILabelApp):
     """Proposals, corrections and re-tuning with one AnomalyCLIP.
 
+    What clients send is looked at before MONAI Label's own code sees it (see
+    :mod:`~monai_anomalyclip.label.server_checks`), and once more where it is used.
+
     Args:
         app_dir: an app folder (see :func:`~monai_anomalyclip.label.write_label_app`).
         studies: folder of images, or the address of a DICOMweb service.
-        conf: options of the command line; ``bundle`` names another bundle than the app folder does.
+        conf: options of the command line; ``bundle`` names another bundle than the app folder does, for ``hosts``,
+            ``origins`` and ``max_upload_mib`` see :func:`~monai_anomalyclip.label.server_checks.guard_server`.
 
     Raises:
         FileNotFoundError: there is no bundle, or there are no prompts.
+        ValueError: an option has no such value.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -96,25 +110,75 @@ class AnomalyLabelApp(MONAILabelApp):
         """MONAI Label's; that of a local folder takes readable final labels only."""
         store = super().init_datastore()
         if type(store) is LocalDatastore:
-            store.__class__ = FolderDatastore  # making a second one would watch the folder twice
+            store.__class__ = CheckedFolder  # making a second one would watch the folder twice
         return store
 
     def _init_dicomweb_datastore(self) -> Datastore:
         store = super()._init_dicomweb_datastore()
-        store.__class__ = ArchiveDatastore  # likewise
+        store.__class__ = CheckedArchive  # likewise
         return store
 
+    def server_mode(self, mode: bool) -> None:
+        """Told by the server when it starts: from then on it checks every request."""
+        super().server_mode(mode)
+        if mode:
+            guard_server(sys.modules["monailabel.app"].app, self.conf)
+
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Answer a client's request; what is wrong with it is told with status 400 instead of 500."""
-        with _told_to_the_client():
+        """Answer a client's request; what is wrong with it is told with status 400 or 404 instead of 500."""
+        image = request.get("image")
+        sent = image if isinstance(image, str) and os.path.isabs(image) and "session" not in request else ""
+        with told_to_the_client(), upload_removed_on_failure(sent) if sent else nullcontext():
+            check_options(request, devices(), own=("image", "session", "description"))
+            self._check_image(image, datastore or self.datastore())
             answer: dict[str, Any] = super().infer(request, datastore)
+        return answer
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Likewise; pictures are inferred as a whole, regions of whole slides are not read."""
+        return self.infer(request, datastore)
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer for many images; likewise."""
+        with told_to_the_client():
+            check_options(request, devices())
+            answer: dict[str, Any] = super().batch_infer(request, datastore)
         return answer
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Re-tune the prompts; likewise."""
-        with _told_to_the_client():
+        with told_to_the_client():
+            check_options(request, devices(), own=("local_rank",))
             result: dict[str, Any] = super().train(request)
         return result
+
+    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Score all images without a final label; likewise."""
+        with told_to_the_client():
+            check_options(request, devices())
+            result: dict[str, Any] = super().scoring(request, datastore)
+        return result
+
+    def _load_sessions(self, load: bool = False) -> CheckedSessions | None:
+        if not load:
+            return None
+        return CheckedSessions(
+            settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY, max_bytes(self.conf)
+        )
+
+    def _check_image(self, image: Any, datastore: Datastore) -> None:
+        """Only uploads, which MONAI Label keeps in two places, are named by their path."""
+        uploads = [tempfile.gettempdir(), *([self._sessions.store_path] if self._sessions is not None else [])]
+        if isinstance(image, str) and os.path.isabs(image):
+            if not any(lies_inside(image, folder) for folder in uploads):
+                raise ValueError("An image is named by its name in the studies, or sent along; paths are not taken.")
+        elif isinstance(datastore, CheckedArchive | CheckedFolder):
+            datastore.check_image(image)
+        else:
+            plain_name(image, "The image")
+        if isinstance(image, str) and not os.path.isabs(image) and os.path.exists(image):
+            # MONAI Label would read that file instead.
+            raise ValueError("The folder in which the server was started has a file of this name: start it elsewhere.")
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Say in the answer to a final label whether it is that of a normal study.
@@ -123,14 +187,6 @@ class AnomalyLabelApp(MONAILabelApp):
         """
         super().on_save_label(image_id, label_id)
         return saved_label_answer()
-
-
-@contextmanager
-def _told_to_the_client() -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, UnreadableInputError, ValueError) as error:
-        raise HTTPException(status_code=400, detail=str(error)) from error
 
 
 class _BatchInfer(BatchInferTask):

@@ -38,7 +38,9 @@ for `pydicom<3`. Start it there, for a folder of NIfTI volumes or pictures, or f
 - `model/prompts.pt` appears when the prompts are re-tuned and is then used instead of the bundle's `models/model.pt`,
   which is never written to. Remove it to go back; what was in use before each tuning is kept in `model/previous`.
 - `logs` holds MONAI Label's log, with paths and UIDs of what was looked at.
-- Give `--host 127.0.0.1` unless others are meant to reach the server: it asks for no password.
+- Give `--host 127.0.0.1` unless others are meant to reach the server: it asks for no password. It answers only as
+  127.0.0.1 or localhost, unless `--conf hosts NAME` gives it further names, and only its own web pages, unless
+  `--conf origins ORIGIN` names others.
 """
 
 

@@ -18,12 +18,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import Writer
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from monai_anomalyclip.label.level_sets import level_names, level_set_labels
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
 from monai_anomalyclip.label.polygons import mask_polygons
 from monai_anomalyclip.label.reading import is_picture
 from monai_anomalyclip.transforms import ThresholdAnomalyMap
-from monai_anomalyclip.transforms.intensity_presets import PRESETS
+from monai_anomalyclip.transforms.annotation_answer import level_names, level_set_labels
+from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES
 
 __all__ = ["HeatMapTask", "LevelSetTask", "MaskTask", "PolygonTask", "single"]
 
@@ -48,7 +48,12 @@ class _AnomalyTask(InferTask):
         dimension: 2 or 3; viewers of volumes want 3.
         kind: viewers offer only segmentations.
         options: further options that clients show.
+
+    Attributes:
+        makes_file: whether the result is a file; else all of it is in the params.
     """
+
+    makes_file = True
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class _AnomalyTask(InferTask):
         kind: InferType = InferType.SEGMENTATION,
         options: dict[str, Any] | None = None,
     ) -> None:
-        config = {"device": device_list(), "preset": ["auto", "percentile", *PRESETS], **(options or {})}
+        config = {"device": device_list(), "preset": list(PRESET_NAMES), **(options or {})}
         super().__init__(kind, labels, dimension, description, config)
         self.model = model
 
@@ -148,6 +153,8 @@ class HeatMapTask(_AnomalyTask):
 class PolygonTask(_AnomalyTask):
     """Outlines of the mask of a picture, in the form that MONAI Label's CVAT and pathology plugins read."""
 
+    makes_file = False
+
     def __init__(self, model: AnomalyModel) -> None:
         options = {"threshold": model.default_threshold, "min_poly_area": 10}
         super().__init__(
@@ -187,5 +194,8 @@ def _write(result: NdarrayOrTensor, prediction: Prediction, options: dict[str, A
         "result_extension": suffix,
         "result_compress": options.get("result_compress", False),
     }
-    file: str = Writer()(data)[0]
+    try:
+        file: str = Writer()(data)[0]
+    except RuntimeError as error:  # ITK's, whose message quotes the path
+        raise ValueError(f"This result cannot be written as '{suffix}': ask for '.nii.gz' or '.nrrd'.") from error
     return file

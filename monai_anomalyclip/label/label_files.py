@@ -18,9 +18,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.masks import read_mask
+from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.label.reading import is_picture, itk_affine
 
-__all__ = ["is_empty_label", "read_label"]
+__all__ = ["MAX_SLICES", "is_empty_label", "labelled_slices", "read_label", "representative_slices"]
 
 _SAME_MM = 1e-3
 
@@ -83,6 +85,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.bool_], npt.NDAr
     """What is marked, columns first, and the affine to RAS mm."""
     name = Path(path).name
     try:
+        if is_picture(path):
+            return read_mask(path).T != 0, np.eye(4)
         values: npt.NDArray[Any]
         if name.lower().endswith((".nii", ".nii.gz")):  # ITK refuses sheared ones
             file = nib.loadsave.load(path)
@@ -92,11 +96,58 @@ def _read(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.bool_], npt.NDAr
         else:
             image = sitk.ReadImage(str(path))
             values, affine = sitk.GetArrayFromImage(image), itk_affine(image)
-            if image.GetNumberOfComponentsPerPixel() > 1:  # segments of their own, or a picture in colour
-                values = np.asarray((values[..., :3] if is_picture(path) else values).any(axis=-1))
+            if image.GetNumberOfComponentsPerPixel() > 1:  # segments of their own
+                values = np.asarray(values.any(axis=-1))
             values = values.transpose()
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise UnreadableInputError(f"Cannot read the label {name!r}: it is damaged or of an unknown kind.") from error
     if values.ndim not in (2, 3):
         raise UnreadableInputError(f"Cannot read the label {name!r}: it has {values.ndim} dimensions, not 2 or 3.")
     return values != 0, affine
+
+
+MAX_SLICES = 24
+"""Of a volume, as many slices with an anomaly are used at most."""
+
+
+def labelled_slices(image: MetaTensor, label: Tensor, slice_axis: int | str = "auto") -> tuple[Tensor, Tensor]:
+    """All slices of an image as inference shows them to the network, and their masks.
+
+    Args:
+        image: picture (C, H, W) or volume (C, X, Y, Z) with its affine.
+        label: mask (1, H, W) or (1, X, Y, Z) on the image's grid.
+        slice_axis: see :meth:`~monai_anomalyclip.data.slicing.SliceView.from_affine`.
+
+    Returns:
+        slices (N, C, H, W) and masks (N, 1, H, W); a picture is one slice.
+    """
+    if image.ndim == 3:
+        return image.as_tensor()[None], label[None]
+    if image.meta.get("native_slices"):
+        view = SliceView.native(image.shape[1:])
+    else:
+        view = SliceView.from_affine(image.affine, image.shape[1:], slice_axis)
+    return view.to_slices(image), view.to_slices(label)
+
+
+def representative_slices(masks: Tensor, max_slices: int = MAX_SLICES) -> Tensor:
+    """Numbers of the slices to tune on, in ascending order and evenly spread.
+
+    At most `max_slices` slices with an anomaly and as many normal ones as of these; of a normal study, whose label is
+    empty, `max_slices` in all.
+
+    Args:
+        masks: (N, 1, H, W), not 0 where there is an anomaly.
+        max_slices: bound on time and memory.
+    """
+    marked = masks.flatten(1).bool().any(dim=1)
+    anomalous, normal = marked.nonzero().flatten(), (~marked).nonzero().flatten()
+    taken = _spread(anomalous, max_slices)
+    rest = _spread(normal, len(taken) if len(taken) else max_slices)
+    return torch.cat([taken, rest]).sort().values
+
+
+def _spread(index: Tensor, count: int) -> Tensor:
+    if len(index) <= count:
+        return index
+    return index[np.linspace(0, len(index) - 1, count).round().astype(int)]

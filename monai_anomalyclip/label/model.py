@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import os
 import threading
@@ -18,12 +17,12 @@ from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.cli.bundle_location import literal_path
+from monai_anomalyclip.bundles.shipped import literal_path
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.label.descriptors import DescribedNetwork, short_descriptor
 from monai_anomalyclip.label.reading import read_image
-from monai_anomalyclip.metrics import resolve_threshold
-from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.networks import AnomalyCLIP, resolve_threshold
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
 __all__ = ["AnomalyModel", "Prediction"]
 
@@ -95,7 +94,7 @@ class AnomalyModel:
 
     @property
     def prompts_digest(self) -> str:
-        """First 12 digits of the SHA-256 of the prompts in use."""
+        """First 12 digits of the digest of the prompts in use."""
         with self._lock:
             self._refresh()
             return self._digest
@@ -133,7 +132,7 @@ class AnomalyModel:
         return Prediction(anomaly_map, float(score), int(index), short_descriptor(network.features), digest)
 
     def threshold(self, value: Any, level: str = "pixel") -> float:
-        """A request's threshold as a number (see :func:`~monai_anomalyclip.metrics.resolve_threshold`).
+        """A request's threshold as a number (see :func:`~monai_anomalyclip.networks.resolve_threshold`).
 
         Where the bundle's own is "calibrated", clients send that unasked: after a tuning, which leaves nothing
         calibrated, it is 0.5.
@@ -160,7 +159,7 @@ class AnomalyModel:
             where a copy of the prompts that were in use before is kept.
         """
         before = self.prompts_path
-        kept = self.folder / "previous" / f"prompts_{_digest(before)}.pt"
+        kept = self.folder / "previous" / f"prompts_{str(prompts_digest(before))[:12]}.pt"
         kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists():
             with replaced_when_complete(kept) as unfinished:
@@ -174,9 +173,5 @@ class AnomalyModel:
         state = (path, status.st_mtime_ns, status.st_size) if status else None
         if state is None or state != self._loaded:
             self._network.load_prompts(path)  # says what to do where there are none
-            self._loaded, self._digest = state, _digest(path)
+            self._loaded, self._digest = state, str(prompts_digest(path))[:12]
             logger.info(f"Prompts {self._digest} in use.")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

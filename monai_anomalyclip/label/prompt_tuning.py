@@ -1,23 +1,28 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Re-tune the prompts on what annotators corrected: seconds, since nothing else is learned.
+"""Re-tune the prompts on what annotators corrected, by the bundle's own training configuration.
 
-Labels of volumes have many slices without an anomaly, where the Dice term of the glocal loss is at its worst unless
-nothing at all is predicted: minimising it there ends in maps of zeros. Normal slices therefore count with the
-cross entropy of the image and the focal term of their pixels only.
+Seconds, since nothing else is learned. It is what MONAI Label's own app does with the bundle; added are a look at the
+loss before and after, and that nothing changes when it does not fall.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
-from monai_anomalyclip.label.training_set import LabelledSlices
-from monai_anomalyclip.losses import GlocalLoss
-from monai_anomalyclip.networks import AnomalyCLIP, Logits
+from monai_anomalyclip.bundles.shipped import literal_path
+from monai_anomalyclip.label.bundle_entries import labelled_parts
+from monai_anomalyclip.label.model import AnomalyModel
+from monai_anomalyclip.networks import AnomalyCLIP
 
 __all__ = ["TuningReport", "tune_prompts"]
 
@@ -54,91 +59,93 @@ class TuningReport:
 
 
 def tune_prompts(
-    network: AnomalyCLIP,
-    data: LabelledSlices,
+    model: AnomalyModel,
+    pairs: Iterable[Mapping[str, str | os.PathLike[str]]],
     *,
-    max_epochs: int = 10,
-    learning_rate: float = 1e-3,
-    batch_size: int = 8,
-    lambda_local: float = 4.0,
-    seed: int = 0,
-) -> TuningReport:
-    """Tune a network's prompts in place, from where they are, with the optimiser of the bundles.
+    device: str | torch.device = "cpu",
+    preset: str = "auto",
+    **settings: Any,
+) -> tuple[AnomalyCLIP, TuningReport]:
+    """Tune a copy of the prompts in use as ``configs/train.json`` of the model's bundle says.
 
     Args:
-        network: whose prompts are tuned, on its own device; each batch is moved there.
-        data: encoded slices.
-        max_epochs: passes over the slices.
-        learning_rate: of Adam.
-        batch_size: slices per step.
-        lambda_local: weight of the pixel terms (see :class:`~monai_anomalyclip.losses.GlocalLoss`).
-        seed: of the order of the slices.
+        model: whose prompts are the start; it stays as it is.
+        pairs: ``{"image": path, "label": path}``, as a MONAI Label datastore lists them.
+        device: where it runs.
+        preset: intensity preset of the images; that of inference.
+        settings: entries of the configuration to change: ``max_epochs``, ``learning_rate``, ``batch_size``,
+            ``lambda_local``, ``seed``, ...
 
     Returns:
-        what was done; when the loss did not fall (or is NaN), the prompts are those of before.
+        the network with the tuned prompts, and what was done; when the loss did not fall (or is NaN), the prompts are
+        those of before.
 
     Raises:
-        ValueError: an argument is not positive.
+        ValueError: there is no label that can be read, or a setting is not positive.
+
+    Example::
+
+        network, report = tune_prompts(model, [{"image": "a.nii.gz", "label": "a_label.nii.gz"}], max_epochs=15)
+        model.save_prompts(network)
     """
-    for name, value in (("max_epochs", max_epochs), ("learning_rate", learning_rate), ("batch_size", batch_size)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
+    for name in ("max_epochs", "learning_rate", "batch_size"):
+        if name in settings and not settings[name] > 0:
+            raise ValueError(f"{name} must be positive, got {settings[name]}.")
     begun = time.perf_counter()
-    loss = GlocalLoss(lambda_local)
+    parts = labelled_parts(pairs, preset, model.inferer.slice_axis)
+    if not parts.entries:
+        raise ValueError(
+            f"There is no final label to tune the prompts on ({parts.unreadable} cannot be read): save some labels "
+            "first, anomalous and normal ones."
+        )
+    network = model.network(device)
     start = {key: value.detach().clone() for key, value in network.prompts.state_dict().items()}
-    before = _mean_loss(network, data, loss, batch_size)
-    optimizer = torch.optim.Adam(network.prompts.parameters(), lr=learning_rate, betas=(0.5, 0.999))
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(max_epochs):
-        for index in torch.split(torch.randperm(len(data.image_label), generator=generator), batch_size):
-            optimizer.zero_grad()
-            _loss_of(network, data, loss, index).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    after = _mean_loss(network, data, loss, batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        parser = ConfigParser()
+        parser.read_config(str(model.bundle / "configs" / "train.json"))
+        fixed = {
+            "bundle_root": literal_path(model.bundle),
+            "output_dir": literal_path(Path(folder)),
+            "model_dir": literal_path(Path(folder)),
+            "network_def": network,
+            "device": str(device),
+            "resume": False,
+            "train#dataset#data": parts.entries,
+            "validate#dataset#data": [],
+        }
+        for name, value in {**settings, **fixed}.items():
+            parser[name] = value
+        trainer = parser.get_parsed_content("train#trainer")
+        network = parser.get_parsed_content("model")
+        before = _mean_loss(trainer)
+        trainer.run()
+        after = _mean_loss(trainer)
+        parser.get_parsed_content("summary_writer").close()
     improved = after < before
     if not improved:
         network.prompts.load_state_dict(start)
-    return TuningReport(
-        data.images,
-        data.normal_images,
-        data.unreadable,
-        len(data.image_label),
-        int(data.image_label.sum()),
+    report = TuningReport(
+        parts.images,
+        parts.normal_images,
+        parts.unreadable,
+        len(parts.entries),
+        parts.anomalous,
         before,
         after,
         round(time.perf_counter() - begun, 2),
         improved,
     )
-
-
-def _loss_of(network: AnomalyCLIP, data: LabelledSlices, loss: GlocalLoss, index: torch.Tensor) -> torch.Tensor:
-    device = network.clip.logit_scale.device
-    features = {
-        "global_features": data.global_features[index].to(device),
-        "patch_features": data.patch_features[index].to(device),
-    }
-    logits: Logits = network(features, output="logits")
-    anomalous, label = data.image_label[index].to(device), data.label[index].to(device)
-    # Where an anomaly is too small for the network's size, what is known is the image's label only.
-    target = {"image_label": anomalous, "label": label, "has_label": anomalous * label.flatten(1).amax(dim=1)}
-    value: torch.Tensor = loss(logits, target)
-    return value + loss.lambda_local * _focal_of_normal(logits, 1 - anomalous)
-
-
-def _focal_of_normal(logits: Logits, normal: torch.Tensor) -> torch.Tensor:
-    """Focal term (gamma 2) of the patches of normal slices, which are to be normal; mean over the batch."""
-    total = normal.new_zeros(())
-    for layer in logits["patch_logits"]:
-        abnormal = layer.softmax(dim=1)[:, 1]
-        focal = -abnormal.square() * layer.log_softmax(dim=1)[:, 0]
-        total = total + (normal * focal.flatten(1).mean(dim=1)).mean()
-    return total
+    return network, report
 
 
 @torch.no_grad()
-def _mean_loss(network: AnomalyCLIP, data: LabelledSlices, loss: GlocalLoss, batch_size: int) -> float:
-    count = len(data.image_label)
-    total = 0.0
-    for index in torch.split(torch.arange(count), batch_size):
-        total += float(_loss_of(network, data, loss, index)) * len(index)
+def _mean_loss(trainer: Any) -> float:
+    """Loss of all slices, always in the same batches: the trainer shuffles them anew for each epoch."""
+    trainer.data_loader.sampler.set_epoch(0)
+    total = count = 0.0
+    for batch in trainer.data_loader:
+        inputs, target, _, options = trainer.prepare_batch(batch, trainer.state.device)
+        size = len(target["image_label"])
+        total += float(trainer.loss_function(trainer.network(inputs, **options), target)) * size
+        count += size
     return total / count

@@ -1,35 +1,46 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read the images of a MONAI Label server: its pictures and volumes, and what it makes of DICOM series.
+"""Read the images of a MONAI Label server with the package's own readers, and lay them where its clients expect them.
 
-DICOM goes through SimpleITK, as in MONAI Label itself: results then lie on the grid on which its viewers and its DICOM
-segmentation writer expect them, and compressed files need nothing of pydicom, which MONAI Label 0.8.5 keeps at
-version 2. SimpleITK applies the rescale and turns MONOCHROME1 to MONOCHROME2.
+Pictures, NIfTI volumes and DICOM come from :func:`~monai_anomalyclip.data.load_input`, so that the network sees here
+what it sees in ``predict``. MONAI Label makes a NIfTI volume of each DICOM series of an archive, with SimpleITK; it
+keeps the series beside it, and its viewers and its DICOM segmentation writer expect results on the volume's grid. Such
+a volume is therefore read from its series, and laid on its own grid.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
+from pydicom.uid import UncompressedTransferSyntaxes
 
+from monai_anomalyclip.data.dicom.reader import stack_affine
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES
-from monai_anomalyclip.data.inputs import load_input
+from monai_anomalyclip.data.inputs import InputCatalogue, load_input
+from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
+from monai_anomalyclip.data.sources import DicomSource, InputPart, ReadOptions, Source
 from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP
-from monai_anomalyclip.transforms.intensity_presets import choose_preset
 
 __all__ = ["is_picture", "itk_affine", "read_image"]
 
-_NIFTI = (".nii", ".nii.gz")
-_TAGS = {"modality": "0008|0060", "body_part": "0018|0015", "series": "0008|103e", "study": "0008|1030"}
+_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+_PARALLEL = 0.999  # cosine between axes of the same direction
+_SAME_PLACE = 0.5  # voxels
+
+logger = logging.getLogger(__name__)
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
@@ -38,36 +49,35 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
 
 
 def read_image(path: str | os.PathLike[str], preset: str = "auto") -> MetaTensor:
-    """Read an image and scale it to [0, 1].
+    """Read an image as float32 in [0, 1].
 
     Args:
-        path: a picture, a NIfTI or NRRD volume, a DICOM file, or a folder with one DICOM series.
-        preset: intensity preset of volumes (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
+        path: a picture, a NIfTI, NRRD or MetaImage volume, a DICOM file, or a folder with one DICOM series.
+        preset: intensity preset (see :mod:`monai_anomalyclip.transforms.intensity_presets`).
 
     Returns:
-        (3, H, W) for a picture, (1, X, Y, Z) for gray, (3, X, Y, Z) for colour; float32. Slices of colour volumes are
-        those along Z, shown as stored.
+        (3, H, W) for a picture, (1, X, Y, Z) for gray, (3, X, Y, Z) for colour. Slices of DICOM are those along Z,
+        shown as stored; the affine is that of MONAI Label's own volume of the series where there is one.
 
     Raises:
-        UnreadableInputError: it cannot be read.
+        UnreadableInputError: it cannot be read, or has no window of its own where the preset asks for it.
         ValueError: there is no such preset.
+
+    Example::
+
+        read_image("studies/brain_00.nii.gz").shape  # (1, 160, 160, 20)
     """
-    name = Path(path).name.lower()
-    if is_picture(path):
-        image = load_input(path)
-        return _scaled(image, "auto")
-    if name.endswith(_NIFTI):
-        colour = _colour_nifti(path)
-        volume = load_input(path) if colour is None else colour
-        # MONAI Label keeps the series that it made a NIfTI of in a folder of the same name.
-        series = Path(path).with_name(Path(path).name[: -len(_suffix(name))])
-        tags = _tags_of_the_series(series)
-    else:
-        volume, tags = _read_itk(path)
-    if volume.shape[0] == 1 and tags.get("modality"):
-        # The window follows the headers as it does for studies, but for windows that each file states for itself.
-        preset = choose_preset(tags["modality"], tags["body_part"], [tags["series"], tags["study"]], preset).preset
-    return _scaled(volume, preset)
+    file, options = Path(path), ReadOptions(preset=preset)
+    name = file.name.lower()
+    if not file.exists():
+        raise UnreadableInputError(f"Cannot read {file.name!r}: there is no such file.")
+    if name.endswith(_ITK_SUFFIXES):
+        return _read_itk(file, preset)
+    if suffix := next((suffix for suffix in NIFTI_SUFFIXES if name.endswith(suffix)), ""):
+        series = file.with_name(file.name[: -len(suffix)])
+        laid = _series_on_the_grid_of(file, series, options) if series.is_dir() else None
+        return load_input(file, options) if laid is None else laid
+    return load_input(file, options) if is_picture(file) else _read_series(file, options)
 
 
 def itk_affine(image: Any) -> npt.NDArray[np.float64]:
@@ -80,89 +90,99 @@ def itk_affine(image: Any) -> npt.NDArray[np.float64]:
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
-def _scaled(image: MetaTensor, preset: str) -> MetaTensor:
-    scaled = ScaleIntensityForCLIP(preset=preset)(image)
+def _read_series(path: Path, options: ReadOptions) -> MetaTensor:
+    """The one DICOM stack of a file or folder, also one that ``predict`` leaves out unless it is named, as a volume."""
+    catalogue = InputCatalogue(path, options=options, empty=True)
+    sources: list[Source] = list(catalogue.sources.values())
+    sources = sources or [DicomSource(series, options) for series in catalogue.excluded]
+    if not sources:
+        details = [file.detail for file in catalogue.skipped if file.detail]
+        raise UnreadableInputError(
+            f"Cannot read {path.name!r}: {details[0] if len(details) == 1 else 'it holds no image.'}"
+        )
+    if len(sources) > 1:
+        raise UnreadableInputError(f"{path.name!r} holds {len(sources)} inputs: give the file or folder of one.")
+    source = sources[0]
+    if not isinstance(source, DicomSource):
+        return InputPart(source).load()
+    if _needs_decompression(source):
+        with tempfile.TemporaryDirectory() as folder:
+            for number, file in enumerate(source.paths):
+                _decompress(file, Path(folder) / f"{number}.dcm")
+            return _read_series(Path(folder), options)
+    image = InputPart(source).load()
+    if image.ndim == 4:
+        return image
+    affine = stack_affine(source.series.geometry)  # a picture: its pixel spacing is all that it has
+    return _laid(image.permute(0, 2, 1)[..., None], affine, {**image.meta, "kind": "volume", "native_slices": 1})
+
+
+def _series_on_the_grid_of(volume: Path, folder: Path, options: ReadOptions) -> MetaTensor | None:
+    """The series in a folder, on the grid of MONAI Label's volume of it; None where they do not belong together."""
+    try:
+        image = _read_series(folder, options)
+        header: Any = nib.loadsave.load(volume)
+        shape, affine = tuple(header.shape[:3]), np.asarray(header.affine, dtype=np.float64)
+    except UnreadableInputError:
+        logger.warning("The folder beside a volume holds no single DICOM series: the volume is read as it is.")
+        return None
+    except Exception:  # of a damaged volume; its reader says what is wrong
+        return None
+    own = np.asarray(image.affine, dtype=np.float64)
+    shape += (1,) * (3 - len(shape))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = (own[:3, :3] * affine[:3, :3]).sum(axis=0) / np.linalg.norm(own[:3, :3], axis=0) / spacing
+    backwards = cosines[2] < 0
+    first = own @ [0, 0, image.shape[3] - 1 if backwards else 0, 1]
+    if (
+        tuple(image.shape[1:]) != shape
+        or not (cosines * [1, 1, -1 if backwards else 1] > _PARALLEL).all()
+        or np.abs(first - affine[:, 3]).max() > _SAME_PLACE * spacing.min()
+    ):
+        logger.warning("The DICOM series beside a volume lies on another grid: the volume is read as it is.")
+        return None
+    return _laid(image.flip(3) if backwards else image, affine, image.meta)
+
+
+def _laid(image: torch.Tensor, affine: npt.NDArray[np.float64], meta: dict[str, Any]) -> MetaTensor:
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    meta = {**meta, "original_affine": affine.copy(), "spatial_shape": np.asarray(plain.shape[1:])}
+    meta.pop("affine", None)
+    return MetaTensor(plain.contiguous(), affine=torch.from_numpy(affine), meta=meta)
+
+
+def _needs_decompression(source: DicomSource) -> bool:
+    """pydicom 2.4, which MONAI Label 0.8.5 needs, has none of the decoders that the package uses elsewhere."""
+    native = set(UncompressedTransferSyntaxes)
+    old = int(pydicom.__version__.split(".")[0]) < 3
+    return old and any(instance.transfer_syntax not in native for instance in source.series.instances)
+
+
+def _decompress(source: Path, target: Path) -> None:
+    """Write a DICOM file again without compression, by GDCM."""
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(source))
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
+    if reader.Read():
+        change.SetInput(reader.GetImage())
+        if change.Change():
+            writer.SetFileName(str(target))
+            writer.SetFile(reader.GetFile())
+            writer.SetImage(change.GetOutput())
+            if writer.Write():
+                return
+    raise UnreadableInputError("Cannot read a DICOM series: GDCM cannot decompress it.")
+
+
+def _read_itk(path: Path, preset: str) -> MetaTensor:
+    try:
+        image = sitk.ReadImage(str(path))
+        values = sitk.GetArrayFromImage(image)
+    except RuntimeError as error:  # ITK's message quotes paths
+        raise UnreadableInputError(f"Cannot read {path.name!r}: it is damaged, or no volume.") from error
+    if values.ndim != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise UnreadableInputError(f"Cannot read {path.name!r}: it is no volume of one gray value per voxel.")
+    raw = torch.from_numpy(values.astype(np.float32).T.copy())[None]
+    scaled = ScaleIntensityForCLIP(preset=preset)(_laid(raw, itk_affine(image), {"kind": "volume"}))
     assert isinstance(scaled, MetaTensor)
     return scaled
-
-
-def _colour_nifti(path: str | os.PathLike[str]) -> MetaTensor | None:
-    """A NIfTI of colours, as MONAI Label makes it of RGB series, as (3, X, Y, Z) uint8; None for gray ones."""
-    try:
-        file = nib.loadsave.load(path)
-        shape, dtype = file.shape, file.get_data_dtype()
-        if dtype.fields:
-            structured = np.asarray(file.dataobj)
-            values = np.stack([structured[channel] for channel in ("R", "G", "B")], axis=-1)
-        elif len(shape) == 5 and shape[3:] == (1, 3):
-            values = np.asarray(file.dataobj)[:, :, :, 0]
-        else:
-            return None
-    except Exception:  # the reader of gray volumes says what is wrong
-        return None
-    if values.min() < 0 or values.max() > 255:
-        raise UnreadableInputError(f"Cannot read {Path(path).name!r}: colours must lie in 0..255; save them as 8-bit.")
-    while values.ndim < 4:
-        values = values[..., None, :]
-    return _volume(np.moveaxis(values, -1, 0).astype(np.uint8), np.asarray(file.affine), native=True)
-
-
-def _read_itk(path: str | os.PathLike[str]) -> tuple[MetaTensor, dict[str, str]]:
-    try:
-        files = _series_files(Path(path))
-        tags = _read_tags(files[0])
-        image = sitk.ReadImage(files) if len(files) > 1 else sitk.ReadImage(files[0])
-    except RuntimeError as error:  # ITK's message quotes paths and headers
-        raise UnreadableInputError(
-            f"Cannot read {Path(path).name!r}: it is no DICOM image, series or volume that SimpleITK knows."
-        ) from error
-    values = sitk.GetArrayFromImage(image)
-    channels = image.GetNumberOfComponentsPerPixel()
-    if channels not in (1, 3):
-        raise UnreadableInputError(f"Cannot read {Path(path).name!r}: it has {channels} values per pixel, not 1 or 3.")
-    values = values[..., None] if channels == 1 else values  # (frames,) rows, columns, channels
-    while values.ndim < 4:
-        values = values[None]
-    if channels == 3 and values.dtype != np.uint8:
-        raise UnreadableInputError(f"Cannot read {Path(path).name!r}: colours of {values.dtype} are not supported.")
-    numbers = values.astype(np.uint8 if channels == 3 else np.float32)
-    return _volume(numbers.transpose(3, 2, 1, 0), itk_affine(image), native=channels == 3), tags
-
-
-def _tags_of_the_series(folder: Path) -> dict[str, str]:
-    """The tags of the one DICOM series in a folder; none where it is another kind of folder, or there is none."""
-    if not folder.is_dir():
-        return {}
-    try:
-        return _read_tags(_series_files(folder)[0])
-    except (UnreadableInputError, RuntimeError):
-        return {}
-
-
-def _read_tags(file: str) -> dict[str, str]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    return {name: reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else "" for name, tag in _TAGS.items()}
-
-
-def _suffix(name: str) -> str:
-    return next(suffix for suffix in _NIFTI if name.endswith(suffix))
-
-
-def _series_files(path: Path) -> tuple[str, ...]:
-    if not path.exists():
-        raise UnreadableInputError(f"Cannot read {path.name!r}: there is no such file.")
-    if path.is_file():
-        return (str(path),)
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-    if len(series) != 1:
-        raise UnreadableInputError(f"{path.name!r} holds {len(series)} DICOM series: give the folder of one.")
-    return tuple(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0]))
-
-
-def _volume(values: npt.NDArray[Any], affine: npt.NDArray[np.float64], native: bool) -> MetaTensor:
-    meta: dict[str, Any] = {"kind": "volume", "original_affine": affine.copy()}
-    if native:
-        meta["native_slices"] = 1
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(values)), affine=torch.from_numpy(affine), meta=meta)

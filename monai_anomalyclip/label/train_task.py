@@ -17,8 +17,7 @@ from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.label.infer_tasks import single
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.prompt_tuning import tune_prompts
-from monai_anomalyclip.label.training_set import encode_labelled
-from monai_anomalyclip.transforms.intensity_presets import PRESETS
+from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES
 
 __all__ = ["PromptTuningTask"]
 
@@ -43,7 +42,7 @@ class PromptTuningTask(TrainTask):
         """Options that clients show."""
         return {
             "device": device_list(),
-            "preset": ["auto", "percentile", *PRESETS],
+            "preset": list(PRESET_NAMES),
             "max_epochs": 10,
             "learning_rate": 0.001,
             "train_batch_size": 8,
@@ -67,12 +66,11 @@ class PromptTuningTask(TrainTask):
             ValueError: there is no final label, or an option has no such value.
         """
         options = {**self.config(), **request}
-        device = name_to_device(options["device"])
-        network = self.model.network(device)
-        data = encode_labelled(datastore.datalist(), network, self.model.inferer, preset=single(options["preset"]))
-        report = tune_prompts(
-            network,
-            data,
+        network, report = tune_prompts(
+            self.model,
+            [{key: pair[key] for key in ("image", "label")} for pair in datastore.datalist()],
+            device=name_to_device(options["device"]),
+            preset=single(options["preset"]),
             max_epochs=int(single(options["max_epochs"])),
             learning_rate=float(single(options["learning_rate"])),
             batch_size=int(single(options["train_batch_size"])),

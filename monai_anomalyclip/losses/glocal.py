@@ -8,18 +8,23 @@ Source: AnomalyCLIP (ICLR 2024), section 3.3 "Glocal context optimization", equa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_anomalyclip.networks import Logits
-
-__all__ = ["GlocalLoss", "published_focal"]
+__all__ = ["GlocalLoss", "Logits", "published_focal"]
 
 _SMOOTH = 1e-5
+
+
+class Logits(TypedDict):
+    """Cosine similarity over temperature, before softmax; column 0 normal, column 1 abnormal."""
+
+    image_logits: Tensor
+    patch_logits: list[Tensor]
 
 
 class GlocalLoss(_Loss):
@@ -36,6 +41,10 @@ class GlocalLoss(_Loss):
     Args:
         lambda_local: weight of the pixel terms: 4 as released (one tapped layer), 1 as in the paper's text (four
             layers).
+        dice_on_normal_images: whether images without an anomaly count in the Dice terms, as published. There the Dice
+            of the abnormal class is at its worst unless nothing at all is predicted, so that on data that are mostly
+            normal (slices of volumes) minimising it ends in maps of zeros: without it, the pixel terms are means over
+            the images with an anomaly, and of normal ones the focal term is added, its sum divided by the batch size.
 
     Attributes:
         counted: which terms make up the total; derived classes leave some out, for ablations.
@@ -45,11 +54,12 @@ class GlocalLoss(_Loss):
 
     counted: ClassVar[tuple[str, ...]] = ("global", "focal", "dice_abnormal", "dice_normal")
 
-    def __init__(self, lambda_local: float = 4.0) -> None:
+    def __init__(self, lambda_local: float = 4.0, dice_on_normal_images: bool = True) -> None:
         super().__init__()
         if not lambda_local >= 0:
             raise ValueError(f"lambda_local={lambda_local} must not be negative.")
         self.lambda_local = lambda_local
+        self.dice_on_normal_images = dice_on_normal_images
         self.last_terms: dict[str, Tensor] = {}
 
     def forward(self, logits: Logits, target: Mapping[str, Tensor]) -> Tensor:
@@ -82,6 +92,11 @@ class GlocalLoss(_Loss):
 
         abnormal = label.flatten(1).sum(dim=1)
         normal = label[0].numel() - abnormal
+        dice_weight = weight
+        if not self.dice_on_normal_images:
+            marked = known.to(label.dtype) * (abnormal > 0)
+            dice_weight = marked / marked.sum().clamp(min=1)
+            weight = dice_weight + (known.to(label.dtype) - marked) / len(known)
         focal, dice_abnormal, dice_normal = (label.new_zeros(()) for _ in range(3))
         for layer in patch_logits:
             # Of full-size maps one is enough: the probability of each pixel's true class. The two classes add up to 1,
@@ -95,8 +110,8 @@ class GlocalLoss(_Loss):
             found_normal = true_class.flatten(1).sum(dim=1) - found_abnormal
             called_abnormal = found_abnormal + normal - found_normal
             called_normal = found_normal + abnormal - found_abnormal
-            dice_abnormal = dice_abnormal + weight @ _dice(found_abnormal, called_abnormal + abnormal)
-            dice_normal = dice_normal + weight @ _dice(found_normal, called_normal + normal)
+            dice_abnormal = dice_abnormal + dice_weight @ _dice(found_abnormal, called_abnormal + abnormal)
+            dice_normal = dice_normal + dice_weight @ _dice(found_normal, called_normal + normal)
         terms = {
             "global": F.cross_entropy(image_logits, image_label.long()),
             "focal": focal,

@@ -4,36 +4,7 @@
 
 from __future__ import annotations
 
-from .aupro import AUPROMetric
-from .bootstrap import Interval, bootstrap_maps, bootstrap_scores
-from .calibration import CalibratedThresholds, resolve_threshold, thresholds_path
-from .comparison import higher_unless_nan
-from .curves import plot_curves, pro_curve, roc_curve
-from .image_level import ImageAPMetric, ImageAUROCMetric
-from .per_class import PerClassMetric
-from .pixel_ap import PixelAPMetric
-from .pixel_auroc import PixelAUROCMetric
-from .region_recall import RegionRecallMetric
-from .thresholds import ImageThresholdMetric, PixelThresholdMetric
+import lazy_loader
 
-__all__ = [
-    "AUPROMetric",
-    "CalibratedThresholds",
-    "ImageAPMetric",
-    "ImageAUROCMetric",
-    "ImageThresholdMetric",
-    "Interval",
-    "PerClassMetric",
-    "PixelAPMetric",
-    "PixelAUROCMetric",
-    "PixelThresholdMetric",
-    "RegionRecallMetric",
-    "bootstrap_maps",
-    "bootstrap_scores",
-    "higher_unless_nan",
-    "plot_curves",
-    "pro_curve",
-    "resolve_threshold",
-    "roc_curve",
-    "thresholds_path",
-]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

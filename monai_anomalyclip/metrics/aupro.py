@@ -7,13 +7,15 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
+import numpy as np
+from sklearn.metrics import auc
+
 from monai_anomalyclip.metrics.histogram import DEFAULT_BINS
 from monai_anomalyclip.metrics.pixel_metric import PixelMetric
-from monai_anomalyclip.metrics.published_pro import THRESHOLDS, published_pro
 from monai_anomalyclip.metrics.ranked_areas import aupro, aupro_error
 from monai_anomalyclip.metrics.ranking import Ranked, Ranking
 
-__all__ = ["AUPROMetric"]
+__all__ = ["THRESHOLDS", "AUPROMetric", "published_pro"]
 
 
 class AUPROMetric(PixelMetric):
@@ -27,7 +29,7 @@ class AUPROMetric(PixelMetric):
     Args:
         method: "exact" is MVTec's definition (see :func:`~monai_anomalyclip.metrics.ranked_areas.aupro`);
             "histogram" is the same in constant memory; "thresholds_200" is the published code's (see
-            :func:`~monai_anomalyclip.metrics.published_pro.published_pro`), to be compared with published PRO only.
+            :func:`~monai_anomalyclip.metrics.aupro.published_pro`), to be compared with published PRO only.
         fpr_limit: up to which false positive rate the curve counts, in (0, 1].
         bins: of the histogram, a power of two from 2**16 to 2**24.
 
@@ -80,3 +82,39 @@ class AUPROMetric(PixelMetric):
             return 0.0
         ranked = self.ranked()
         return float(aupro_error(ranked.groups(), ranked.n_normal, self.fpr_limit))
+
+
+THRESHOLDS = 200
+
+
+def published_pro(ranking: Ranking, fpr_limit: float = 0.3) -> float | None:
+    """Area under 200 points of the PRO curve below a false positive rate, stretched to the rates that were met.
+
+    The definition of the authors' code (and of the codes it stems from and that stem from it): thresholds are equally
+    spaced between the lowest and the highest score, a pixel is flagged when it is above; points whose rate is below
+    the limit are kept, their rates are rescaled to [0, 1] by their own minimum and maximum, and the area is that of
+    the trapezoids. It depends on the scale of the scores and can be off by more than 0.1 from the exact value.
+
+    Args:
+        ranking: with the areas of the regions; finite, with normal and anomalous pixels.
+        fpr_limit: in (0, 1].
+
+    Returns:
+        the area in [0, 1], or None where fewer than two different rates are below the limit.
+    """
+    lowest, highest = ranking.extremes
+    step = (highest - lowest) / THRESHOLDS
+    if not step > 0:
+        return None
+    thresholds = np.arange(lowest, highest, step)
+    rate = 1 - np.searchsorted(ranking.normal, thresholds, side="right") / ranking.n_normal
+    found = np.zeros(len(thresholds) + 1)  # shares of regions by how many of the thresholds flag them
+    for group in ranking.groups():
+        flagged_by = np.searchsorted(thresholds, group.score, side="left")
+        found += np.bincount(flagged_by, group.share, minlength=len(found))
+    overlap = found[::-1].cumsum()[::-1][1:] / found.sum()
+    kept = rate < fpr_limit
+    rate, overlap = rate[kept], overlap[kept]
+    if len(rate) < 2 or rate.min() == rate.max():
+        return None
+    return float(auc((rate - rate.min()) / (rate.max() - rate.min()), overlap))

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from monai_anomalyclip.metrics.pixel_metric import numpy_maps_and_masks
+from monai_anomalyclip.metrics.pixel_metric import label_regions, numpy_maps_and_masks
 from monai_anomalyclip.metrics.ranked_areas import aupro, auroc, average_precision
 from monai_anomalyclip.metrics.ranking import TiedGroups
-from monai_anomalyclip.metrics.regions import label_regions
 
 __all__ = ["Interval", "bootstrap_maps", "bootstrap_scores"]
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from monai_anomalyclip.metrics.ordered_bits import from_ordered_bits, to_ordered_bits
-from monai_anomalyclip.metrics.ranking import TiedGroups
+from monai_anomalyclip.metrics.ranking import TiedGroups, from_ordered_bits, to_ordered_bits
 
 __all__ = ["DEFAULT_BINS", "ScoreHistogram"]
 

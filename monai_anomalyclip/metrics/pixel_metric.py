@@ -4,20 +4,44 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.utils import convert_to_tensor
+from scipy import ndimage
 from torch import Tensor
 
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
 from monai_anomalyclip.metrics.histogram import DEFAULT_BINS, ScoreHistogram, check_bins
+from monai_anomalyclip.metrics.ranked_areas import auroc, auroc_error, average_precision, average_precision_error
 from monai_anomalyclip.metrics.ranking import Ranked, Ranking
-from monai_anomalyclip.metrics.regions import label_regions
 
-__all__ = ["PixelMetric", "numpy_maps_and_masks"]
+__all__ = ["PixelAPMetric", "PixelAUROCMetric", "PixelMetric", "label_regions", "numpy_maps_and_masks"]
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+def label_regions(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Find the 8-connected regions of a mask, as every published PRO does.
+
+    Args:
+        mask: (H, W), True where anomalous.
+
+    Returns:
+        the region's number, from 0, of every anomalous pixel in the order of ``mask[mask]``, (pixels,); and the area
+        in pixels of every region, (regions,).
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # most of a mask is normal
+    labels, _ = ndimage.label(window, structure=_EIGHT_NEIGHBOURS)
+    numbers = labels[window].astype(np.int32) - 1
+    return numbers, np.bincount(numbers)
 
 
 class PixelMetric(AnomalyMetric):
@@ -114,3 +138,40 @@ def numpy_maps_and_masks(y_pred: Tensor, y: Tensor | None) -> tuple[np.ndarray, 
     masks = convert_to_tensor(y, track_meta=False)[:, 0].cpu()
     # Whole numbers are not first made floating-point ones, which would take longer than the metric.
     return maps, (masks.float().numpy() > 0.5 if masks.is_floating_point() else masks.numpy() > 0)
+
+
+class PixelAPMetric(PixelMetric):
+    """Pixel-level average precision, all pixels of all images pooled (scikit-learn's definition).
+
+    See :class:`~monai_anomalyclip.metrics.pixel_metric.PixelMetric` for the call and the arguments.
+    """
+
+    title: ClassVar[str] = "Pixel AP"
+
+    def compute(self) -> tuple[float, str | None]:
+        ranked = self.ranked()
+        undefined = self.undefined(ranked)
+        return (math.nan, undefined) if undefined else (float(average_precision(ranked.groups())), None)
+
+    def error_bound(self) -> float:
+        return 0.0 if self.method == "exact" else float(average_precision_error(self.ranked().groups()))
+
+
+class PixelAUROCMetric(PixelMetric):
+    """Pixel-level AUROC, all pixels of all images pooled, as the paper reports it (scikit-learn's definition).
+
+    See :class:`~monai_anomalyclip.metrics.pixel_metric.PixelMetric` for the call and the arguments.
+    """
+
+    title: ClassVar[str] = "Pixel AUROC"
+
+    def compute(self) -> tuple[float, str | None]:
+        ranked = self.ranked()
+        undefined = self.undefined(ranked)
+        return (math.nan, undefined) if undefined else (float(auroc(ranked.groups(), ranked.n_normal)), None)
+
+    def error_bound(self) -> float:
+        if self.method == "exact":
+            return 0.0
+        ranked = self.ranked()
+        return float(auroc_error(ranked.groups(), ranked.n_normal))

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
-from monai_anomalyclip.metrics.pixel_metric import numpy_maps_and_masks
-from monai_anomalyclip.metrics.regions import label_regions
+from monai_anomalyclip.metrics.pixel_metric import label_regions, numpy_maps_and_masks
 
 __all__ = ["COCO_SIZES", "RegionRecallMetric"]
 

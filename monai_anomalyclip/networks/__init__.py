@@ -4,25 +4,7 @@
 
 from __future__ import annotations
 
-from .anomaly_clip import AnomalyCLIP
-from .backbone import Backbone, build_backbone
-from .frozen_clip import FrozenCLIPNetwork, Logits
-from .prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
-from .prompt_learner import PromptLearner
-from .prompt_tuned import PromptTunedNetwork
-from .vision_pass import DualPathVision
+import lazy_loader
 
-__all__ = [
-    "AnomalyCLIP",
-    "Backbone",
-    "DualPathVision",
-    "FrozenCLIPNetwork",
-    "Logits",
-    "PromptCheckpoint",
-    "PromptLearner",
-    "PromptTunedNetwork",
-    "build_backbone",
-    "convert_prompts",
-    "read_prompts",
-    "write_prompts",
-]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from monai_anomalyclip.networks.backbone import build_backbone
+from monai_anomalyclip.networks.dpam import DualPathVision, parse_dpam_attention
 from monai_anomalyclip.networks.frozen_clip import check_feature_layers, check_settings
 from monai_anomalyclip.networks.prompt_learner import PromptLearner
 from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
-from monai_anomalyclip.networks.vision_pass import DualPathVision, parse_dpam_attention
 
 __all__ = ["AnomalyCLIP"]
 

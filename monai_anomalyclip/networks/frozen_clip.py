@@ -9,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isqrt
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.networks.backbone import Backbone
-from monai_anomalyclip.networks.prompt_match import check_backbone_record
-from monai_anomalyclip.networks.state_dict_hooks import register_state_dict_hooks
+from monai_anomalyclip.networks.prompt_match import check_backbone_record, register_state_dict_hooks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["FrozenCLIPNetwork", "Logits", "check_feature_layers", "check_settings", "cosine", "square_grid"]
 
 _FEATURE_SETTINGS = ("vision", "image_size", "feature_layers", "dpam_start", "dpam_attention")
-
-
-class Logits(TypedDict):
-    """Cosine similarity over temperature, before softmax; column 0 normal, column 1 abnormal."""
-
-    image_logits: Tensor
-    patch_logits: list[Tensor]
 
 
 class FrozenCLIPNetwork(nn.Module, ABC):
@@ -56,6 +49,8 @@ class FrozenCLIPNetwork(nn.Module, ABC):
     """
 
     prompts: nn.Module
+    not_exportable: str = ""
+    """Why the network cannot become one file; empty where it can."""
 
     def __init__(self, backbone: Backbone, *, image_size: int, temperature: float, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -210,7 +205,12 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         anomaly_map = self._anomaly_map(logits, (grid[0] * self.patch_size, grid[1] * self.patch_size))
         if output == "anomaly_map":
             return anomaly_map
-        prediction = {"anomaly_map": anomaly_map, "anomaly_score": logits["image_logits"].softmax(dim=1)[:, 1]}
+        normal, abnormal = logits["image_logits"].unbind(dim=1)
+        prediction = {
+            "anomaly_map": anomaly_map,
+            "anomaly_score": logits["image_logits"].softmax(dim=1)[:, 1],
+            "anomaly_margin": abnormal - normal,
+        }
         if output == "prediction":
             return prediction
         if output == "all":
@@ -224,7 +224,9 @@ class FrozenCLIPNetwork(nn.Module, ABC):
             image: CLIP-normalised, shape (B, 3, H, W), H and W multiples of the patch size.
 
         Returns:
-            ``anomaly_map`` (B, 1, H, W) and ``anomaly_score`` (B,), both in [0, 1]. The score is not calibrated.
+            ``anomaly_map`` (B, 1, H, W) and ``anomaly_score`` (B,), both in [0, 1], and ``anomaly_margin`` (B,), the
+            difference of the two image logits: the score is its logistic function, which rounds to 1 where the margin
+            still ranks. Neither is calibrated.
         """
         prediction: dict[str, Tensor] = self(image, output="prediction")
         return prediction

@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +28,16 @@ from torch import Tensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 
-__all__ = ["RECORD_KEY", "STATE_PREFIX", "PromptCheckpoint", "convert_prompts", "read_prompts", "write_prompts"]
+__all__ = [
+    "RECORD_KEY",
+    "STATE_PREFIX",
+    "PromptCheckpoint",
+    "convert_prompts",
+    "prompts_digest",
+    "read_prompts",
+    "save_tensors",
+    "write_prompts",
+]
 
 STATE_PREFIX = "prompts."
 RECORD_KEY = "prompt_record"
@@ -57,6 +68,31 @@ class PromptCheckpoint:
     token_rows: Mapping[int, Tensor] = field(default_factory=dict)
     backbone: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the learned tensors (shapes and float32 values), whatever file they come from."""
+        digest = hashlib.sha256()
+        for tensor in (self.context_normal, self.context_abnormal, *self.deep_prompts):
+            array = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+            digest.update(f"{tuple(array.shape)}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+def prompts_digest(path: str | os.PathLike[str]) -> str | None:
+    """What tells prompts from others: their tensors, so that the same ones saved again are the same.
+
+    Returns:
+        64 hexadecimal digits, for a file of another kind those of its content; None where there is no file, as for
+        methods that learn nothing.
+    """
+    if not Path(path).is_file():
+        return None
+    try:
+        return read_prompts(Path(path)).sha256
+    except ValueError:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def read_prompts(path: str | Path) -> PromptCheckpoint:
@@ -201,9 +237,15 @@ def write_prompts(checkpoint: PromptCheckpoint, path: str | Path, *, overwrite: 
         if path.suffix == ".safetensors":
             _save_own(checkpoint, unfinished)
         elif path.suffix == ".pt":
-            torch.save(_to_state_dict(checkpoint), unfinished)
+            save_tensors(_to_state_dict(checkpoint), unfinished)
         else:
-            torch.save({"prompt_learner": _to_published(checkpoint)}, unfinished)
+            save_tensors({"prompt_learner": _to_published(checkpoint)}, unfinished)
+
+
+def save_tensors(content: object, path: Path) -> None:
+    """``torch.save``, but the same bytes for the same content: given a path, torch keeps its name in the file."""
+    with path.open("wb") as stream:
+        torch.save(content, stream)
 
 
 def _to_state_dict(checkpoint: PromptCheckpoint) -> OrderedDict[str, Tensor]:

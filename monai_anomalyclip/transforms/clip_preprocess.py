@@ -50,20 +50,40 @@ def image_size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def clip_normalize_resize(image: Tensor, size: Sequence[int]) -> Tensor:
+def clip_normalize_resize(image: Tensor, size: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Squash images to the network's input size (aspect not kept) and normalise them with CLIP's mean and std.
+
+    A picture of 8 bits gives the same result to the last bit however it comes, as uint8 or as the same numbers divided
+    by 255, and on whatever device: it is resized by PIL, as the published implementation does. Whether an image is one
+    its values tell, since readers and arrays have many ways to say so. All others are resized in float32.
 
     Args:
         image: (B, 3, H, W) or (3, H, W), float in [0, 1] or uint8; or gray with one channel, which is repeated.
         size: (H, W) of the result.
+        device: where the result goes, and where what is float is resized; the image's own by default.
 
     Returns:
-        (B, 3, *size) or (3, *size), float32, on the image's device: antialiased bicubic, clamped to [0, 1] as PIL does
-        (bicubic interpolation overshoots), normalised.
+        (B, 3, *size) or (3, *size), float32: antialiased bicubic, clamped to [0, 1] as PIL does (bicubic interpolation
+        overshoots), normalised.
+
+    Example::
+
+        clip_normalize_resize(torch.rand(2, 1, 300, 400), (518, 518)).shape  # (2, 3, 518, 518)
     """
-    exact = image if image.dtype == torch.uint8 else image.float()
-    resized = tvf.resize(exact, list(size), interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
-    return _normalize(resized.expand(*resized.shape[:-3], 3, -1, -1))  # gray is resized once, not three times
+    batch = image if image.ndim == 4 else image[None]
+    device = image.device if device is None else device
+    pictures = {number: levels for number, item in enumerate(batch) if (levels := _eight_bit_levels(item)) is not None}
+    others = [number for number in range(len(batch)) if number not in pictures]
+    parts: dict[int, Tensor] = {}
+    if others:
+        rest = _on_device(batch if len(others) == len(batch) else batch[others], device)
+        resized = tvf.resize(rest, list(size), interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+        parts = dict(zip(others, _normalize(resized), strict=True))
+    if pictures:
+        exact = torch.stack([_resized_by_pil(levels, size) for levels in pictures.values()])
+        parts |= zip(pictures, _normalize(exact.to(device)), strict=True)
+    result = torch.stack([parts[number] for number in range(len(batch))])
+    return result if image.ndim == 4 else result[0]
 
 
 def resized_meta(result: Tensor, source: Any) -> Tensor:
@@ -109,12 +129,7 @@ class CLIPPreprocess(Transform):
             ValueError: wrong rank or number of channels, another integer type, values out of range, NaN or infinite.
         """
         if isinstance(img, Image.Image):
-            picture = _pil_picture(img)
-            if isinstance(picture, Image.Image):
-                # PIL's own resize: to the last bit what the published implementation does.
-                resized = tvf.resize(picture, list(self.size), interpolation=tvf.InterpolationMode.BICUBIC)
-                return _normalize(tvf.pil_to_tensor(resized))
-            return clip_normalize_resize(picture, self.size)
+            return clip_normalize_resize(_pil_picture(img), self.size)
         return resized_meta(clip_normalize_resize(_array_picture(img), self.size), img)
 
 
@@ -189,14 +204,45 @@ class CLIPMaskPreprocessd(MapTransform):
         return item
 
 
+_ROUNDING = 1e-3  # of an 8-bit level: what a division by 255, or a multiplication by 1/255, leaves in float32
+
+
+def _eight_bit_levels(picture: Tensor) -> Tensor | None:
+    """The picture as uint8 if that is what it holds, else None."""
+    if picture.dtype == torch.uint8:
+        return picture
+    levels = picture.float() * 255
+    whole = levels.round()
+    # A few values tell of most images that they are none.
+    for step in (max(1, picture.numel() // 4096), 1):
+        if float((levels.flatten()[::step] - whole.flatten()[::step]).abs().max()) > _ROUNDING:
+            return None
+    return whole.to(torch.uint8)
+
+
+def _resized_by_pil(levels: Tensor, size: Sequence[int]) -> Tensor:
+    pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    resized: Tensor = tvf.pil_to_tensor(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return resized
+
+
+def _on_device(batch: Tensor, device: torch.device) -> Tensor:
+    # From pinned memory the copy runs beside what the GPU still computes. Contiguous first: the slices of a volume lie
+    # so far apart that pinning them as they are would pin the volume.
+    staged = batch.contiguous().pin_memory() if device.type == "cuda" and batch.device.type == "cpu" else batch
+    return staged.to(device, torch.float32, non_blocking=True)
+
+
 def _normalize(resized: Tensor) -> Tensor:
-    unit = tvf.to_dtype(resized, torch.float32, scale=True).clamp(0, 1)
+    """Gray or RGB (B, 1 or 3, H, W), uint8 or float, to normalised RGB."""
+    unit = tvf.to_dtype(resized, torch.float32, scale=True).clamp(0, 1).expand(-1, 3, -1, -1)
     normalized: Tensor = tvf.normalize(unit, mean=list(OPENAI_DATASET_MEAN), std=list(OPENAI_DATASET_STD))
     return normalized
 
 
-def _pil_picture(img: Image.Image) -> Image.Image | Tensor:
-    """An upright RGB image, or (3, H, W) in [0, 1] for gray of more than 8 bits."""
+def _pil_picture(img: Image.Image) -> Tensor:
+    """Upright (3, H, W): uint8, or in [0, 1] for gray of more than 8 bits."""
     upright = ImageOps.exif_transpose(img)
     if upright.mode == "F" or upright.mode.startswith("I"):
         gray = plain_tensor(np.asarray(upright)).float()
@@ -212,7 +258,8 @@ def _pil_picture(img: Image.Image) -> Image.Image | Tensor:
         upright = upright.convert("LA")
     if "transparency" in upright.info:  # PIL warns about palettes with transparency that skip RGBA
         upright = upright.convert("RGBA")
-    return upright.convert("RGB")
+    rgb: Tensor = tvf.pil_to_tensor(upright.convert("RGB"))
+    return rgb
 
 
 def _array_picture(img: NdarrayOrTensor) -> Tensor:

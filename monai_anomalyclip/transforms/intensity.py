@@ -24,10 +24,9 @@ from monai_anomalyclip.transforms.intensity_presets import (
     IntensityChoice,
     check_preset,
     choose_preset,
-    percentile_limits,
-    scale_,
     window_limits,
 )
+from monai_anomalyclip.transforms.intensity_scaling import scale_, scale_by_percentiles_
 
 __all__ = [
     "INTEGER_FULL_SCALE",
@@ -85,10 +84,11 @@ class ScaleIntensityForCLIP(Transform):
     - uint8 and uint16 (pictures): divided by 255 or 65535.
     - anything else (raw intensities, such as an MR volume): clipped to two percentiles of the foreground, which map to
       0 and 1, or seen through the CT window that is asked for. Foreground is every finite voxel above the image's
-      minimum. The percentiles are taken once over the whole volume: taken per slice they would make empty slices look
-      abnormal.
-    - images that a reader has scaled already, as their meta ``intensity`` tells (DICOM): only checked, and divided by
-      255 if they are uint8.
+      minimum, but for the background that
+      :func:`~monai_anomalyclip.transforms.intensity_scaling.find_background` finds, which becomes 0. The percentiles
+      are taken once over the whole volume: taken per slice they would make empty slices look abnormal.
+    - images that are scaled already, as their meta ``intensity`` tells (all that
+      :func:`~monai_anomalyclip.data.load_input` returns): only checked, and divided by 255 if they are uint8.
 
     Voxels that are NaN or infinite become background (0), with a warning that states their share. A constant image
     becomes zeros, with a warning. When the two percentiles coincide (a foreground of one value), the image's minimum
@@ -104,6 +104,10 @@ class ScaleIntensityForCLIP(Transform):
 
     Raises:
         ValueError: the percentiles are not 0 <= lower < upper <= 100, or there is no such preset.
+
+    Example::
+
+        ScaleIntensityForCLIP(preset="ct-brain")(hounsfield_units)  # 0 at 0 HU, 1 at 79 HU
     """
 
     def __init__(self, lower: float = LOWER, upper: float = UPPER, preset: str = "auto") -> None:
@@ -118,7 +122,7 @@ class ScaleIntensityForCLIP(Transform):
 
         Raises:
             ValueError: the image is empty, complex, has no finite voxel, is recorded as scaled but is not in [0, 1],
-                or has no window of its own where ``"dicom"`` is asked for.
+                is scaled already, but not by what is asked for, or has no window of its own where ``"dicom"`` is.
         """
         raw = plain_tensor(img)
         if raw.is_complex() or raw.numel() == 0:
@@ -132,14 +136,14 @@ class ScaleIntensityForCLIP(Transform):
             self._check_record(record)
             scaled = raw.float() / full_scale if full_scale else raw.float()
             check_unit_range(scaled)
-        elif full_scale:
-            choice = choose_preset("", requested=self.preset, picture=True).with_limits(0.0, full_scale)
+        else:
+            choice = choose_preset("", requested=self.preset, picture=bool(full_scale))
+            if full_scale:
+                scaled, choice = raw.float() / full_scale, choice.with_limits(0.0, full_scale)
+            else:
+                scaled, choice = self._scale(raw.to(torch.float32, copy=True), choice)
             for warning in choice.warnings:
                 warnings.warn(warning, stacklevel=2)
-            scaled, record = raw.float() / full_scale, choice.to_json()
-        else:
-            choice = choose_preset("", requested=self.preset)
-            scaled, choice = self._scale(raw.to(torch.float32, copy=True), choice)
             record = choice.to_json()
         result: NdarrayOrTensor = convert_to_dst_type(scaled, img, dtype=torch.float32)[0]
         if isinstance(result, MetaTensor):
@@ -147,32 +151,40 @@ class ScaleIntensityForCLIP(Transform):
         return result
 
     def _check_record(self, record: str) -> None:
+        """Refuse what can no longer be done; a preset for volumes is no error for pictures, which a study may hold."""
         try:
             done = json.loads(record)["preset"]
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"The image's meta 'intensity' is no record of a scaling: {record!r}; delete it to scale the image."
             ) from error
-        if self.preset not in ("auto", done) and done != "none":
-            warnings.warn(
-                f"The image is already scaled with preset {done}; {self.preset} is not applied: give it to the reader.",
-                stacklevel=3,
+        if done == "none":
+            for warning in choose_preset("", requested=self.preset, picture=True).warnings:
+                warnings.warn(warning, stacklevel=3)
+        elif self.preset not in ("auto", done):
+            raise ValueError(
+                f"The image is scaled already, by the preset {done}: {self.preset} can no longer be applied. Give it "
+                "to what reads the file, as load_input(path, {'preset': " + repr(self.preset) + "})."
+            )
+        elif (self.lower, self.upper) != (LOWER, UPPER):
+            raise ValueError(
+                f"The image is scaled already: the percentiles {self.lower:g} and {self.upper:g} can no longer be "
+                "applied. Read raw values for them, with monai_anomalyclip.data.read_volume."
             )
 
     def _scale(self, image: Tensor, choice: IntensityChoice) -> tuple[Tensor, IntensityChoice]:
         """Scale a float32 image in place."""
         finite = image.isfinite()
         share = 1 - int(finite.sum()) / image.numel()
-        limits = percentile_limits(image, self.lower, self.upper)  # also refuses images without finite voxels
+        if share == 1:
+            raise ValueError("All voxels are NaN or infinite: the image holds nothing to look at.")
         if share:
             warnings.warn(f"{share:.2%} of the voxels are NaN or infinite; they are taken as background.", stacklevel=3)
         if choice.preset in PRESETS:
             limits = window_limits(*PRESETS[choice.preset])
-        elif limits[0] == limits[1]:
-            constant = f"The image is constant (value {limits[0]:g}); it is scaled to zeros."
-            warnings.warn(constant, stacklevel=3)
-            return image.zero_(), choice.with_limits(*limits, constant)
-        return scale_(image, *limits).masked_fill_(~finite, 0), choice.with_limits(*limits)
+            return scale_(image, *limits).masked_fill_(~finite, 0), choice.with_limits(*limits)
+        choice = scale_by_percentiles_(image, choice, self.lower, self.upper)
+        return image, choice
 
 
 class ScaleIntensityForCLIPd(MapTransform):

@@ -1,20 +1,17 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which intensities become black and white: named CT windows, percentiles of the foreground, and how one is chosen."""
+"""Which intensities become black and white: named CT windows, percentiles of the foreground, and how one is chosen.
+
+What is then done to the values is in :mod:`monai_anomalyclip.transforms.intensity_scaling`.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
-
-import torch
-from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms.utils_pytorch_numpy_unification import percentile
-from torch import Tensor
 
 __all__ = [
     "PRESETS",
@@ -22,11 +19,8 @@ __all__ = [
     "RADIOGRAPHS",
     "IntensityChoice",
     "Window",
-    "apply_window",
     "check_preset",
     "choose_preset",
-    "percentile_limits",
-    "scale_",
     "window_limits",
 ]
 
@@ -65,7 +59,7 @@ _KEYWORDS: dict[str, frozenset[str]] = {
     for words, presets in (
         ("HEAD BRAIN SKULL CRANIUM CEREBRUM NEURO", ("ct-brain",)),
         ("SUBDURAL", ("ct-subdural",)),
-        ("BONE BONES OSSEOUS", ("ct-bone",)),
+        ("BONE BONES OSSEOUS DENTAL DENTALCT TEETH TOOTH MANDIBLE MAXILLA PETROUS", ("ct-bone",)),
         ("LUNG LUNGS PULMONARY", ("ct-lung",)),
         ("MEDIASTINUM MEDIASTINAL", ("ct-mediastinum",)),
         ("LIVER HEPATIC", ("ct-liver",)),
@@ -75,8 +69,10 @@ _KEYWORDS: dict[str, frozenset[str]] = {
     )
     for word in words.split()
 }
-_CHUNK = 2**22
-_SAMPLE = 2**23
+# Siemens (H60s, Br64: sharp from 60 on), Canon (FC30, FC50, FC81), GE and Philips; spaces and signs left out.
+_SHARP_KERNEL = re.compile(r"[A-Z]{1,2}([6-9]\d)[A-Z]?\d?|FC(3|5|8)\d|BONE(PLUS)?2?|EDGE|LUNG|Y[A-E]|D|E")
+_OF_SHARP_KERNELS = frozenset(("ct-bone", "ct-lung"))
+_WIDTH_RATIO = 4
 
 
 @dataclass(frozen=True)
@@ -135,12 +131,15 @@ def choose_preset(
     *,
     picture: bool = False,
     hounsfield: bool = True,
+    kernels: Iterable[str] = (),
+    own_windows: Iterable[Window] = (),
 ) -> IntensityChoice:
     """Choose how to scale one image or series.
 
-    What was requested wins. Else, by modality: CT gets the window that body part and descriptions name, if they name
-    exactly one, otherwise ``ct-soft`` with a warning; radiographs (CR, DX, MG, IO, PX) the file's own window if there
-    is one; all others, and what has no modality, percentiles. Pictures (8-bit colour, ultrasound) are left as they are.
+    What was requested wins. Else, by modality: CT gets the window that body part, descriptions and kernel call for, if
+    they call for exactly one, otherwise ``ct-soft`` with a warning; where the file's own windows contradict that, it
+    gets the first of them, with a warning. Radiographs (CR, DX, MG, IO, PX) get the file's own window if there is
+    one; all others, and what has no modality, percentiles. Pictures (8-bit colour, ultrasound) are left as they are.
 
     Args:
         modality: DICOM modality code, or empty when there is none (NIfTI).
@@ -150,6 +149,8 @@ def choose_preset(
         has_voi: the file has a usable window or VOI LUT of its own.
         picture: the image is made for the eye already.
         hounsfield: the values of a CT are Hounsfield units, as far as the file tells.
+        kernels: convolution kernels of a CT.
+        own_windows: all windows that a CT states.
 
     Raises:
         ValueError: an unknown preset, or ``"dicom"`` for an image without a window of its own.
@@ -178,7 +179,7 @@ def choose_preset(
         return IntensityChoice(requested, None, None, "The preset was requested.")
 
     if modality == "CT":
-        return _choose_window(f"{body_part} {' '.join(descriptions)}", hounsfield)
+        return _choose_window(f"{body_part} {' '.join(descriptions)}", hounsfield, kernels, list(own_windows), has_voi)
     if modality in RADIOGRAPHS and has_voi:
         return IntensityChoice("dicom", None, None, "Radiographs are shown in the window of the file.")
     warnings = []
@@ -188,19 +189,38 @@ def choose_preset(
     return IntensityChoice("percentile", None, None, reason, tuple(warnings))
 
 
-def _choose_window(text: str, hounsfield: bool) -> IntensityChoice:
+def _choose_window(
+    text: str, hounsfield: bool, kernels: Iterable[str], own: Sequence[Window], has_voi: bool
+) -> IntensityChoice:
     if not hounsfield:
         reason = "Percentiles, since the file does not tell that the values of this CT are Hounsfield units."
         return IntensityChoice("percentile", None, None, reason, ("CT without Hounsfield units: no window applies.",))
     named = [_KEYWORDS[word] for word in re.split(r"[^A-Z0-9]+", text.upper()) if word in _KEYWORDS]
     suited = frozenset.intersection(*named) if named else frozenset()
+    sharp = any(_SHARP_KERNEL.fullmatch(re.sub(r"[^A-Z0-9]", "", kernel.upper())) for kernel in kernels)
+    if suited and sharp:
+        suited &= _OF_SHARP_KERNELS
     # The abdomen alone leaves the choice between two, of which the wider one is customary.
     chosen = "ct-soft" if "ct-soft" in suited else next(iter(suited)) if len(suited) == 1 else None
+    likely = chosen or "ct-soft"
+    contradicted = bool(own) and not any(_resemble(PRESETS[likely], window) for window in own)
+    advice = f"give a preset ({', '.join(PRESETS)}) if"
+    if contradicted and has_voi and not (chosen and sharp):
+        reason = "The window of the file, since body part, descriptions and kernel call for another one or for none."
+        return IntensityChoice("dicom", None, None, reason, (f"{reason[:-1]}: {advice} it does not suit.",))
     if chosen:
-        return IntensityChoice(chosen, *PRESETS[chosen], "The window that body part and descriptions call for.")
-    reason = "The default window for CT, since body part and descriptions do not name one region."
-    warning = f"The region is not known or not one: give a preset ({', '.join(PRESETS)}) if ct-soft does not suit."
+        doubt = f"The file's own windows differ from {chosen}, which its texts call for: {advice} it does not suit."
+        reason = "The window that body part and descriptions call for."
+        return IntensityChoice(chosen, *PRESETS[chosen], reason, (doubt,) if contradicted else ())
+    reason = "The default window for CT, since body part, descriptions and kernel do not name one region."
+    warning = f"The region is not known or not one: {advice} ct-soft does not suit."
     return IntensityChoice("ct-soft", *PRESETS["ct-soft"], reason, (warning,))
+
+
+def _resemble(one: Window, other: Window) -> bool:
+    """Whether two windows can be meant for the same tissue."""
+    narrow, wide = sorted((one, other))
+    return wide.width <= _WIDTH_RATIO * narrow.width and abs(one.level - other.level) <= narrow.width / 2
 
 
 def window_limits(width: float, level: float) -> tuple[float, float]:
@@ -215,68 +235,3 @@ def window_limits(width: float, level: float) -> tuple[float, float]:
     if not width >= 1:
         raise ValueError(f"The width of a linear window must be at least 1, got {width}.")
     return level - 0.5 - (width - 1) / 2, level - 0.5 + (width - 1) / 2
-
-
-def scale_(values: Tensor, low: float, high: float) -> Tensor:
-    """Map `low` to 0 and `high` to 1 and clip, in place; NaN stay. Equal limits make a step above them."""
-    return values.sub_(low).div_(max(high - low, 1e-6)).clamp_(0, 1)
-
-
-def apply_window(values: NdarrayOrTensor, width: float, level: float) -> Tensor:
-    """Values seen through the linear window of DICOM PS3.3 C.11.2.1.2.1 (see :func:`window_limits`).
-
-    Args:
-        values: any shape, rescaled to the window's unit.
-        width: at least 1.
-        level: centre.
-
-    Returns:
-        float32 in [0, 1], of the same shape.
-
-    Raises:
-        ValueError: the width is below 1.
-    """
-    copy = torch.as_tensor(values).to(torch.float32, copy=True)
-    return scale_(copy, *window_limits(width, level))
-
-
-def percentile_limits(values: Tensor, lower: float = LOWER, upper: float = UPPER) -> tuple[float, float]:
-    """The two percentiles of the foreground, which are to become 0 and 1.
-
-    Foreground is every finite value above the smallest. Beyond 8 million values the percentiles are those of every
-    n-th one, so that memory stays bounded. When they coincide, minimum and maximum take their place.
-
-    Args:
-        values: any shape; contiguous, or it is copied.
-        lower: percentile that maps to 0.
-        upper: percentile that maps to 1.
-
-    Returns:
-        (low, high); equal if, and only if, all finite values are.
-
-    Raises:
-        ValueError: no value is finite.
-    """
-    flat = values.flatten()
-    minimum, maximum = math.inf, -math.inf
-    for start in range(0, len(flat), _CHUNK):
-        chunk = _finite(flat[start : start + _CHUNK])
-        if len(chunk):
-            low, high = (float(extreme) for extreme in chunk.aminmax())
-            minimum, maximum = min(minimum, low), max(maximum, high)
-    if minimum > maximum:
-        raise ValueError("All voxels are NaN or infinite: the image holds nothing to look at.")
-    # An odd stride, since an even one could miss every second column.
-    stride = 1 if len(flat) <= _SAMPLE else -(-len(flat) // _SAMPLE) | 1
-    sample = flat[::stride]
-    foreground = _finite(sample[sample > minimum])
-    if not len(foreground):
-        return minimum, maximum
-    # MONAI's percentile also works beyond the 16 million values at which torch.quantile gives up.
-    low, high = torch.as_tensor(percentile(foreground, [lower, upper])).tolist()
-    return (low, high) if low < high else (minimum, maximum)
-
-
-def _finite(values: Tensor) -> Tensor:
-    finite = values.isfinite()
-    return values if finite.all() else values[finite]

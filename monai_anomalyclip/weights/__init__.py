@@ -4,25 +4,7 @@
 
 from __future__ import annotations
 
-from .download import download
-from .fetched import default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
-from .integrity import git_blob_id, sha256_of
-from .offline_bundle import OfflineBundle, make_offline_bundle, verify_offline_bundle
-from .sources import PROMPTS, ClipSource, PromptsSource, clip_source
+import lazy_loader
 
-__all__ = [
-    "PROMPTS",
-    "ClipSource",
-    "OfflineBundle",
-    "PromptsSource",
-    "clip_source",
-    "default_weights_folder",
-    "download",
-    "fetch_clip",
-    "fetch_prompts",
-    "fetched_clip",
-    "git_blob_id",
-    "make_offline_bundle",
-    "sha256_of",
-    "verify_offline_bundle",
-]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.weights.download import download, read_address
+from monai_anomalyclip.weights.downloading import download, read_address
 from monai_anomalyclip.weights.integrity import git_blob_id, sha256_of
-from monai_anomalyclip.weights.sources import PromptsSource, clip_source
+from monai_anomalyclip.weights.publishers import PromptsSource, clip_source
 
 __all__ = ["default_weights_folder", "fetch_clip", "fetch_prompts", "fetched_clip"]
 
@@ -23,10 +25,10 @@ _LISTING_LIMIT = 8 << 20
 
 
 def default_weights_folder() -> Path:
-    """``MONAI_ANOMALYCLIP_WEIGHTS``, else ``monai_anomalyclip`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``MONAI_ANOMALYCLIP_WEIGHTS``, else ``monai_anomalyclip`` in the user's cache folder (Linux: ``~/.cache``)."""
     if chosen := os.environ.get("MONAI_ANOMALYCLIP_WEIGHTS"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monai_anomalyclip"
+    return user_cache_path("monai_anomalyclip", appauthor=False)
 
 
 def fetched_clip(url: str, folder: Path | None = None) -> Path | None:
@@ -71,13 +73,20 @@ def fetch_clip(folder: str | Path, *, say: Callable[[str], object] = print) -> P
 
 
 def fetch_prompts(
-    folder: str | Path, source: PromptsSource, *, blob_id: str | None = None, say: Callable[[str], object] = print
+    folder: str | Path,
+    source: PromptsSource,
+    *,
+    read: Callable[[Path], object],
+    blob_id: str | None = None,
+    say: Callable[[str], object] = print,
 ) -> Path:
     """Fetch a file of the authors' prompts, unless it is there, and check it.
 
     Args:
         folder: where the file goes, and where one that was put there by hand is found.
         source: which prompts.
+        read: raises ValueError when a file holds something else than prompts:
+            :func:`monai_anomalyclip.networks.read_prompts`, which imports torch.
         blob_id: git's name of the file, 40 hexadecimal digits; by default it is looked up in the authors' repository,
             and remembered in the folder.
         say: takes lines that say what is done.
@@ -89,7 +98,7 @@ def fetch_prompts(
     target = Path(folder) / source.name
     blob_ids = _blob_ids(Path(folder))
     blob = blob_id or blob_ids.get(source.name) or source.blob_id(partial(read_address, limit=_LISTING_LIMIT))
-    _fetch(source.url, target, partial(_check_prompts, blob), source.limit, say)
+    _fetch(source.url, target, partial(_check_prompts, blob, read), source.limit, say)
     if blob_ids.get(source.name) != blob:
         with replaced_when_complete(target.with_name(_RECORD)) as unfinished:
             unfinished.write_text(json.dumps({**blob_ids, source.name: blob}, indent=2) + "\n", encoding="utf-8")
@@ -131,13 +140,11 @@ def _check_sha256(wanted: str, path: Path) -> None:
         raise ValueError(f"its SHA-256 is {found} instead of {wanted}.")
 
 
-def _check_prompts(wanted: str, path: Path) -> None:
+def _check_prompts(wanted: str, read: Callable[[Path], object], path: Path) -> None:
     found = git_blob_id(path)
     if found != wanted:
         raise ValueError(f"its git blob id is {found} instead of {wanted}.")
-    from monai_anomalyclip.networks.prompt_checkpoint import read_prompts  # imports torch
-
     try:
-        read_prompts(path)  # weights only: nothing in the file is run
+        read(path)  # weights only: nothing in the file is run
     except ValueError as error:
         raise ValueError("it does not hold prompts and nothing else.") from error

@@ -1,17 +1,25 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers that a map, a mask and scores come to: per slice, and for the whole input."""
+"""What was found in an input: the numbers that maps, masks and scores come to, and the record made of them."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from monai.data.meta_tensor import MetaTensor
+from pydicom.uid import UID
+from torch import Tensor
 
-from monai_anomalyclip.writers.record import Peak
+from monai_anomalyclip.data.dicom.series import StackGeometry
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.writers.record import Geometry, InputRecord, Intensity, Peak, Timings
 
-__all__ = ["Findings"]
+__all__ = ["Findings", "finished_record", "view_of"]
 
 _PEAKS = 6  # most suspicious slices that a record names
 
@@ -68,7 +76,7 @@ class Findings:
     def peaks(self) -> list[Peak]:
         """The slices of the highest scores, highest first; among equal ones those of the highest map value."""
         order = np.lexsort((-self.map_max, -self.scores))[:_PEAKS]
-        return [{"index": int(index), "score": float(self.scores[index])} for index in order]
+        return [Peak(index=int(index), score=float(self.scores[index])) for index in order]
 
     def volume_ml(self, voxel_mm3: float | None, pixels: int) -> float | None:
         """Anomalous volume in millilitres; None when the size of a voxel is unknown.
@@ -78,3 +86,128 @@ class Findings:
             pixels: number of pixels of a slice.
         """
         return None if voxel_mm3 is None else float(self.area_fraction.sum()) * pixels * voxel_mm3 / 1000
+
+
+_PLANES = ("sagittal", "coronal", "axial")
+
+
+def view_of(source: Source, image: Tensor, slice_axis: int | str) -> SliceView:
+    """How the slices of a volume or film lie in its tensor: DICOM and films as stored, NIfTI as its affine says.
+
+    Args:
+        source: the input.
+        image: (C, X, Y, Z).
+        slice_axis: for NIfTI, as in :meth:`SliceView.from_affine`.
+    """
+    if isinstance(source, DicomSource):
+        geometry = source.series.geometry
+        return SliceView.native(image.shape[1:], geometry.pixel_spacing or (1.0, 1.0), _plane(geometry))
+    if source.kind == "cine":
+        return SliceView.native(image.shape[1:])
+    assert isinstance(image, MetaTensor)
+    return SliceView.from_affine(image.affine, image.shape[1:], slice_axis)
+
+
+def finished_record(
+    name: str,
+    source: Source,
+    image: Tensor,
+    view: SliceView | None,
+    findings: Findings,
+    threshold: float,
+    timings: Mapping[str, float],
+    notes: Sequence[str],
+    outputs: Sequence[str],
+    times: Sequence[float] = (),
+    threshold_source: str = "setting of the run",
+) -> InputRecord:
+    """Make the record of an input whose results are written.
+
+    Args:
+        name: of the results.
+        source: the input.
+        image: MetaTensor with the meta entries ``intensity`` (JSON) and ``notes`` of the readers.
+        view: how a volume or film is sliced.
+        findings: what was found.
+        threshold: of the mask.
+        timings: ``read_s``, ``score_s`` and ``write_s``.
+        notes: what was left out when the files were written.
+        outputs: the files.
+        times: of the frames of a film.
+        threshold_source: where the threshold came from.
+    """
+    meta = image.meta if isinstance(image, MetaTensor) else {}
+    chosen = json.loads(meta.get("intensity") or "null")
+    warnings = [*(chosen or {}).get("warnings", ()), meta.get("notes") or "", *notes]
+    geometry, voxel = _geometry(source, image, view)
+    dicom = source.series if isinstance(source, DicomSource) else None
+    return InputRecord(
+        name=name,
+        source=source.origin,
+        kind=source.kind,
+        modality=source.modality or None,
+        files_used=len(source.paths),
+        frames=len(findings.scores),
+        slice_axis=None if view is None or source.kind == "cine" else view.slice_axis,
+        plane=None if view is None or source.kind == "cine" else view.plane,
+        geometry=geometry,
+        transfer_syntaxes=tuple(sorted({_syntax(instance.transfer_syntax) for instance in dicom.instances}))
+        if dicom
+        else (),
+        intensity=None if chosen is None else Intensity(**{key: chosen.get(key) for key in Intensity.model_fields}),
+        split=dicom.split if dicom else None,
+        scores=tuple(findings.scores.tolist()),
+        times=tuple(times),
+        anomaly_score=findings.anomaly_score,
+        map_max=float(findings.map_max.max()),
+        most_suspicious=tuple(findings.peaks()),
+        threshold=threshold,
+        threshold_source=threshold_source,
+        anomalous_fraction=findings.anomalous_fraction,
+        anomalous_volume_ml=findings.volume_ml(voxel, int(np.prod(view.slice_shape))) if view else None,
+        timings=Timings(**timings),
+        warnings=tuple(text for text in dict.fromkeys(warnings) if text),
+        outputs=tuple(outputs),
+    )
+
+
+def _geometry(source: Source, image: Tensor, view: SliceView | None) -> tuple[Geometry | None, float | None]:
+    """The geometry for the record, and the size of a voxel in cubic millimetres where there is one."""
+    if isinstance(source, DicomSource):
+        stack = source.series.geometry
+        matrix = stack.affine(sheared=True) if len(source.series.frames) > 1 or stack.slice_spacing else None
+        return Geometry(
+            verdict=stack.verdict,
+            spacing=stack.pixel_spacing,
+            spacing_source=stack.spacing_source,
+            slice_spacing=stack.slice_spacing,
+            missing_slices=stack.missing_slices,
+            tilt_degrees=stack.tilt_degrees if "gantry tilt" in stack.flaws else 0.0,
+        ), None if matrix is None else abs(float(np.linalg.det(matrix[:3, :3])))
+    if view is None or source.kind == "cine":
+        return None, None
+    assert isinstance(image, MetaTensor)
+    matrix = np.asarray(image.affine, dtype=np.float64)[:3, :3]
+    lengths = np.linalg.norm(matrix, axis=0)
+    sheared = not np.allclose((matrix / lengths).T @ (matrix / lengths), np.eye(3), atol=1e-3)
+    return Geometry(
+        verdict="sheared" if sheared else "regular",
+        spacing=view.pixel_spacing,
+        spacing_source="NIfTI header",
+        slice_spacing=float(lengths[view.slice_axis]),
+        missing_slices=0,
+        tilt_degrees=None,
+    ), abs(float(np.linalg.det(matrix)))
+
+
+def _plane(geometry: StackGeometry) -> str:
+    """The plane that the slices are closest to."""
+    if geometry.orientation is None:
+        return "native"
+    normal = np.cross(geometry.orientation[:3], geometry.orientation[3:])
+    return _PLANES[int(np.abs(normal).argmax())]
+
+
+def _syntax(uid: str) -> str:
+    name: str = UID(uid).name
+    return name if name != uid else "private transfer syntax"

@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 from monai_anomalyclip.writers.dicom.provenance import Provenance
-from monai_anomalyclip.writers.run_document import Model
+from monai_anomalyclip.writers.record import Model
 
 __all__ = ["describe_model", "provenance_of"]
 
@@ -25,17 +25,14 @@ def describe_model(network: Any, prompts: str | os.PathLike[str] | None) -> Mode
         prompts: file of the tuned prompts; None, or a file that does not exist, for a method that needs none.
     """
     settings = {key: value for key, value in network.settings.items() if key not in ("model_name", "pretrained")}
-    words = {kind: list(settings.pop(f"{kind}_words", [])) for kind in ("normal", "abnormal")}
-    digest = None
-    if prompts is not None and Path(prompts).is_file():
-        digest = hashlib.sha256(Path(prompts).read_bytes()).hexdigest()
-    return {
-        "backbone": str(network.backbone_name),
-        "backbone_sha256": str(network.backbone_sha256),
-        "prompts_sha256": digest,
-        "words": words,
-        "settings": {"method": type(network).__name__, **settings},
-    }
+    words = {kind: tuple(settings.pop(f"{kind}_words", ())) for kind in ("normal", "abnormal")}
+    return Model(
+        backbone=str(network.backbone_name),
+        backbone_sha256=network.backbone_sha256,
+        prompts_sha256=None if prompts is None else prompts_digest(prompts),
+        words=words,
+        settings={"method": type(network).__name__, **settings},
+    )
 
 
 def provenance_of(
@@ -49,13 +46,13 @@ def provenance_of(
         deterministic: see :class:`Provenance`.
         context: likewise.
     """
-    untuned = hashlib.sha256(json.dumps(model["settings"], sort_keys=True, default=str).encode()).hexdigest()
+    untuned = hashlib.sha256(json.dumps(model.settings, sort_keys=True, default=str).encode()).hexdigest()
     return Provenance(
         # Without tuned prompts the method's settings are all there is to tell it by.
-        prompts_sha256=model["prompts_sha256"] or untuned,
-        backbone=model["backbone"],
+        prompts_sha256=model.prompts_sha256 or untuned,
+        backbone=model.backbone,
         parameters=settings,
-        algorithm_name=str(model["settings"]["method"]),
+        algorithm_name=str(model.settings["method"]),
         deterministic=deterministic,
         context=context,
     )

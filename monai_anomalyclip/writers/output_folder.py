@@ -1,29 +1,56 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run's results: what is finished in it, and the files that are about all inputs."""
+"""The folder of results: which inputs it holds, how files get into it, and the tables and report about all of them."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.atomic_file import remove_abandoned
-from monai_anomalyclip.writers.folder_lock import FolderLock
-from monai_anomalyclip.writers.journal import JOURNAL, Journal
-from monai_anomalyclip.writers.overlay import Picture, jpeg
-from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.report import write_html_report
-from monai_anomalyclip.writers.results import result_paths, write_atomically
-from monai_anomalyclip.writers.run_document import RunDocument
-from monai_anomalyclip.writers.scores import check_score_table, write_score_table
+from monai_anomalyclip.atomic_file import (
+    make_private_folder,
+    remove_abandoned,
+    sync,
+    unfinished_path,
+    write_atomically,
+)
+from monai_anomalyclip.writers.finished import (
+    RECORD_SUFFIX,
+    DamagedRecordError,
+    InputState,
+    differences,
+    read_state,
+    sealed,
+    write_state,
+)
+from monai_anomalyclip.writers.record import MadeWith
+from monai_anomalyclip.writers.report import Picture, jpeg, write_html_report
+from monai_anomalyclip.writers.tables import RunDocument, check_score_table, write_score_table
 
-__all__ = ["OutputFolder"]
+__all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "OutputFolder", "parse_output_kinds"]
 
-_PICTURES = ".report"  # pictures of the report, so that a run that goes on can show what an earlier one found
+logger = logging.getLogger(__name__)
+
+DEFAULT_OUTPUTS = ("nifti", "seg", "sr", "png")
+"""Written, where they apply, when nothing else is asked for."""
+
+OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "pm", "sc")
+"""nifti: map and mask; seg, sr, pm, sc: DICOM segmentation, structured report, parametric map, secondary capture;
+png: map and mask of a picture. Overlay pictures, films with overlay, tables and the report are always written."""
+
+_PICTURES = ".report"  # pictures of the report, and what runs left aside
+_OWN = ("results.json", "report.html", "NOTICE.txt")
+_fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 _NOTICE = f"""{RESEARCH_USE_ONLY}
 
@@ -32,6 +59,8 @@ The results in this folder are as identifiable as the images they were made from
 report.html     what was found, for people; results.json the same for programs
 scores.csv      one row per picture; per volume or film one row per slice or frame (counted from 0) and one "all".
                 Anomaly scores are not calibrated: they rank images, they are not probabilities of disease.
+*_record.json   that an input is finished, with what it was made, and what its files hold: the three files above are
+                made from these records (monai-anomalyclip report FOLDER makes them again)
 *_heat.png      anomaly map of a picture, 16-bit gray: 0 to 65535 stands for 0 to 1
 *_map.nii.gz    anomaly map of a volume, 0 to 1, on the input's grid
 *_mask.*        where the map reaches the threshold that scores.csv states
@@ -39,35 +68,51 @@ scores.csv      one row per picture; per volume or film one row per slice or fra
                 overlays
 *_overlay.*     pictures of the result; slices of NIfTI volumes in radiological convention (the patient's right is on
                 the left of axial and coronal slices), as far as the header tells the truth; DICOM as it is stored
-journal.jsonl   what is finished, so that a second run goes on
 """
 
 
-class OutputFolder:
-    """An output folder with its journal. One process per folder: others are kept out until it is released.
+def parse_output_kinds(kinds: str | Iterable[str]) -> tuple[str, ...]:
+    """Put kinds in their fixed order, each once; ``"default"`` stands for the default ones.
 
     Args:
-        path: the folder; made if it does not exist, for its owner only.
-
-    Attributes:
-        journal: what is finished.
+        kinds: names, or one text with commas.
 
     Raises:
-        FolderInUseError: another process writes to the folder.
-        ValueError: the folder holds files of another program under the names that this one uses.
+        ValueError: an unknown kind, or none.
+    """
+    names = [name.strip().lower() for name in (kinds.split(",") if isinstance(kinds, str) else kinds)]
+    chosen = {kind for name in names for kind in (DEFAULT_OUTPUTS if name == "default" else (name,)) if kind}
+    if not chosen or (unknown := chosen - set(OUTPUT_KINDS)):
+        wrong = ", ".join(sorted(unknown)) if chosen else "nothing"
+        raise ValueError(f"Unknown output {wrong}: choose from default, {', '.join(OUTPUT_KINDS)}.")
+    return tuple(kind for kind in OUTPUT_KINDS if kind in chosen)
+
+
+class OutputFolder:
+    """A folder of results. Several processes may write into one, each its own inputs.
+
+    Args:
+        path: the folder.
+        make: make it if it does not exist, for its owner only, and say in it what it holds.
+
+    Raises:
+        ValueError: the folder holds files of another program under the names that this one uses, or results of
+            version 0.1.0, or (without `make`) no results.
         OSError: the folder cannot be made or written to.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], make: bool = True) -> None:
         self.path = Path(path)
-        self._lock: FolderLock | None = None
+        if not make and not self.path.is_dir():
+            raise ValueError(f"There are no results in {str(path)!r}: give the output folder of a run.")
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.hold()
+            self._refuse_older()
             check_score_table(self.path / "scores.csv")
-            self.journal = Journal(self.path / JOURNAL)
-            for name in ("results.json", "report.html", "NOTICE.txt"):
+            for name in _OWN:
                 self._refuse_foreign(self.path / name)
+            if not make and not any(True for _ in self._names()):
+                raise ValueError(f"There are no results in {str(path)!r}: give the output folder of a run.")
             write_atomically(self.path / "NOTICE.txt", _NOTICE.encode())
             remove_abandoned(self.path)
         except OSError as error:
@@ -75,82 +120,198 @@ class OutputFolder:
                 f"Cannot write to the output folder {str(path)!r} ({error.strerror}): choose another one."
             ) from error
 
-    def hold(self) -> None:
-        """Keep the runs of other processes out, again if it was released.
+    def state(self, name: str) -> InputState | None:
+        """What the record of an input says; None where there is none.
 
         Raises:
-            FolderInUseError: another process writes to the folder.
+            DamagedRecordError: it cannot be read.
         """
-        if self._lock is None:
-            self._lock = FolderLock(self.path)
+        return read_state(self.path, name)
 
-    def release(self) -> None:
-        """Let the runs of other processes in: nothing more is written."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+    def put(self, state: InputState) -> None:
+        """Write the record of an input."""
+        make_private_folder((self.path / state.name).parent)
+        write_state(self.path, state)
 
-    def holds_all(self, outputs: Iterable[str]) -> bool:
-        """Whether all of these files, relative to the folder, exist."""
-        return all((self.path / output).exists() for output in outputs)
+    def states(self, damaged: dict[str, str] | None = None) -> dict[str, InputState]:
+        """All records by the names of the inputs, sorted; those of results that somebody removed are left out.
 
-    def holds_any(self, outputs: Iterable[str]) -> bool:
-        """Whether one of these files, relative to the folder, exists."""
-        return any((self.path / output).exists() for output in outputs)
-
-    def remove(self, outputs: Iterable[str]) -> None:
-        """Remove files, relative to the folder, that were written for an input.
-
-        Raises:
-            ValueError: a name could lead out of the folder.
+        Args:
+            damaged: gets the names of records that cannot be read, and why.
         """
+        states = {}
+        for name in sorted(self._names()):
+            try:
+                state = self.state(name)
+            except DamagedRecordError as error:
+                if damaged is not None:
+                    damaged[name] = str(error)
+                continue
+            if state is not None and (state.state != "finished" or state.present(self.path)):
+                states[name] = state
+        return states
+
+    def staging(self, name: str) -> Path:
+        """Where :meth:`stage` makes its folder."""
+        return unfinished_path(self.path / _short(name))
+
+    def stage(self, name: str) -> Path:
+        """A hidden folder of this process for the files of an input while they are written, empty."""
+        staging = self.staging(name)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        return staging
+
+    def unstage(self, name: str) -> None:
+        """Remove what :meth:`stage` made for an input that came to nothing."""
+        shutil.rmtree(self.staging(name), ignore_errors=True)
+
+    def publish(self, state: InputState, outputs: Sequence[str]) -> None:
+        """Put the files of an input in their places, and then its record; call it within :meth:`alone`.
+
+        Files that an earlier run wrote for the input, and this one did not, would contradict what lies beside them:
+        they are removed. A process that is killed meanwhile leaves a record that says "unfinished" and names all files.
+
+        Args:
+            state: the record, but for its files.
+            outputs: the files, relative to where :meth:`stage` put them, and to this folder.
+        """
+        staging = self.staging(state.name)
+        files = sealed(staging, outputs)
+        before = None
+        with contextlib.suppress(DamagedRecordError):
+            before = self.state(state.name)
+        known = {file.path: file for file in (before.files if before else ())}
+        claimed = {**known, **{file.path: file for file in files}}
+        self.put(InputState(name=state.name, state="unfinished", files=tuple(claimed.values())))
         for output in outputs:
-            (path,) = result_paths(self.path, output, ("",))
-            path.unlink(missing_ok=True)
+            make_private_folder((self.path / output).parent)
+            os.replace(staging / output, self.path / output)
+        for output in known.keys() - set(outputs):
+            (self.path / output).unlink(missing_ok=True)
+        for folder in {(self.path / output).parent for output in outputs}:
+            sync(folder)
+        self.put(state.model_copy(update={"files": files}))
 
-    def relative(self, paths: Sequence[Path]) -> list[str]:
-        """Files below the folder, relative to it."""
-        return [path.relative_to(self.path).as_posix() for path in paths]
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from putting files in place, for the moment that takes.
+
+        A system or file system that cannot lock folders goes without: what two processes mixed there has a record
+        that does not match, and is done again.
+        """
+        handle = None
+        if _fcntl is not None:
+            with contextlib.suppress(OSError):
+                handle = os.open(self.path, os.O_RDONLY)
+                _fcntl.flock(handle, _fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if handle is not None:
+                os.close(handle)
 
     def keep_picture(self, name: str, picture: Picture) -> None:
         """Keep the picture that stands for an input in the report."""
-        write_atomically(self._picture_path(name), jpeg(picture))
+        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture))
 
-    def records(self, names: Sequence[str]) -> list[InputRecord]:
-        """Records of the inputs that the journal knows, those of `names` first and in their order."""
-        return [InputRecord.from_dict(entry["record"]) for entry in self._entries(names) if "record" in entry]
-
-    def summarise(self, document: RunDocument, names: Sequence[str]) -> None:
+    def summarise(
+        self, made: MadeWith | None = None, run: str = "", left_out: Mapping[str, int] | None = None
+    ) -> tuple[RunDocument, dict[str, str]]:
         """Write ``scores.csv``, ``results.json`` and ``report.html``.
 
         Args:
-            document: the run, with the records of this folder.
-            names: of the inputs, in order.
+            made: what a run makes results with, for a folder in which nothing is finished.
+            run: text that is the same when the same inputs are given again; with `left_out`.
+            left_out: how many files the run left aside, by reason, to be kept.
+
+        Returns:
+            the document, and why records cannot be read, by name.
+
+        Raises:
+            FileExistsError: the folder holds results that were made in more than one way.
+            OSError: the disk is full, the folder has vanished, ...
         """
-        write_score_table(self.path / "scores.csv", self._entries(names))
+        try:
+            if left_out is not None:
+                write_atomically(self._hidden(f"left_out-{_short(run)}.json"), json.dumps(dict(left_out)).encode())
+            return self._summarise(made)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and not error.errno:
+                raise
+            raise OSError(
+                f"Tables and report cannot be written to the output folder {str(self.path)!r} ({error.strerror}): what "
+                "is finished stays; when that is mended, `monai-anomalyclip report` makes them."
+            ) from error
+
+    def _summarise(self, made: MadeWith | None) -> tuple[RunDocument, dict[str, str]]:
+        damaged: dict[str, str] = {}
+        states = self.states(damaged)
+        for reason in damaged.values():
+            logger.warning("%s", reason)
+        finished = [state for state in states.values() if state.state == "finished"]
+        ways = [state.made_with for state in [*finished, *states.values()] if state.made_with is not None]
+        if made is None and not ways:
+            raise ValueError(f"No record in {str(self.path)!r} says what was found: run predict again.")
+        for state in finished[1:]:
+            if changed := differences(finished[0].made_with or ways[0], state.made_with or ways[0]):
+                raise FileExistsError(
+                    f"The output folder holds results that differ in {', '.join(changed)} ({finished[0].name!r} and "
+                    f"{state.name!r}), but its tables name one model and its settings: move one kind to another folder."
+                )
+        shown = {state.name: state.shown() for state in states.values() if state.state != "unfinished"}
+        started = [datetime.fromisoformat(state.started) for state in states.values() if state.started]
+        document = RunDocument.of(
+            [record for record in shown.values() if record is not None],
+            ways[0] if made is None or finished else made,
+            self._left_out(),
+            min(started, default=None),
+        )
+        lost = [InputState(name=name, state="unfinished", refused=reason) for name, reason in damaged.items()]
+        write_score_table(self.path / "scores.csv", [*states.values(), *lost])
         document.write(self.path / "results.json")
-        pictures = {record.name: self._picture_path(record.name) for record in document.inputs}
+        pictures = {record.name: self._hidden(f"{_short(record.name)}.jpg") for record in document.inputs}
         montages = {name: path.read_bytes() for name, path in pictures.items() if path.is_file()}
         write_html_report(document, montages, self.path / "report.html")
+        return document, damaged
 
-    def _entries(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        # What was removed with all its files is not spoken of.
-        named = set(names)
-        known = {
-            name: entry
-            for name, entry in self.journal.entries.items()
-            if name in named or entry["status"] != "ok" or self.holds_any(entry["record"]["outputs"])
-        }
-        order = dict.fromkeys([*(name for name in names if name in known), *known])
-        return [known[name] for name in order]
+    def _left_out(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for path in sorted((self.path / _PICTURES).glob("left_out-*.json")):
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                for reason, count in json.loads(path.read_bytes()).items():
+                    counts[reason] = counts.get(reason, 0) + int(count)
+        return counts
 
-    def _picture_path(self, name: str) -> Path:
+    def _names(self) -> Iterator[str]:
+        """Names of the inputs that have a record."""
+        for folder, folders, files in os.walk(self.path):
+            folders[:] = [name for name in folders if name[0] != "."]
+            for file in files:
+                if file.endswith(RECORD_SUFFIX) and file[0] != ".":
+                    yield Path(folder, file).relative_to(self.path).as_posix()[: -len(RECORD_SUFFIX)]
+
+    def _hidden(self, name: str) -> Path:
         folder = self.path / _PICTURES
         folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.jpg"
+        return folder / name
+
+    def _refuse_older(self) -> None:
+        journal = self.path / "journal.jsonl"
+        with contextlib.suppress(FileNotFoundError):
+            if journal.is_file() and journal.read_bytes()[:8] in (b"", b'{"name":'):
+                raise ValueError(
+                    "The output folder holds results of version 0.1.0, which this version can neither go on with nor "
+                    "replace: choose another output folder."
+                )
 
     def _refuse_foreign(self, path: Path) -> None:
         if path.exists() and RESEARCH_USE_ONLY.encode() not in path.read_bytes():
             raise ValueError(
                 f"{path.name!r} in the output folder is not a file of this program: choose another output folder."
             )
+
+
+def _short(text: str) -> str:
+    """Name of a hidden file that stands for a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,198 +1,229 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""What was found for one input."""
+"""Records: what was found for one input, and with what; the JSON schemas are made from these models."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal
 
-from monai_anomalyclip.writers.json_values import exactly, json_text, json_value, read_version, rounded, set_field
-from monai_anomalyclip.writers.results import result_paths
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-__all__ = ["SCHEMA_VERSION", "Geometry", "InputRecord", "Intensity", "Peak", "Timings"]
+from monai_anomalyclip.writers.redaction import redacted
 
-SCHEMA_VERSION = "1.0"
-"""Version of the layout, which ``results.schema.json`` beside this file describes."""
+__all__ = [
+    "SCHEMA_VERSION",
+    "Geometry",
+    "InputRecord",
+    "Intensity",
+    "MadeWith",
+    "Model",
+    "Peak",
+    "Place",
+    "Record",
+    "Sha256",
+    "Text",
+    "Timings",
+    "Tool",
+    "json_text",
+]
 
-_CHOICES: dict[str, tuple[str | None, ...]] = {
-    "source": ("dicom", "nifti", "frame", "video"),
-    "kind": ("volume", "frame", "cine", None),
-    "status": ("ok", "failed"),
-}
+SCHEMA_VERSION = "2.0"
+"""Version of the layout. 0.1.0 of this program wrote 1.0."""
+
+_NUMBERS_OVER_LINES = re.compile(r"\[\s+(?:(?:-?\d[\d.eE+-]*|null)(?:,\s+|\s+(?=\])))+\]")
 
 
-class Geometry(TypedDict):
+def _plain(value: Any) -> Any:
+    """What JSON holds: lists for arrays and tuples, None for NaN and infinities, no half characters in texts."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):  # names of damaged files hold lone surrogates
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _harmless(value: Any) -> Any:
+    """Refuse absolute paths and UIDs in a text, and in all texts of a mapping or a list."""
+    if isinstance(value, str) and redacted(value) != value:
+        raise ValueError("the text holds an absolute path or a UID: leave it out, or use redacted()")
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _harmless(key), _harmless(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            _harmless(entry)
+    return value
+
+
+def _rounded(digits: int) -> AfterValidator:
+    return AfterValidator(lambda value: None if value is None else round(value, digits))
+
+
+Text = Annotated[str, BeforeValidator(_plain), AfterValidator(_harmless)]
+Number = Annotated[float | None, BeforeValidator(_plain), _rounded(6)]
+Exact = Annotated[float | None, BeforeValidator(_plain)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0), _rounded(3)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
+Settings = Annotated[dict[str, Any], BeforeValidator(_plain), AfterValidator(_harmless)]
+
+
+class Record(BaseModel):
+    """What all records have in common: they do not change, hold nothing else, and errors quote no value of theirs."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, json_schema_serialization_defaults_required=True
+    )
+
+
+class Geometry(Record):
     """Where the frames lie. Spacings in mm; None where they are unknown, never invented."""
 
-    verdict: str
-    spacing: Sequence[float] | None  # between rows, between columns
-    spacing_source: str | None
-    slice_spacing: float | None
-    missing_slices: int
-    tilt_degrees: float | None
+    verdict: Text
+    spacing: tuple[float, float] | None = Field(default=None, description="Between rows, between columns.")
+    spacing_source: Text | None = None
+    slice_spacing: Exact = None
+    missing_slices: Count = 0
+    tilt_degrees: Exact = None
 
 
-class Intensity(TypedDict):
+class Intensity(Record):
     """By which preset stored values became gray values, why that one, and what became black and white."""
 
-    preset: str
-    low: float | None
-    high: float | None
-    reason: str
+    preset: Text
+    low: Exact = None
+    high: Exact = None
+    reason: Text = ""
 
 
-class Peak(TypedDict):
+class Peak(Record):
     """A slice or frame, counted from 0, and its anomaly score."""
 
-    index: int
-    score: float | None
+    index: Count
+    score: Number = None
+    instance_number: int | None = Field(default=None, description="DICOM Instance Number of the slice.")
+    position_mm: Number = Field(default=None, description="Position along the stack.")
 
 
-class Timings(TypedDict):
+class Timings(Record):
     """Seconds spent on one input."""
 
-    read_s: float
-    score_s: float
-    write_s: float
+    read_s: Seconds = 0.0
+    score_s: Seconds = 0.0
+    write_s: Seconds = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputRecord:
-    """What was found for one input, valid once its constructor ends.
+class Tool(Record):
+    """Name and version of the program."""
 
-    Values are brought to what JSON holds: sequences and arrays become lists, NaN and infinities None. Scores, times
-    and the volume are rounded to 6 decimals.
+    name: Text
+    version: Text
 
-    Args:
-        name: where the results are below the output folder, without suffix.
-        source: ``"dicom"``, ``"nifti"``, ``"frame"`` or ``"video"``.
-        kind: ``"volume"``, ``"frame"`` or ``"cine"``; None when the input could not be read.
-        modality: DICOM's code, or None.
-        status: ``"ok"`` or ``"failed"``.
-        reason: why it failed.
-        files_used: number of files the input was read from.
-        frames: number of slices or frames.
-        slice_axis: spatial axis along which a volume is cut, or None.
-        plane: what the slices are: ``"axial"``, ``"native"``, ..., or None.
-        geometry: see :class:`Geometry`.
-        transfer_syntaxes: names of DICOM's transfer syntaxes.
-        intensity: see :class:`Intensity`.
-        split: which part of a series this is and why it was cut, or None.
-        scores: one anomaly score per slice or frame.
-        times: when each frame of a cine is shown, in seconds; empty for others.
-        anomaly_score: of the whole input. Not calibrated.
-        map_max: highest value of the anomaly map.
-        most_suspicious: the slices or frames of the highest scores.
-        threshold: value of the map from which a pixel counts as anomalous.
-        threshold_source: where that came from.
-        anomalous_fraction: share of pixels at or above the threshold.
-        anomalous_volume_ml: their volume in millilitres; None where a spacing is unknown.
-        timings: see :class:`Timings`.
-        warnings: sentences that a reader of the results should know.
-        outputs: the files that were written, relative to the output folder.
 
-    Raises:
-        ValueError: a value that a field cannot have; counts that contradict each other; a name or output that is no
-            plain relative path; an absolute path or a UID in any other text.
+class Model(Record):
+    """Which network it was."""
+
+    backbone: Text
+    backbone_sha256: Sha256 | None = Field(description="Of its weights: names, shapes and float32 values.")
+    prompts_sha256: Sha256 | None = Field(
+        default=None, description="Of the tuned tensors; null: prompts that were not tuned."
+    )
+    words: dict[str, tuple[Text, ...]] = Field(default={}, description="Of the normal and the abnormal prompts.")
+    settings: Settings = {}
+
+
+class MadeWith(Record):
+    """What results depend on besides the input, and what they were made on."""
+
+    tool: Tool
+    versions: dict[str, str | None] = Field(description="Of Python and libraries; null for an absent one.")
+    model: Model
+    settings: Settings = Field(description="The options as they were resolved.")
+    device: Text
+
+
+class InputRecord(Record):
+    """What was found for one input.
+
+    Values are brought to what JSON holds: NaN and infinities become null; scores, times and volumes are rounded to 6
+    decimals. Texts with an absolute path or a UID, and counts that contradict each other, are refused.
     """
 
-    name: str
-    source: str
-    kind: str | None = None
-    modality: str | None = None
-    status: str = "ok"
-    reason: str = ""
-    files_used: int = 0
-    frames: int = 0
-    slice_axis: int | None = None
-    plane: str | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"status": {"const": "ok"}}},
+            "then": {"properties": {"kind": {"type": "string"}, "scores": {"minItems": 1}}},
+            "else": {"properties": {"reason": {"minLength": 1}}},
+        }
+    )
+
+    name: Place = Field(description="Where the results are below the output folder, without suffix.")
+    source: Literal["dicom", "nifti", "frame", "video"]
+    kind: Literal["volume", "frame", "cine"] | None = Field(default=None, description="null: it could not be read.")
+    modality: Text | None = Field(default=None, description="DICOM's code.")
+    status: Literal["ok", "failed"] = "ok"
+    reason: Text = Field(default="", description="Why it failed.")
+    files_used: Count = 0
+    frames: Count = Field(default=0, description="Number of slices or frames.")
+    slice_axis: Annotated[int, Field(ge=0, le=2)] | None = Field(
+        default=None, description="Along which a volume is cut."
+    )
+    plane: Text | None = Field(default=None, description="axial, coronal, sagittal or native.")
     geometry: Geometry | None = None
-    transfer_syntaxes: Sequence[str] = ()
+    transfer_syntaxes: tuple[Text, ...] = ()
     intensity: Intensity | None = None
-    split: str | None = None
-    scores: Sequence[float | None] = ()
-    times: Sequence[float] = ()
-    anomaly_score: float | None = None
-    map_max: float | None = None
-    most_suspicious: Sequence[Peak] = ()
-    threshold: float | None = None
-    threshold_source: str | None = None
-    anomalous_fraction: float | None = None
-    anomalous_volume_ml: float | None = None
+    split: Text | None = Field(default=None, description="Which part of a series this is, and why it was cut.")
+    scores: Annotated[tuple[Number, ...], BeforeValidator(_plain)] = Field(
+        default=(), description="One per slice or frame."
+    )
+    times: Annotated[tuple[Annotated[float, _rounded(6)], ...], BeforeValidator(_plain)] = Field(
+        default=(), description="When each frame of a film is shown, in seconds."
+    )
+    anomaly_score: Number = Field(default=None, description="Of the whole input, 0 to 1. Not calibrated.")
+    score_margin: Number = Field(default=None, description="Abnormal minus normal logit that the score is made from.")
+    p_value: Number = Field(
+        default=None, description="Share of normal references that score as high, where there are some."
+    )
+    map_max: Number = Field(default=None, description="Highest value of the anomaly map.")
+    most_suspicious: tuple[Peak, ...] = Field(
+        default=(), description="Slices or frames of the highest scores, highest first."
+    )
+    threshold: Exact = Field(default=None, description="Value of the map from which a pixel counts as anomalous.")
+    threshold_source: Text | None = Field(default=None, description="Where the threshold came from.")
+    anomalous_fraction: Exact = Field(default=None, description="Share of pixels at or above the threshold.")
+    anomalous_volume_ml: Number = Field(default=None, description="null where a spacing is unknown.")
     timings: Timings | None = None
-    warnings: Sequence[str] = ()
-    outputs: Sequence[str] = ()
+    warnings: tuple[Text, ...] = Field(default=(), description="What a reader of the results should know.")
+    outputs: tuple[Place, ...] = Field(default=(), description="The files, relative to the output folder.")
 
-    def __post_init__(self) -> None:
-        for place in (self.name, *self.outputs):
-            _check_place(place)
-        for item in dataclasses.fields(self):
-            value = json_value(getattr(self, item.name), item.name, allow_identifiers=item.name in ("name", "outputs"))
-            set_field(self, item.name, value)
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}.")
-        for name, group in (("geometry", Geometry), ("intensity", Intensity), ("timings", Timings)):
-            if getattr(self, name) is not None:
-                set_field(self, name, exactly(getattr(self, name), list(group.__annotations__), name))
-        peaks = [exactly(peak, list(Peak.__annotations__), "most_suspicious") for peak in self.most_suspicious]
-        set_field(self, "most_suspicious", peaks)
-        for name in ("scores", "times", "anomaly_score", "map_max", "most_suspicious", "anomalous_volume_ml"):
-            set_field(self, name, rounded(getattr(self, name), 6))
-        set_field(self, "timings", rounded(self.timings, 3))
-        self._check_counts()
-
-    def _check_counts(self) -> None:
+    @model_validator(mode="after")
+    def _check_counts(self) -> InputRecord:
         if self.status == "failed" and not self.reason:
-            raise ValueError(f"{self.name!r} failed: say why (reason).")
+            raise ValueError("a failed input needs a reason")
         if self.status == "ok" and (self.kind is None or not 0 < self.frames == len(self.scores)):
             raise ValueError(
-                f"{self.name!r} needs a kind and one score per frame, got {self.kind!r} and {len(self.scores)} scores "
-                f"for {self.frames} frames."
+                f"needs a kind and one score per frame, got {self.kind!r} and {len(self.scores)} scores for "
+                f"{self.frames} frames"
             )
-        if self.times and (len(self.times) != self.frames or None in self.times):
-            raise ValueError(f"{self.name!r} needs a time per frame, got {len(self.times)} for {self.frames} frames.")
-        if wrong := [peak["index"] for peak in self.most_suspicious if not 0 <= peak["index"] < self.frames]:
-            raise ValueError(f"{self.name!r} has {self.frames} frames, but its most suspicious ones are {wrong}.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields in their fixed order, as JSON holds them."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> InputRecord:
-        """The record that :meth:`as_dict` gave.
-
-        Raises:
-            ValueError: other keys, or a value that a field cannot have.
-        """
-        values = exactly(values, [item.name for item in dataclasses.fields(cls)], "A record")
-        try:
-            return cls(**values)
-        except (AttributeError, TypeError) as error:  # such as text for a number
-            raise ValueError(f"The record {values['name']!r} holds a value of a wrong type ({error}).") from error
-
-    def to_json(self) -> str:
-        """The record alone, with the version of its layout."""
-        return json_text({"schema_version": SCHEMA_VERSION, **self.as_dict()})
-
-    @classmethod
-    def from_json(cls, text: str) -> InputRecord:
-        """Read what :meth:`to_json` gave.
-
-        Raises:
-            ValueError: no JSON, another version of the layout, or what :meth:`from_dict` refuses.
-        """
-        return cls.from_dict(read_version(text, SCHEMA_VERSION))
+        if self.times and len(self.times) != self.frames:
+            raise ValueError(f"needs a time per frame, got {len(self.times)} for {self.frames} frames")
+        if wrong := [peak.index for peak in self.most_suspicious if peak.index >= self.frames]:
+            raise ValueError(f"has {self.frames} frames, but its most suspicious ones are {wrong}")
+        return self
 
 
-def _check_place(place: str) -> None:
-    try:
-        result_paths("", place, ("",))
-    except (TypeError, ValueError):  # whose text would repeat the path
-        raise ValueError(
-            "The name and the outputs of a record must be relative paths of A-Z a-z 0-9 . _ -, not absolute ones."
-        ) from None
+def json_text(record: Record | Sequence[Any] | Mapping[str, Any]) -> str:
+    """JSON that people can read, too: indented, but lists of numbers on one line."""
+    values = record.model_dump(mode="json") if isinstance(record, Record) else record
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    # Line breaks inside of texts are escaped: what matches is a list.
+    return _NUMBERS_OVER_LINES.sub(lambda match: f"[{' '.join(match[0][1:-1].split())}]", text) + "\n"

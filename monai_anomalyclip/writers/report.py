@@ -9,24 +9,152 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.writers.overlay import jpeg
+from monai_anomalyclip.atomic_file import write_atomically
 from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.report_texts import describe, duration
-from monai_anomalyclip.writers.results import write_atomically
-from monai_anomalyclip.writers.run_document import RunDocument
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
+from monai_anomalyclip.writers.tables import RunDocument
 
-__all__ = ["write_html_report"]
+__all__ = ["Description", "Fact", "Picture", "describe", "duration", "jpeg", "write_html_report"]
+
+Picture = npt.NDArray[np.uint8]
+
+_PLAIN_GEOMETRIES = ("regular", "single slice")  # which need no caution
+
+
+class Fact(NamedTuple):
+    """A line of the list of facts; `caution` marks one that a reader should not miss."""
+
+    name: str
+    text: str
+    detail: str = ""
+    caution: bool = False
+
+
+class Description(NamedTuple):
+    """An input in words.
+
+    Args:
+        record: the record.
+        what: modality, kind and number of slices or frames.
+        score: the anomaly score, or a dash.
+        peak: where the highest score is; empty for single frames.
+        above: how much of it reaches the threshold.
+        picture_title: what the picture shows.
+        facts: how it was read and processed.
+    """
+
+    record: InputRecord
+    what: str
+    score: str
+    peak: str
+    above: str
+    picture_title: str
+    facts: tuple[Fact, ...]
+
+
+def describe(record: InputRecord) -> Description:
+    """Put a record that is ok in words."""
+    score = "-" if record.anomaly_score is None else f"{record.anomaly_score:.3f}"
+    title = "Input and overlay" if record.frames == 1 else f"Most suspicious {_unit(record)}s"
+    return Description(record, _what(record), score, _peak(record), _above(record), title, tuple(_facts(record)))
+
+
+def duration(seconds: float) -> str:
+    """A duration such as ``2 h 5 min``, ``3 min 20 s`` or ``4.5 s``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _unit(record: InputRecord) -> str:
+    return "slice" if record.kind == "volume" else "frame"
+
+
+def _what(record: InputRecord) -> str:
+    origin = record.modality or {"nifti": "NIfTI"}.get(record.source, "")
+    source = "video" if record.source == "video" else f"{origin} {record.kind}".strip()
+    if record.frames == 1:
+        return source
+    plane = f"{record.plane} " if record.plane and record.plane != "native" else ""
+    length = f", {duration(record.times[-1] - record.times[0])}" if record.times else ""
+    return f"{source}, {record.frames} {plane}{_unit(record)}s{length}"
+
+
+def _peak(record: InputRecord) -> str:
+    if record.frames == 1 or not record.most_suspicious:
+        return ""
+    index = max(record.most_suspicious, key=lambda peak: peak.score or 0).index
+    time = f" ({record.times[index]:.1f}\N{NO-BREAK SPACE}s)" if record.times else ""
+    return f"{_unit(record)}\N{NO-BREAK SPACE}{index}{time}"
+
+
+def _above(record: InputRecord) -> str:
+    if record.anomalous_fraction is None:
+        return ""
+    if record.anomalous_fraction == 0:
+        return "nothing"
+    percent = f"{_rounded(100 * record.anomalous_fraction, 2)} %"
+    return percent if record.anomalous_volume_ml is None else f"{percent}, {_rounded(record.anomalous_volume_ml, 3)} mL"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """To so many significant digits, but 1230 rather than 1.23e+03."""
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
+def _facts(record: InputRecord) -> Iterator[Fact]:
+    if record.geometry is not None:
+        yield from _geometry(record)
+    if record.intensity is not None:
+        low, high = record.intensity.low, record.intensity.high
+        limits = "" if low is None or high is None else f", black at {low:g}, white at {high:g}"
+        yield Fact("Intensity", f"{record.intensity.preset}{limits}", record.intensity.reason)
+    if record.threshold is not None:
+        yield Fact("Threshold", f"map ≥ {record.threshold:g}", record.threshold_source or "")
+        highest = "" if record.map_max is None else f"highest value of the map {record.map_max:.3f}"
+        yield Fact("At or above it", _above(record) or "not measured", highest)
+    if record.split is not None:
+        yield Fact("Part of a series", record.split)
+    if record.files_used:
+        files = "1 file" if record.files_used == 1 else f"{record.files_used} files"
+        yield Fact("Read from", files, ", ".join(record.transfer_syntaxes))
+    if record.timings is not None:
+        read, score, write = (record.timings.read_s, record.timings.score_s, record.timings.write_s)
+        detail = f"reading {read:.1f} s, scoring {score:.1f} s, writing {write:.1f} s"
+        yield Fact("Time", duration(read + score + write), detail)
+
+
+def _geometry(record: InputRecord) -> Iterator[Fact]:
+    geometry = record.geometry
+    assert geometry is not None
+    parts = [geometry.verdict]
+    if missing := geometry.missing_slices:
+        parts.append(f"{missing} slice{'s' * (missing > 1)} missing")
+    if geometry.tilt_degrees:
+        parts.append(f"tilted by {geometry.tilt_degrees:.1f}°")
+    spacing = "pixel spacing unknown"
+    if geometry.spacing is not None:
+        rows, columns = geometry.spacing
+        spacing = f"pixels {rows:.3g} by {columns:.3g} mm"
+    if geometry.spacing_source:
+        spacing += f" ({geometry.spacing_source})"
+    if geometry.slice_spacing is not None and record.frames > 1:
+        spacing += f", slices {geometry.slice_spacing:.3g} mm apart"
+    yield Fact("Geometry", ", ".join(parts), spacing, len(parts) > 1 or parts[0] not in _PLAIN_GEOMETRIES)
+
 
 _PICTURES_BYTES = 16 * 2**20  # of all pictures together
 _LARGEST_PICTURE, _SMALLEST_PICTURE = 160_000, 24_000  # bytes, as far as that sum allows
@@ -44,7 +172,7 @@ def write_html_report(document: RunDocument, montages: Mapping[str, bytes], path
 
     Args:
         document: the run.
-        montages: PNG or JPEG pictures by the names of the inputs (:func:`monai_anomalyclip.writers.overlay.montage`);
+        montages: PNG or JPEG pictures by the names of the inputs (:func:`monai_anomalyclip.writers.overlays.montage`);
             those without stay without. Each is asked for once.
         path: the file; it appears, or is replaced, as a whole.
 
@@ -92,6 +220,13 @@ def _pictures(ranked: Sequence[InputRecord], montages: Mapping[str, bytes]) -> d
             raise ValueError(f"The picture of {name!r} is neither PNG nor JPEG ({type(error).__name__}).") from error
         pictures[name] = _fitting(picture, share)
     return pictures
+
+
+def jpeg(picture: Picture, quality: int = 82) -> bytes:
+    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
 
 
 def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:

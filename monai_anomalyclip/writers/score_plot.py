@@ -120,12 +120,12 @@ def score_plot(record: InputRecord, scale: Sequence[float]) -> ScorePlot | None:
     areas = tuple(f"{line}V{FRAME.bottom}H{run[0][0]}Z" for line, run in zip(lines, runs, strict=True))
 
     peaks: list[Mark] = []
-    for peak in sorted(record.most_suspicious, key=lambda peak: -(peak["score"] or 0)):
-        if np.isfinite(scores[peak["index"]]):
-            x = x_of(places[peak["index"]])
+    for peak in sorted(record.most_suspicious, key=lambda peak: -(peak.score or 0)):
+        if np.isfinite(scores[peak.index]):
+            x = x_of(places[peak.index])
             middle = min(max(x, FRAME.left + _LABEL / 2), FRAME.right - _LABEL / 2)
             alone = all(abs(middle - higher.label_x) >= _LABEL for higher in peaks)
-            peaks.append(Mark(x, y_of(scores[peak["index"]]), label(peak["index"]) if alone else "", middle))
+            peaks.append(Mark(x, y_of(scores[peak.index]), label(peak.index) if alone else "", middle))
     ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=not timed).tick_values(low, high)
     best = int(np.nanargmax(scores))
     lowest, highest = f"{np.nanmin(scores):.3f}", f"{scores[best]:.3f}"

@@ -10,7 +10,7 @@ import pytest
 
 from monai_anomalyclip.cli import main
 from monai_anomalyclip.cli.completion import SHELLS
-from monai_anomalyclip.cli.main import program_parser
+from monai_anomalyclip.cli.program import program_parser
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip.cli import datalist, main
-from monai_anomalyclip.data.datasets import DATA_SETS, SPLITS
+from monai_anomalyclip.data.datasets import SPLITS, data_sets
 
 
 def make(root: Path, *names: str) -> Path:
@@ -21,7 +21,7 @@ def make(root: Path, *names: str) -> Path:
 
 
 def test_names_are_those_of_the_registry() -> None:
-    assert sorted(datalist.NAMES) == sorted(DATA_SETS)
+    assert sorted(datalist.NAMES) == sorted(data_sets())
 
 
 def test_own_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

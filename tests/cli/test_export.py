@@ -164,7 +164,7 @@ def test_warning_of_a_poor_int8_model(
     measured = {"images": 4, "map_mean": 0.03, "map_max": 0.5, "score_max": 0.01}
     exact = {"images": 4, "map_mean": 0.0, "map_max": 0.0, "score_max": 0.0}
     description = {"format": "onnx", "opset": 18, "image_size": 112, "precision": "int8", "agreement": exact}
-    module = import_module("monai_anomalyclip.export.export_model")  # the package's attribute is the function
+    module = import_module("monai_anomalyclip.export.exporting")  # the package's attribute is the function
     monkeypatch.setattr(module, "export_model", lambda *_, **__: {**description, "agreement_int8": measured})
     command = ["export", "--bundle", str(clone / BUNDLE), "-o", str(tmp_path / "model.onnx"), "--int8"]
     assert main(command) == 0

@@ -50,14 +50,15 @@ def test_table_lists_inputs_and_what_is_left_out(study: Path, capsys: pytest.Cap
     head, _, *lines = shown.splitlines()
     assert head.split() == ["input", "kind", "frames", "size", "geometry", "preset"]
     rows = [re.split(r"\s{2,}", line) for line in lines[:7]]
-    found = {re.sub("_[0-9a-f]{8}$", "", row[0]): row[1:] for row in rows}
-    assert found["ct-1"][1:3] == ["3", "32 x 40"]
-    assert {found["ct-1"][3], found["ct-2"][3]} == {"regular", "gantry tilt"}
-    assert found["ct-1"][4].startswith("ct-")
-    assert found["us-1"] == ["US cine (colour)", "3", "32 x 40", "no position"]
+    series = [row for row in rows if row[0].startswith("ct_")]
+    assert [row[2:4] for row in series] == [["3", "32 x 40"]] * 2
+    assert {row[4] for row in series} == {"regular", "gantry tilt"}
+    assert all(row[5].startswith("ct-") for row in series)
+    found = {re.sub("_[0-9a-f]{16}$", "", row[0]): row[1:] for row in rows}
+    assert found["us"] == ["US cine (colour)", "3", "32 x 40", "no position"]
     assert found["-"] == ["CT volume", "1", "32 x 40", "left out: localizer"]
-    assert found["volume-1"][1] == "5 x 6 x 7"
-    assert re.search(r"^frame-\d_[0-9a-f]{8}: cannot be read: ", shown, re.MULTILINE)
+    assert found["volume"][1] == "5 x 6 x 7"
+    assert re.search(r"^frame_[0-9a-f]{16}: cannot be read: ", shown, re.MULTILINE)
     assert "left out: 1 x localizer series" in lines
     assert "left out: 1 x not DICOM" in lines
     assert "--show-uids" in lines[-1]
@@ -94,7 +95,7 @@ def test_json(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = content["inputs"]
     assert len(facts) == 7
     assert [bool(fact["problem"]) for fact in facts].count(True) == 1
-    (us,) = (fact for fact in facts if fact["name"].startswith("us-"))
+    (us,) = (fact for fact in facts if fact["name"].startswith("us_"))
     assert (us["kind"], us["frames"], us["size"], us["geometry"]) == ("US cine (colour)", 3, "32 x 40", "no position")
     assert us["series"].startswith("1.2.826")
     assert all("path" not in fact for fact in facts)
@@ -126,6 +127,7 @@ def test_nothing_found_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture
         (["absent"], "does not exist"),
         ([".", "--series", "1.2.3"], "Series 1.2.3 is not among"),
         ([".", "--preset", "ct-brian"], "There is no intensity preset 'ct-brian'"),
+        ([".", "--include", "captures"], "No series is left out as 'captures': choose of localizer, mosaic"),
         ([".", "--stride", "0"], "stride must be at least 1, got 0"),
     ],
 )
@@ -146,3 +148,59 @@ def test_real_study(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None
     status, content = listed(capsys, folder)
     (fact,) = content["inputs"]
     assert (status, fact["geometry"], fact["frames"]) == (0, "regular", len(list(folder.iterdir())))
+
+
+def test_files_that_are_left_out_are_named_with_paths_and_json_alone(
+    phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = phantoms.make_series(tmp_path, count=5)
+    paths[1].write_bytes(paths[1].read_bytes()[:900])
+    paths[2].write_bytes(paths[2].read_bytes()[:-3])
+    copy = tmp_path / "zz copy.dcm"
+    copy.write_bytes(paths[3].read_bytes())
+    (tmp_path / "scribbles").write_text("text")
+    status, content = listed(capsys, tmp_path, "--show-paths")
+    assert status == 1
+    found = {file["path"]: (file["reason"], file["damaged"]) for file in content["files_left_out"]}
+    assert found == {
+        str(paths[1]): ("damaged header", True),
+        str(paths[2]): ("damaged pixels", True),
+        str(copy): ("duplicate file", False),
+        str(tmp_path / "scribbles"): ("not DICOM", False),
+    }
+    (fact,) = content["inputs"]
+    assert any("Damaged files of this series" in note for note in fact["notes"])
+    for options in (("--json",), ("--show-paths",), ()):
+        shown = inspect(capsys, tmp_path, *options)[1]
+        assert not [path for path in found if Path(path).name in shown], options
+
+
+@pytest.mark.parametrize("length", [0, 100, 131, 140, 700, 900, 1000, 1200])
+def test_a_slice_cut_off_in_its_header_is_damaged(
+    phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    paths = phantoms.make_series(tmp_path, count=8)
+    paths[7].write_bytes(paths[7].read_bytes()[:length])
+    status, content = listed(capsys, tmp_path)
+    assert (status, content["left_out"]) == (1, {"damaged header": 1})
+    (fact,) = content["inputs"]
+    assert (fact["frames"], fact["geometry"]) == (7, "regular")
+    assert any("amaged files" in note for note in fact["notes"])
+
+
+def test_what_would_be_left_out_can_be_included(
+    phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        capture = {"modality": "OT", "photometric": "RGB", "positioned": False}
+        phantoms.make_series(tmp_path, count=2, seed=f"sc{number}", **capture)
+    phantoms.make_series(tmp_path, count=1, seed="loc", localizer=True)
+    shown = inspect(capsys, tmp_path)[1]
+    assert "left out: 6 x secondary capture series" in shown
+    assert "--include REASON" in shown
+    status, content = listed(capsys, tmp_path, "--include", "secondary-capture")
+    assert (status, content["left_out"]) == (0, {"localizer series": 1})
+    kinds = [fact["kind"] for fact in content["inputs"] if fact["name"] != "-"]
+    assert kinds == ["OT frame (colour)"] * 6
+    both = ("--include", "secondary-capture", "--include", "localizer")
+    assert listed(capsys, tmp_path, *both)[1]["left_out"] == {}

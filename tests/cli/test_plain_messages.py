@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
+
 from __future__ import annotations
 
 import logging
@@ -9,7 +10,8 @@ import warnings
 
 import pytest
 
-from monai_anomalyclip.cli.plain_messages import plain_messages
+from monai_anomalyclip.cli.plain_messages import damaged_files, plain_messages, text_table
+from monai_anomalyclip.data.dicom.series import DAMAGED
 
 SCRIPT = """
 import warnings
@@ -46,3 +48,38 @@ def test_everything_is_as_before_afterwards() -> None:
     assert ignite.level == level
     assert warnings.formatwarning is formatted
     assert warnings.filters == filters
+
+
+def test_columns_are_aligned_below_their_heading() -> None:
+    table = text_table([("input", "n"), ("a", "10"), ("longer name", "")])
+    assert table.split("\n") == ["input        n", "-----------  --", "a            10", "longer name"]
+
+
+def test_heading_alone() -> None:
+    assert text_table([("a", "bc")]) == "a  bc\n-  --"
+
+
+def test_ragged_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Rows have \[1, 2\] columns"):
+        text_table([("a", "b"), ("c",)])
+
+
+@pytest.mark.parametrize(
+    ("left_out", "count"),
+    [
+        ({}, 0),
+        ({"damaged header": 2, "not DICOM": 3}, 2),
+        ({"unreadable": 1, "header too large": 1, "deflated too large": 1, "too large": 1}, 4),
+        (
+            {"localizer series": 1, "segmentation": 4, "no image": 1, "duplicate file": 1, "link out of the folder": 1},
+            0,
+        ),
+    ],
+)
+def test_what_is_damaged(left_out: dict[str, int], count: int) -> None:
+    assert damaged_files(left_out) == count
+
+
+def test_codes_of_damage_are_those_of_the_reader() -> None:
+    assert all(damaged_files({code: 1}) for code in DAMAGED)
+    assert damaged_files({**dict.fromkeys(DAMAGED, 1), "no image": 1}) == len(DAMAGED)

@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import logging
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,14 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.networks import (
+    AnomalyCLIP,
+    CalibratedThresholds,
+    read_prompts,
+    thresholds_path,
+    write_prompts,
+)
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
 Predict = Callable[..., int]
 
@@ -51,8 +57,9 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 def times_of(out: Path) -> dict[Path, int]:
     """When the results of inputs were written."""
-    own = ("scores.csv", "results.json", "report.html", "NOTICE.txt", "journal.jsonl")
-    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name not in own}
+    own = ("scores.csv", "results.json", "report.html", "NOTICE.txt")
+    paths = [path for path in out.rglob("*") if path.is_file() and path.name not in own and ".report" not in path.parts]
+    return {path: path.stat().st_mtime_ns for path in paths if not path.name.endswith("_record.json")}
 
 
 def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
@@ -63,20 +70,20 @@ def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
         assert predict(study) == 1
     shown = capsys.readouterr()
     names = [record["name"] for record in results_of(out)["inputs"]]
-    assert [re.sub("_[0-9a-f]{8}$", "", name) for name in sorted(names)] == [
-        "ct-1", "ct-2", "frame-1", "frame-2", "us-1", "volume-1",
+    assert [re.sub("_[0-9a-f]{16}$", "", name) for name in sorted(names)] == [
+        "ct", "ct", "frame", "frame", "us", "volume",
     ]  # fmt: skip
     status = {record["name"]: record["status"] for record in results_of(out)["inputs"]}
     (bad,) = (name for name in names if status[name] == "failed")
-    assert bad.startswith("frame-")
+    assert bad.startswith("frame_")
     assert re.search(rf"^{bad} .*failed: Cannot read '{bad}'", shown.out, re.MULTILINE)
     assert "left out: 1 x localizer series" in shown.out
     assert f"Report: {out / 'report.html'}" in shown.out
     assert RESEARCH_USE_ONLY in shown.out
     for name in names:
         assert (out / f"{name}_overlay.{'mp4' if name.startswith('us') else 'png'}").is_file() == (name != bad)
-    assert len(list(out.glob("ct-*_seg.dcm"))) == len(list(out.glob("ct-*_sr.dcm"))) == 2
-    assert len(list(out.glob("ct-*_map.nii.gz"))) == 1  # none for the tilted one
+    assert len(list(out.glob("ct_*_seg.dcm"))) == len(list(out.glob("ct_*_sr.dcm"))) == 2
+    assert len(list(out.glob("ct_*_map.nii.gz"))) == 1  # none for the tilted one
     assert not list(out.glob("*_pm.dcm"))
 
     # Nothing of a path, a file name or a header, but for DICOM objects, which hold the patient's data by design.
@@ -216,7 +223,7 @@ def test_reading_ahead_and_another_precision(study: Path, predict: Predict, tmp_
     for one in told[1:]:
         assert [record["name"] for record in one["inputs"]] == [record["name"] for record in told[0]["inputs"]]
     files = {path.relative_to(tmp_path / "plain") for path in times_of(tmp_path / "plain")}
-    assert len(files) > 20
+    assert len(files) > 15
     for file in files:
         plain, ahead = ((tmp_path / folder / file).read_bytes() for folder in ("plain", "ahead"))
         if file.suffix == ".dcm":  # holds the time of day
@@ -280,7 +287,7 @@ def test_an_interrupted_run_with_force_is_completed_without_it(
         interrupt_at_second_image(patch)
         assert predict(picture, "--threshold", "0.25", "--force") == 130
     # Of the two models and settings that the folder holds results of, the tables name one.
-    assert [(row["status"], row["threshold"]) for row in rows_of(out)] == [("ok", "0.25"), ("started", "")]
+    assert sorted((row["status"], row["threshold"]) for row in rows_of(out)) == [("ok", "0.25"), ("unfinished", "")]
     assert [record["threshold"] for record in results_of(out)["inputs"]] == [0.25]
     finished = {path: time for path, time in times_of(out).items() if time > before[path]}
     assert predict(picture, "--threshold", "0.25") == 0
@@ -301,7 +308,7 @@ def test_a_changed_file_does_not_keep_the_others_and_is_status_1(
     Image.fromarray(np.full((20, 30), 40, np.uint8)).save(picture / "second.png")
     assert predict(picture) == 1
     shown = capsys.readouterr()
-    assert re.search(r"failed: The output folder holds results of 'frame-1_\w+' that differ in the input's", shown.out)
+    assert re.search(r"failed: The output folder holds results of 'frame_\w+' that differ in the input's", shown.out)
     assert "Traceback" not in shown.err
     assert sorted(row["status"] for row in rows_of(out)) == ["failed", "ok"]
     after = times_of(out)
@@ -327,32 +334,108 @@ def test_one_folder_holds_results_of_one_kind(
     assert {record["threshold"] for record in results_of(tmp_path / "out")["inputs"]} == {0.25}
 
 
-def test_a_second_run_into_one_folder_is_refused_in_one_sentence(
-    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="no locks on this system")
-    (tmp_path / "out").mkdir()
-    other = os.open(tmp_path / "out", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)  # as another process has it: locks belong to the open file
-    assert predict(picture) == 1
-    *_, last = capsys.readouterr().err.strip().splitlines()
-    assert last.startswith("error: Another run is writing to the output folder ")
-    assert list((tmp_path / "out").iterdir()) == []
-    os.close(other)
-    assert predict(picture) == 0
-
-
 def test_a_killed_run_is_continued(picture: Path, predict: Predict, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert predict(picture) == 0
-    *lines, last = (out / "journal.jsonl").read_text().splitlines(keepends=True)
-    assert json.loads(last)["status"] == "ok"
-    (out / "journal.jsonl").write_text("".join(lines) + last[:40])  # killed while it wrote that the input is finished
+    (record,) = out.glob("*_record.json")
+    state = json.loads(record.read_bytes())
+    # Killed while it put the files in place.
+    record.write_text(json.dumps({**state, "state": "unfinished", "record": None, "made_with": None}))
     for name in ("scores.csv", "results.json", "report.html"):
         (out / name).unlink()
     before = times_of(out)
     assert predict(picture) == 0
     assert all(time > before[path] for path, time in times_of(out).items())
+    assert [row["status"] for row in rows_of(out)] == ["ok"]
+
+
+def test_a_result_cut_to_nothing_is_made_again(picture: Path, predict: Predict, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict(picture) == 0
+    (mask,) = out.glob("*_mask.png")
+    before = mask.read_bytes()
+    mask.write_bytes(b"")
+    assert predict(picture) == 0
+    assert mask.read_bytes() == before
+
+
+def test_an_input_edited_at_equal_size_is_noticed(predict: Predict, tmp_path: Path) -> None:
+    """Between the places that samples of the file would be taken from."""
+    voxels = np.zeros((64, 64, 32), np.float32)
+    path = tmp_path / "in" / "v.nii"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    assert predict(path.parent) == 0
+    size = path.stat().st_size
+    voxels[10:14, 20:24, 16] = 1
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    assert path.stat().st_size == size
+    assert predict(path.parent) == 1
+    rows = rows_of(tmp_path / "out")
+    assert "differ in the input's files" in rows[0]["reason"]
+    assert predict(path.parent, "--force") == 0
+
+
+def test_results_inside_the_input_are_no_inputs(
+    study: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "only"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(next(study.glob("*.png")).read_bytes())
+    Image.fromarray(np.full((20, 30), 40, np.uint8)).save(folder / "b.png")
+    predict(folder, out=folder / "results_a")
+    capsys.readouterr()
+    predict(folder, "--threshold", "0.5", out=folder / "results_b")
+    assert "left out: 1 x results of an earlier run" in capsys.readouterr().out
+    names = [[record["name"] for record in results_of(folder / f"results_{end}")["inputs"]] for end in "ab"]
+    assert names[0] == names[1]
+    assert len(names[0]) == 2
+
+
+def test_prompts_saved_again_are_the_same_prompts(
+    picture: Path, options: list[str], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tuning that is run again when all is done writes them anew; so does a conversion."""
+    place = options.index("--prompts") + 1
+    copies = [tmp_path / "again.pt", tmp_path / "again.safetensors"]
+    network = read_prompts(prompts)
+    for copy in copies:
+        write_prompts(network, copy)
+    thresholds = CalibratedThresholds(0.5, 0.5, "best_f1", 7, prompts_digest(prompts))
+    finished: dict[Path, int] = {}
+    for used in (prompts, *copies):
+        thresholds.save(thresholds_path(used))
+        line = [*options[:place], str(used), *options[place + 1 :]]
+        assert main(["predict", str(picture), "-o", str(tmp_path / "out"), *line, "--threshold", "calibrated"]) == 0
+        finished = finished or times_of(tmp_path / "out")
+        assert times_of(tmp_path / "out") == finished
+    (record,) = results_of(tmp_path / "out")["inputs"]
+    assert record["threshold_source"] == "calibrated on 7 images (best_f1)"
+    thresholds_path(prompts).unlink()
+
+
+def test_results_of_the_first_version_are_refused(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "journal.jsonl").write_text('{"name":"frame-1_0a1b2c3d","status":"ok"}\n')
+    for options in ([], ["--force"]):
+        assert predict(picture, *options) == 1
+        assert "holds results of version 0.1.0" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["journal.jsonl"]
+
+
+def test_a_record_changed_by_hand_is_one_sentence_and_force_helps(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert predict(picture) == 0
+    (record,) = out.glob("*_record.json")
+    record.write_text(record.read_text().replace('"record"', '"rekord"'))
+    assert predict(picture) == 1
+    assert "cannot be read" in rows_of(out)[0]["reason"]
+    assert "error: 'record'" not in capsys.readouterr().err
+    assert predict(picture, "--force") == 0
     assert [row["status"] for row in rows_of(out)] == ["ok"]
 
 
@@ -457,6 +540,7 @@ def test_every_option_reaches_the_bundle_and_no_other(
     assert main([
         *common, "--prompts", str(prompts), "--threshold", "0", "--outputs", "sc,default", "--slice-batch-size", "3",
         "--device", "cuda:1", "--sheared-nifti", "--deterministic-uids", "--force", "--series", "1.2", "--series", "3",
+        "--include", "secondary-capture",
         "--keep-names", "--slice-axis", "0", "--preset", "dicom", "--nifti-form", "qform", "--time-point", "0",
         "--stride", "5", "--precision", "bfloat16", "--compile",
         "--workers", "3", "--config", str(overlay), "--verbose",
@@ -476,6 +560,7 @@ def test_every_option_reaches_the_bundle_and_no_other(
         "deterministic_uids": True,
         "overwrite": True,
         "series": ["1.2", "3"],
+        "include": ["secondary-capture"],
         "keep_names": True,
         "slice_axis": 0,
         "reading#preset": "dicom",

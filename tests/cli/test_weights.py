@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -28,20 +26,6 @@ COMMANDS = [
     for line in block.splitlines()
     if line
 ]
-
-
-def _fixtures() -> ModuleType:
-    """The server of the tests of the package's part; tests are no package that it could be imported from."""
-    spec = importlib.util.spec_from_file_location("weights_fixtures", REPOSITORY / "tests" / "weights" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_shared = _fixtures()
-server, publish, clip_bytes, prompts_bytes = _shared.server, _shared.publish, _shared.clip_bytes, _shared.prompts_bytes
 
 
 @pytest.fixture

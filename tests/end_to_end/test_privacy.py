@@ -68,7 +68,7 @@ def run(
     folder = tmp_path_factory.mktemp("privacy")
     inputs = named.make_inputs(folder / "in")
     process = predict_apart(inputs, folder / "out", *OPTIONS, "--verbose")
-    said = "".join(process.communicate(timeout=120))
+    said = "".join(process.communicate())
     return Run(inputs, folder / "out", said, process.returncode)
 
 
@@ -154,7 +154,7 @@ def test_inspect_names_nobody(named: ModuleType, run: Run, capsys: pytest.Captur
     for options in ((), ("--json",)):
         assert main(["inspect", str(run.inputs), *options]) == 1  # the damaged ones
         said = "".join(capsys.readouterr())
-        assert "ct-1_" in said
+        assert "ct_" in said
         assert not named.holds(said), [line for line in said.splitlines() if named.holds(line)]
         assert not [uid for uid in named.identifying_uids(run.inputs) if uid in said]
         assert str(run.inputs) not in said

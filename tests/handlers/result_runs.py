@@ -18,7 +18,7 @@ from monai_anomalyclip.data import InputCatalogue, InputPart, load_input
 from monai_anomalyclip.handlers.result_writer import AnomalyResultWriter
 
 Item = dict[str, Any]
-OWN = ["NOTICE.txt", "journal.jsonl", "report.html", "results.json", "scores.csv"]
+OWN = ["NOTICE.txt", "report.html", "results.json", "scores.csv"]
 
 
 class Network(nn.Module):
@@ -80,8 +80,9 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def files_of(folder: Path) -> list[str]:
+    """All visible files but for the records."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and ".report" not in path.parts
+        if path.is_file() and ".report" not in path.parts and not path.name.endswith("_record.json")
     )

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from ignite.engine import Engine, Events
 from PIL import Image
 from result_runs import (
     OWN,
@@ -31,7 +28,7 @@ from result_runs import (
 
 import monai_anomalyclip
 from monai_anomalyclip.data import FaultTolerantDataset, LoadInputd
-from monai_anomalyclip.writers import RunDocument, known_names
+from monai_anomalyclip.writers import RunDocument
 
 
 def test_a_second_run_continues(inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -41,14 +38,14 @@ def test_a_second_run_continues(inputs: Path, tmp_path: Path, caplog: pytest.Log
     first.record_failure("sub/john", "cut")
     assert not first.already_done("sub/john")
 
-    second = writer_of(out, catalogue_of(inputs, known_names=known_names(out)))
+    second = writer_of(out, catalogue_of(inputs))
     with caplog.at_level(logging.INFO):
         assert [item["name"] for item in second.pending(catalogue.items())] == ["sub/john"]
     assert "1 of 2 inputs are finished already and left out." in caplog.text
     second.write(item_of(catalogue, "sub/john"))
     second.finish()
     assert [row["status"] for row in rows_of(out) if row["name"] == "sub/john"] == ["ok"] * 8
-    assert RunDocument.read(out / "results.json").summary["ok"] == 2
+    assert RunDocument.read(out / "results.json").summary.ok == 2
     assert (out / "report.html").read_text().count("data:image/jpeg;base64,") == 2  # also the one of the first run
     third = writer_of(out, catalogue)
     assert third.pending(catalogue.items()) == []
@@ -70,24 +67,18 @@ def test_frames_of_finished_films_are_not_counted(
     assert counted == ["sub/john"]
 
 
-def test_another_process_is_kept_out_until_the_run_is_finished(inputs: Path, tmp_path: Path) -> None:
-    script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    command = [sys.executable, "-c", script, str(tmp_path / "out")]
-    catalogue = catalogue_of(inputs)
-    writer = writer_of(tmp_path / "out", catalogue)
-    engine = Engine(lambda _, item: [item])
-    said: list[subprocess.CompletedProcess[str]] = []
-
-    def other(_: Engine) -> None:
-        said.append(subprocess.run(command, capture_output=True, text=True, check=False))
-
-    writer.attach(engine)
-    engine.add_event_handler(Events.ITERATION_COMPLETED, other)
-    for _ in range(2):  # the second time it is held anew
-        engine.run(scored_items(catalogue)[:1])
-        assert "BlockingIOError" in said[-1].stderr
-        other(engine)
-        assert said[-1].returncode == 0
+def test_several_runs_write_into_one_folder(inputs: Path, tmp_path: Path) -> None:
+    """At the same time, each its own inputs; the tables hold all that is finished when the last of them ends."""
+    out = tmp_path / "out"
+    catalogues = [catalogue_of(inputs / "sub" / name) for name in ("doe.png", "john.nii.gz")]
+    writers = [writer_of(out, catalogue) for catalogue in catalogues]
+    items = [scored(writer.pending()[0]) for writer in writers]
+    for writer, item in zip(writers, items, strict=True):
+        writer.write(item)
+    for writer, name in zip(writers, ("doe", "john"), strict=True):
+        writer.finish()
+        assert writer.written == [name]
+        assert {row["name"]: row["status"] for row in rows_of(out)} == {"doe": "ok", "john": "ok"}
 
 
 def test_an_output_that_was_deleted_is_made_again(inputs: Path, tmp_path: Path) -> None:
@@ -141,7 +132,7 @@ def test_reading_options_version_and_files_count_too(
     with pytest.raises(FileExistsError, match="differ in nifti_form, preset:"):
         writer_of(out, other).pending(other.items())
     with monkeypatch.context() as patch:
-        patch.setattr("monai_anomalyclip.handlers.result_writer.__version__", "9")
+        patch.setattr("monai_anomalyclip.writers.tables.__version__", "9")
         with pytest.raises(FileExistsError, match="differ in version:"):
             writer_of(out, catalogue).pending(catalogue.items())
     assert monai_anomalyclip.__version__ != "9"
@@ -158,11 +149,11 @@ def test_reading_options_version_and_files_count_too(
 
 def test_another_patients_file_of_the_same_name_is_not_taken_for_finished(tmp_path: Path) -> None:
     for patient in ("a", "b"):
-        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "t1").mkdir(parents=True)
         data = np.zeros((30, 30, 30), np.float32)
         data[10:20, 10:20, 10:20] = ord(patient)
-        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / patient / "t1.nii")
-    first, second = (catalogue_of(tmp_path / patient, keep_names=False) for patient in ("a", "b"))
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / patient / "t1" / "t1.nii")
+    first, second = (catalogue_of(tmp_path / patient / "t1", keep_names=False) for patient in ("a", "b"))
     assert list(first.sources) == list(second.sources)
     writer_of(tmp_path / "out", first).write(scored(first.items()[0]))
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")}
@@ -231,7 +222,7 @@ def test_another_input_is_not_added_with_another_model_or_settings(inputs: Path,
     writer = writer_of(out, both, overwrite=True, settings={"sigma": 1})
     assert len(writer.pending(both.items())) == 2
     writer.finish()  # before anything is redone
-    assert [row["status"] for row in rows_of(out)] == ["started"]
+    assert [row["status"] for row in rows_of(out)] == ["unfinished"]
     assert RunDocument.read(out / "results.json").inputs == ()
 
 
@@ -254,15 +245,14 @@ def test_what_is_not_written_again_is_removed(phantoms: ModuleType, tmp_path: Pa
     assert files_of(out) == sorted([*OWN, *files])
 
 
-def test_an_interrupted_input_is_redone_but_other_files_are_never_replaced(
+def test_an_interrupted_input_leaves_nothing_and_other_files_are_never_replaced(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue, out = catalogue_of(inputs), tmp_path / "out"
     writer = writer_of(out, catalogue)
 
-    def killed(*_: object, **__: object) -> None:
-        (out / "sub").mkdir()
-        (out / "sub" / "doe_heat.png").write_bytes(b"from the run that was killed")
+    def killed(staging: Path, *_: object, **__: object) -> None:
+        (staging / "doe_heat.png").write_bytes(b"from the run that was killed")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -270,7 +260,8 @@ def test_an_interrupted_input_is_redone_but_other_files_are_never_replaced(
         with pytest.raises(KeyboardInterrupt):
             writer.write(item_of(catalogue, "sub/doe"))
     writer.finish()
-    assert [(row["name"], row["status"]) for row in rows_of(out)] == [("sub/doe", "started")]
+    assert rows_of(out) == []
+    assert files_of(out) == OWN
     again = writer_of(out, catalogue)
     assert len(again.pending(catalogue.items())) == 2
     again.write(item_of(catalogue, "sub/doe"))
@@ -298,11 +289,21 @@ def test_finished_results_are_not_replaced_unless_told(inputs: Path, tmp_path: P
     before = (out / "sub" / "doe_heat.png").read_bytes()
     again = writer_of(out, catalogue)
     run(again, [item_of(catalogue, "sub/doe")])  # though pending() would have left it out
-    assert "exist already" in again.failed["sub/doe"]
+    assert (again.written, again.failed) == (["sub/doe"], {})
     assert (out / "sub" / "doe_heat.png").read_bytes() == before
-    assert rows_of(out)[0]["status"] == "ok"  # what stands there is still true
+    assert rows_of(out)[0]["status"] == "ok"
     writer_of(out, catalogue, overwrite=True).write(item_of(catalogue, "sub/doe"))
     assert (out / "sub" / "doe_heat.png").read_bytes() != before
+
+
+def test_the_record_tells_the_content_before_the_input_was_read(inputs: Path, tmp_path: Path) -> None:
+    catalogue, out = catalogue_of(inputs), tmp_path / "out"
+    item = item_of(catalogue, "sub/doe")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(inputs / "sub" / "doe.png")
+    writer = writer_of(out, catalogue)
+    run(writer, [item])
+    assert "were changed while it was being scored" in writer.failed["sub/doe"]
+    assert not (out / "sub" / "doe_heat.png").exists()
 
 
 def test_inputs_of_earlier_runs_stay_in_the_tables(inputs: Path, tmp_path: Path) -> None:
@@ -311,4 +312,4 @@ def test_inputs_of_earlier_runs_stay_in_the_tables(inputs: Path, tmp_path: Path)
         catalogue = catalogue_of(inputs / "sub" / file)
         run(writer_of(out, catalogue), scored_items(catalogue))
     assert {row["name"] for row in rows_of(out)} == {"doe", "john"}
-    assert RunDocument.read(out / "results.json").summary["inputs"] == 2
+    assert RunDocument.read(out / "results.json").summary.inputs == 2

@@ -52,7 +52,7 @@ def test_parts_of_a_film_become_one_result(film: Path, tmp_path: Path) -> None:
     assert record.map_max == pytest.approx(float(heat.max()))
     assert record.anomalous_fraction == pytest.approx(float((heat >= 0.9).float().mean()), rel=1e-5)
     assert record.timings is not None
-    assert record.timings["score_s"] == pytest.approx(1.5)
+    assert record.timings.score_s == pytest.approx(1.5)
     assert record.times[:3] == pytest.approx([0, 0.04, 0.08])
     assert len(rows_of(out)) == 151
     assert writer_of(out, catalogue, threshold=0.9).pending(catalogue.items()) == []
@@ -96,7 +96,7 @@ def test_a_film_that_is_cut_short_leaves_no_file(film: Path, tmp_path: Path) -> 
     items = scored_items(catalogue)
     run(writer_of(out, catalogue), items[:1])  # the run ends after the first of three parts
     assert files_of(out) == OWN
-    assert [row["status"] for row in rows_of(out)] == ["started"]
+    assert rows_of(out) == []
     again = writer_of(out, catalogue)
     run(again, [items[0], items[2]])
     assert list(again.failed) == [items[0]["name"]]
@@ -114,7 +114,7 @@ def test_a_film_whose_last_part_is_short_keeps_what_was_scored(film: Path, tmp_p
     assert not writer.failed
     (record,) = RunDocument.read(out / "results.json").inputs
     assert (record.frames, len(record.times), len(record.scores)) == (149, 149, 149)
-    assert record.warnings[-4:] == [
+    assert list(record.warnings[-4:]) == [
         "The film ends after 149 of the 150 frames that it claims.",
         "No DICOM structured report: it could not refer to the frames of a film that ends early.",
         "No DICOM segmentation of a film: its overlay is an MP4, its scores are a table.",

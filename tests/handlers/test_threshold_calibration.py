@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from monai_anomalyclip.handlers import ThresholdCalibration
-from monai_anomalyclip.metrics import CalibratedThresholds, resolve_threshold
+from monai_anomalyclip.networks import CalibratedThresholds, resolve_threshold
 
 
 def batches() -> list[dict[str, Tensor]]:

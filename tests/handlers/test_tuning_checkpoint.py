@@ -373,8 +373,8 @@ def test_half_written_files_do_not_appear(tmp_path: Path, monkeypatch: pytest.Mo
     Run(folder, epochs=1, metrics=metrics).run()
     before = {name: (folder / name).read_bytes() for name in files(folder)}
 
-    def disk_full(content: object, path: Path, *args: Any, **kwargs: Any) -> None:
-        Path(path).write_bytes(pickle.dumps("half a checkpoint"))
+    def disk_full(content: object, stream: Any, *args: Any, **kwargs: Any) -> None:
+        stream.write(pickle.dumps("half a checkpoint"))
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -4,25 +4,17 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.label import AnomalyModel
-
-DEMO = Path(__file__).parents[2] / "bundles" / "anomalyclip_demo"
 
 
 @pytest.fixture(scope="session")
-def weak_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle = tmp_path_factory.mktemp("bundle") / DEMO.name
-    shutil.copytree(DEMO, bundle, ignore=shutil.ignore_patterns("data", "runs", "*.pt"))
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
-    return bundle
+def weak_bundle(untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untuned_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture

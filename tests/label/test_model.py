@@ -17,8 +17,8 @@ from PIL import Image
 from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.label import AnomalyModel
 from monai_anomalyclip.label.reading import read_image
-from monai_anomalyclip.metrics import CalibratedThresholds, thresholds_path
-from monai_anomalyclip.metrics.calibration import file_sha256
+from monai_anomalyclip.networks import CalibratedThresholds, thresholds_path
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_predicts_what_the_bundle_predicts(model: AnomalyModel, weak_bundle: Pat
     torch.testing.assert_close(found.anomaly_map.as_tensor(), expected["anomaly_map"][0].as_tensor())
     assert found.anomaly_score == pytest.approx(float(expected["anomaly_score"]))
     assert (found.slice_index, len(found.descriptor)) == (0, 32)
-    assert found.prompts == file_sha256(weak_bundle / "models" / "model.pt")[:12] == model.prompts_digest
+    assert found.prompts == str(prompts_digest(weak_bundle / "models" / "model.pt"))[:12] == model.prompts_digest
 
 
 def test_volume_on_its_grid_and_its_most_suspicious_slice(model: AnomalyModel, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_thresholds(model: AnomalyModel) -> None:
         model.threshold("calibrated")
     network = model.network()
     model.save_prompts(network)
-    digest = file_sha256(model.prompts_path)
+    digest = prompts_digest(model.prompts_path)
     CalibratedThresholds(0.4, 0.7, "best_f1", 9, digest).save(thresholds_path(model.prompts_path))
     assert model.threshold("calibrated") == 0.4
     assert model.image_threshold() == 0.7

@@ -9,6 +9,7 @@ variable MONAI_ANOMALYCLIP_LABEL_PYTHON names. Where it or Orthanc is missing, t
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -27,13 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from monai_anomalyclip.demo import demo_network
 
 REPOSITORY = Path(__file__).parents[2]
 VARIABLE = "MONAI_ANOMALYCLIP_LABEL_PYTHON"
-DEMO = "anomalyclip_demo"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 120
 
@@ -104,6 +101,34 @@ class LabelServer(Server):
 
     studies: str
 
+    def ask(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers (names in lower case) that answer a request, whose address is sent as it stands.
+
+        ``{port}`` in a header is the server's.
+        """
+        port = self.url.rpartition(":")[2]
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=300)
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": "127.0.0.1:{port}", **(headers or {})}.items():
+            connection.putheader(name, value.replace("{port}", port))
+        if body is not None and "Transfer-Encoding" not in (headers or {}):
+            connection.putheader("Content-Length", str(len(body)))
+        with contextlib.suppress(ConnectionError):  # a request may be refused before all of it is sent
+            connection.endheaders(body)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, content, {name.lower(): value for name, value in answer.getheaders()}
+
+    def send_file(
+        self, method: str, target: str, field: str, file: Path, name: str = "", **params: Any
+    ) -> tuple[int, bytes]:
+        """Status and body that answer a file in a form; `name` is what the client calls the file."""
+        body, headers = _form(file, field, params, name)
+        return self.ask(method, target, body, headers)[:2]
+
     def infer(self, model: str, image: str, output: str = "json", **params: Any) -> Any:
         """Parsed JSON for ``output="json"``, else the bytes of the file (``"image"``, ``"dicom_seg"``)."""
         query = urllib.parse.urlencode({"image": image, "output": output})
@@ -121,22 +146,17 @@ class LabelServer(Server):
         parts = [part.get_payload(decode=True) for part in message.get_payload()]  # type: ignore[union-attr]
         return json.loads(parts[0]), parts[1]  # type: ignore[arg-type]
 
+    def infer_file(self, model: str, file: Path, output: str = "json", **params: Any) -> Any:
+        """Likewise, for an image that is sent along."""
+        body, headers = _form(file, "file", params)
+        content, _ = self.request(f"/infer/{model}?output={output}", "POST", body, headers)
+        return json.loads(content) if output == "json" else content
+
     def save_label(self, image: str, file: Path, tag: str = "final", **params: Any) -> Any:
         """Upload a label."""
-        boundary = uuid.uuid4().hex
-        fields = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{json.dumps(params)}\r\n'
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="label"; filename="{file.name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        body = fields.encode() + head.encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+        body, headers = _form(file, "label", params)
         query = urllib.parse.urlencode({"image": image, "tag": tag})
-        content, _ = self.request(
-            f"/datastore/label?{query}",
-            "PUT",
-            body,
-            {"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
+        content, _ = self.request(f"/datastore/label?{query}", "PUT", body, headers)
         return json.loads(content)
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
@@ -147,6 +167,18 @@ class LabelServer(Server):
     def train(self, model: str, **params: Any) -> Any:
         """Train and wait for the end."""
         return self.post_json(f"/train/{model}?run_sync=true", params)
+
+
+def _form(file: Path, field: str, params: Mapping[str, Any], name: str = "") -> tuple[bytes, dict[str, str]]:
+    """A multipart body with a file and params, and its header."""
+    boundary = uuid.uuid4().hex
+    fields = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{json.dumps(params)}\r\n'
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name or file.name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    body = fields.encode() + head.encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
 
 StartLabelServer = Callable[..., LabelServer]
@@ -188,16 +220,13 @@ def label_python() -> Path:
 
 
 @pytest.fixture(scope="session")
-def untuned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes copies of the demonstration bundle with prompts that nobody tuned."""
+def new_bundle(untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes copies of the demonstration bundle with prompts that nobody tuned, of the sizes that its configs state."""
 
     def make() -> Path:
-        folder = tmp_path_factory.mktemp("bundle") / DEMO
-        shutil.copytree(REPOSITORY / "bundles" / DEMO, folder, ignore=shutil.ignore_patterns("data", "runs", "*.pt"))
-        torch.manual_seed(0)
-        network = demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4)
-        network.save_prompts(folder / "models" / "model.pt")
-        return folder
+        return untuned_bundle(
+            tmp_path_factory.mktemp("bundle"), prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4
+        )
 
     return make
 

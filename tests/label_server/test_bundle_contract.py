@@ -37,8 +37,8 @@ def config(bundle: str, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def demo(untuned_bundle: Callable[[], Path]) -> Path:
-    return untuned_bundle()
+def demo(new_bundle: Callable[[], Path]) -> Path:
+    return new_bundle()
 
 
 @pytest.fixture

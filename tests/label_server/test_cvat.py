@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.demo.phantoms import sample_phantom
 
 pytestmark = pytest.mark.label_server
@@ -58,14 +55,10 @@ def polyps(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def server(label_server: Start, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def server(label_server: Start, untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server whose prompts were tuned on corrected pictures."""
     root = tmp_path_factory.mktemp("cvat")
-    bundle = root / "anomalyclip_demo"
-    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
-    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
+    bundle = untuned_bundle(root)
     assert main(["label-app", str(root / "app"), "--bundle", str(bundle)]) == 0
     (root / "studies").mkdir()
     for seed in polyps(4):
@@ -117,7 +110,7 @@ def test_polygons_outline_the_mask(
     for shape in shapes:
         ImageDraw.Draw(canvas).polygon(shape["points"], fill=1, outline=1)
     drawn = np.asarray(canvas).astype(bool)
-    content = server.infer("anomaly", str(picture), "image", result_extension=".png")
+    content = server.infer_file("anomaly", picture, "image", result_extension=".png")
     (tmp_path / "mask.png").write_bytes(content)
     mask = np.asarray(Image.open(tmp_path / "mask.png")).astype(bool)
     assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.95

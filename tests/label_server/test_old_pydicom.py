@@ -135,3 +135,18 @@ def test_compressed_series_say_what_to_do(readings: tuple[Path, str]) -> None:
     assert message.startswith("compressed: ")
     assert "cannot decode compressed pixels" in message
     assert "pydicom 3" in message
+
+
+def test_the_label_app_reads_compressed_series_all_the_same(
+    label_python: Path, readings: tuple[Path, str], tmp_path: Path
+) -> None:
+    script = (
+        "import sys, numpy; from monai_anomalyclip.label.reading import read_image; "
+        "image = read_image(sys.argv[1]); numpy.savez(sys.argv[2], image=image.numpy(), affine=image.affine.numpy())"
+    )
+    series = readings[0] / "compressed"
+    run(label_python, script, series, tmp_path / "read.npz")
+    expected = load_input(series)
+    with np.load(tmp_path / "read.npz") as found:
+        np.testing.assert_array_equal(found["image"], expected.numpy())
+        np.testing.assert_array_equal(found["affine"], expected.affine.numpy())

@@ -7,25 +7,23 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from PIL import Image
 
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.demo.phantoms import sample_phantom
+from monai_anomalyclip.demo.studies import demo_seeds
 from monai_anomalyclip.demo.volumes import VolumePhantom, write_dicom_series, write_nifti
-from monai_anomalyclip.label.demo_studies import demo_seeds
 
 pytestmark = pytest.mark.label_server
 
@@ -77,13 +75,11 @@ def archive(orthanc: Start, heads: dict[str, tuple[Path, VolumePhantom]], others
 
 
 @pytest.fixture(scope="module")
-def server(label_server: Start, archive: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def server(
+    label_server: Start, untuned_bundle: Callable[..., Path], archive: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     root = tmp_path_factory.mktemp("own_app")
-    bundle = root / "anomalyclip_demo"
-    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
-    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
+    bundle = untuned_bundle(root)
     assert main(["label-app", str(root / "app"), "--bundle", str(bundle)]) == 0
     return label_server(root / "app", f"{archive.url}/dicom-web")
 
@@ -197,7 +193,7 @@ def test_colour_series_gives_what_its_picture_gives(server: Any, others: dict[st
     assert heat.shape == (112, 96, 1)
     score = server.infer("anomaly", uid(others["rgb"]))["anomaly_score"]
     Image.fromarray(sample_phantom("endoscopy", True, 4).image[8:104]).save(tmp_path / "colon.png")
-    alone = server.infer("anomaly", str(tmp_path / "colon.png"))
+    alone = server.infer_file("anomaly", tmp_path / "colon.png")
     assert score == pytest.approx(alone["anomaly_score"], abs=1e-4)
 
 
@@ -248,3 +244,34 @@ def test_scores_choose_the_next_series(server: Any, heads: dict[str, tuple[Path,
     scored = server.post_json("/scoring/anomaly_score?run_sync=true", {})
     assert (scored["failed"], scored["executed"]) == (0, scored["total"])
     assert server.next_sample("highest_score")["anomaly_score"] > 0
+
+
+def test_hostile_requests_are_refused(
+    server: Any, archive: Any, heads: dict[str, tuple[Path, VolumePhantom]], tmp_path: Path
+) -> None:
+    image = uid(heads["held1"][0])
+    server.infer("anomaly", image)  # fetches it
+    cache = next(server.log.parent.joinpath("dicomweb").iterdir())
+    before = {str(path) for path in server.log.parent.rglob("*")}, len(archive.get("/instances"))
+    for method, target, expected in [
+        ("POST", "/infer/anomaly?image=..%2Flabels", 400),
+        ("POST", f"/infer/anomaly?image={quote(str(cache), safe='')}", 400),
+        ("POST", "/infer/anomaly?image=labels", 400),
+        ("POST", "/infer/anomaly?image=1.2.3.4", 404),
+        ("GET", "/datastore/image?image=1.2.3.4", 404),
+        ("GET", "/datastore/label?label=..%2F..&tag=final", 400),
+        ("DELETE", f"/datastore/image?id={image}", 400),
+        ("DELETE", f"/datastore/label?id={image}&tag=final", 400),
+        ("GET", "/proxy/dicom/..%2Fsystem", 400),
+        ("POST", "/proxy/dicom/%2e%2e/tools/shutdown", 400),
+        ("POST", "/proxy/dicom/%252e%252e/tools/shutdown", 400),
+        ("GET", "/proxy/dicom/studies", 200),
+    ]:
+        status, content, _ = server.ask(method, target)
+        assert status == expected, (target, content[:300])
+    (tmp_path / "x.bin").write_bytes(b"\1\2\3")  # for an image of the archive's name, and a label too short
+    for target, field in [("image", "file"), ("label", "label")]:
+        status, content = server.send_file("PUT", f"/datastore/{target}?image={image}", field, tmp_path / "x.bin")
+        assert (status, json.loads(content)["detail"][-1]) == (400, ".")
+    assert {str(path) for path in server.log.parent.rglob("*")} <= before[0]
+    assert len(archive.get("/instances")) == before[1]

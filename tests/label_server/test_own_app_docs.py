@@ -15,15 +15,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-
-from monai_anomalyclip.demo import demo_network
 
 pytestmark = pytest.mark.label_server
 
@@ -61,16 +58,14 @@ def ports() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def workspace(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(
+    label_python: Path, untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder like a clone after `make label-env` and a tuning."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / ".venv-label").symlink_to(label_python.parents[1])
     (folder / ".venv").symlink_to(sys.prefix)
-    bundle = folder / "bundles" / "anomalyclip_demo"
-    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
-    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
+    untuned_bundle(folder / "bundles")
     return folder
 
 

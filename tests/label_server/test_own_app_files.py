@@ -18,14 +18,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 from PIL import Image
 
 from monai_anomalyclip.cli import main
-from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.demo.phantoms import sample_phantom
+from monai_anomalyclip.demo.studies import demo_seeds, demo_volume
 from monai_anomalyclip.demo.volumes import write_nifti
-from monai_anomalyclip.label.demo_studies import demo_seeds, demo_volume
 
 pytestmark = pytest.mark.label_server
 
@@ -36,14 +34,10 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def app(untuned_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An app whose prompts were never tuned, so that there is room for improvement."""
     root = tmp_path_factory.mktemp("own_app")
-    bundle = root / "anomalyclip_demo"
-    ignored = shutil.ignore_patterns("data", "runs", "*.pt")
-    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip_demo", bundle, ignore=ignored)
-    torch.manual_seed(0)
-    demo_network(deep_prompt_depth=4).save_prompts(bundle / "models" / "model.pt")
+    bundle = untuned_bundle(root)
     assert main(["label-app", str(root / "app"), "--bundle", str(bundle)]) == 0
     return root / "app"
 

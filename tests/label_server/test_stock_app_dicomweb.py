@@ -70,8 +70,8 @@ def archive(orthanc: Callable[..., Any], series: dict[str, list[Path]]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def bundle(untuned_bundle: Callable[[], Path]) -> Path:
-    return untuned_bundle()
+def bundle(new_bundle: Callable[[], Path]) -> Path:
+    return new_bundle()
 
 
 @pytest.fixture(scope="module")

@@ -69,10 +69,10 @@ def case(
     colons: Studies,
     label_server: Callable[..., Any],
     stock_app: Callable[[Path], Path],
-    untuned_bundle: Callable[[], Path],
+    new_bundle: Callable[[], Path],
 ) -> tuple[str, Studies, Path, Any]:
     """Kind, studies, bundle and a server of both."""
-    studies, bundle = {"brain": brains, "colon": colons}[request.param], untuned_bundle()
+    studies, bundle = {"brain": brains, "colon": colons}[request.param], new_bundle()
     server = label_server(stock_app(bundle), next(iter(studies.values()))[0].parent, models=MODEL)
     return request.param, studies, bundle, server
 

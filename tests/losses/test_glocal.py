@@ -292,3 +292,35 @@ def test_bad_shapes_and_weights_are_refused() -> None:
     for value in (-1, math.nan):
         with pytest.raises(ValueError, match=f"lambda_local={value}"):
             GlocalLoss(value)
+
+
+def test_without_dice_on_normal_images() -> None:
+    """The Dice terms are means over the images with an anomaly, whatever normal ones are beside them."""
+    generator = torch.Generator().manual_seed(3)
+    patches = torch.randn(4, 2, 6, 6, generator=generator)
+    label = torch.zeros(4, 1, 12, 12)
+    label[0, 0, 2:6, 3:9] = 1
+    label[2, 0, 5:11, 1:4] = 1
+    image_label = torch.tensor([1, 0, 1, 0])
+    logits = {"image_logits": torch.randn(4, 2, generator=generator), "patch_logits": [patches]}
+    setting, published, alone = GlocalLoss(dice_on_normal_images=False), GlocalLoss(), GlocalLoss()
+    total = setting(logits, {"image_label": image_label, "label": label})
+    published(logits, {"image_label": image_label, "label": label})
+    chosen = [0, 2]
+    abnormal = {"image_logits": logits["image_logits"][chosen], "patch_logits": [patches[chosen]]}
+    alone(abnormal, {"image_label": image_label[chosen], "label": label[chosen]})
+    for name in ("dice_abnormal", "dice_normal"):
+        torch.testing.assert_close(setting.last_terms[name], alone.last_terms[name])
+    torch.testing.assert_close(setting.last_terms["global"], published.last_terms["global"])
+    # Means over four and over two: what is left of the sum is that of the two normal ones.
+    of_normal = (4 * published.last_terms["focal"] - 2 * alone.last_terms["focal"]) / 4
+    torch.testing.assert_close(setting.last_terms["focal"], alone.last_terms["focal"] + of_normal)
+    terms = [setting.last_terms[name] for name in ("focal", "dice_abnormal", "dice_normal")]
+    torch.testing.assert_close(total, setting.last_terms["global"] + 4 * torch.stack(terms).sum())
+    normal = [1, 3]
+    none = setting(
+        {"image_logits": logits["image_logits"][normal], "patch_logits": [patches[normal]]},
+        {"image_label": image_label[normal], "label": label[normal]},
+    )
+    assert none.isfinite()
+    assert float(setting.last_terms["dice_abnormal"]) == 0

@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
+
 from __future__ import annotations
 
 import math
@@ -7,9 +8,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from monai_anomalyclip.metrics import RegionRecallMetric
+from monai_anomalyclip.metrics.pixel_metric import label_regions
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 1.0])
@@ -71,3 +74,44 @@ def test_arguments(sizes: tuple[int, ...]) -> None:
         RegionRecallMetric(sizes=sizes)
     with pytest.raises(ValueError, match=r"overlap must lie in \[0, 1\]"):
         RegionRecallMetric(overlap=1.5)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.5])
+def test_regions_of_simpleitk(density: float) -> None:
+    mask = np.random.default_rng(0).random((40, 31)) < density
+    numbers, areas = label_regions(mask)
+    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
+    assert len(areas) == labels.max()
+    pairs = {(int(a), int(b)) for a, b in zip(numbers, labels[mask], strict=True)}
+    assert len(pairs) == len(areas)  # the same parts, however they are numbered
+    np.testing.assert_array_equal(np.sort(areas), np.sort(np.bincount(labels.ravel())[1:]))
+
+
+def test_regions_by_flood_fill(brute: ModuleType) -> None:
+    mask = np.random.default_rng(1).random((12, 9)) < 0.35
+    numbers, areas = label_regions(mask)
+    regions = brute.flood_fill(mask)
+    assert len(regions) == len(areas) > 2
+    for region in regions:
+        (number,) = set(numbers[region[mask]].tolist())
+        assert areas[number] == region.sum()
+
+
+def test_pixels_that_touch_by_a_corner_are_one_region() -> None:
+    numbers, areas = label_regions(np.eye(5, dtype=bool))
+    assert numbers.tolist() == [0] * 5
+    assert areas.tolist() == [5]
+
+
+def test_edges_of_the_picture_do_not_touch() -> None:
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[[0, -1], [0, -1]] = True
+    assert label_regions(mask)[1].tolist() == [1, 1]
+
+
+def test_nothing_and_everything() -> None:
+    numbers, areas = label_regions(np.zeros((4, 5), dtype=bool))
+    assert len(numbers) == len(areas) == 0
+    numbers, areas = label_regions(np.ones((4, 5), dtype=bool))
+    assert areas.tolist() == [20]
+    assert numbers.tolist() == [0] * 20

@@ -156,7 +156,8 @@ def test_maps_scores_and_logits_equal_the_oracle(
         assert computed.shape == (2, 2, rows, columns)
         assert relative_error(computed, expected[:, 1:].transpose(1, 2).reshape(2, 2, rows, columns)) < 1e-10
     prediction = net.predict(image)
-    assert set(prediction) == {"anomaly_map", "anomaly_score"}
+    assert set(prediction) == {"anomaly_map", "anomaly_score", "anomaly_margin"}
+    assert relative_error(prediction["anomaly_margin"], image_logits[:, 1] - image_logits[:, 0]) < 1e-10
     assert prediction["anomaly_map"].shape == (2, 1, *size)
     assert relative_error(prediction["anomaly_map"], plain.anomaly_map(maps) / len(maps)) < 1e-10
     assert relative_error(prediction["anomaly_score"], image_logits.softmax(-1)[:, 1]) < 1e-10
@@ -185,7 +186,7 @@ def test_cached_features_give_the_same_as_images(make_net: NetFactory, attention
     for key, value in net(image, output="prediction").items():
         assert torch.equal(net(cached, output="prediction")[key], value)
     everything = net(cached, output="all")
-    assert set(everything) == {"anomaly_map", "anomaly_score", "image_logits", "patch_logits"}
+    assert set(everything) == {"anomaly_map", "anomaly_score", "anomaly_margin", "image_logits", "patch_logits"}
     assert torch.equal(everything["anomaly_map"], net(cached))
     assert torch.equal(everything["patch_logits"][-1], net(cached, output="logits")["patch_logits"][-1])
     from_cache, from_image = net(cached, output="logits"), net(image, output="logits")

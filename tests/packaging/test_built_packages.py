@@ -12,6 +12,7 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,12 @@ VERSION = monai_anomalyclip.__version__
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(copy_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both; the wheel is built from the sdist, as `python -m build` does."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("monai_anomalyclip", "bundles", "configs"):
+    for name in ("anomalyclip", "anomalyclip_demo"):
+        copy_bundle(source / "bundles", name)
+    for name in ("monai_anomalyclip", "configs"):
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source / name)

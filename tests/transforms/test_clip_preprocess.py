@@ -42,7 +42,7 @@ def published(data_dir: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("index", range(4))
-@pytest.mark.parametrize("kind", ["pil", "uint8", "float", "uint8 tensor", "batch function"])
+@pytest.mark.parametrize("kind", ["pil", "uint8", "float", "float64", "inverse", "uint8 tensor", "batch function"])
 def test_reproduces_the_published_preprocessing(published: dict[str, np.ndarray], index: int, kind: str) -> None:
     image = published[f"image_{index}"]
     array = np.ascontiguousarray(image.transpose(2, 0, 1))
@@ -52,14 +52,28 @@ def test_reproduces_the_published_preprocessing(published: dict[str, np.ndarray]
         "pil": lambda: preprocess(Image.fromarray(image)),
         "uint8": lambda: preprocess(array),
         "float": lambda: preprocess(as_float),
+        "float64": lambda: preprocess(array / 255),
+        "inverse": lambda: preprocess(torch.from_numpy(array) * (1 / 255)),
         "uint8 tensor": lambda: preprocess(torch.from_numpy(array)),
         "batch function": lambda: clip_normalize_resize(torch.from_numpy(as_float)[None], (84, 84))[0],
     }[kind]()
     assert result.shape == (3, 84, 84)
     assert result.dtype == torch.float32
-    error = np.abs(unit(result) - unit(published[f"tensor_{index}"]))
-    assert error.mean() < (1e-6 if kind == "pil" else 0.5 / 255)
-    assert error.max() < (1e-6 if kind == "pil" else 3 / 255)
+    assert np.abs(unit(result) - unit(published[f"tensor_{index}"])).max() < 1e-6
+    assert torch.equal(result, preprocess(Image.fromarray(image)))
+
+
+def test_pictures_and_other_images_share_a_batch() -> None:
+    rng = np.random.default_rng(0)
+    picture = torch.from_numpy(rng.integers(0, 256, (1, 30, 20)).astype(np.float32)) / 255
+    volume_slice = torch.from_numpy(rng.random((1, 30, 20), dtype=np.float32))
+    result = clip_normalize_resize(torch.stack([volume_slice, picture, volume_slice, picture]), (12, 14))
+    assert result.shape == (4, 3, 12, 14)
+    for index, image in enumerate((volume_slice, picture, volume_slice, picture)):
+        assert torch.equal(result[index], clip_normalize_resize(image, (12, 14)))
+    exact = clip_normalize_resize(volume_slice.double().float(), (12, 14))
+    eight_bits = clip_normalize_resize((volume_slice * 255).round() / 255, (12, 14))
+    assert 0 < float((exact - eight_bits).abs().max()) < 0.05  # in levels of 8 bits nothing but pictures is resized
 
 
 def test_bicubic_overshoot_is_clamped() -> None:

@@ -180,11 +180,17 @@ def test_scaled_images_pass_through() -> None:
     torch.testing.assert_close(result.as_tensor(), scaled.as_tensor(), rtol=0, atol=0)
     assert result.meta["intensity"] == record
     colour = MetaTensor(torch.full((3, 4, 4), 51, dtype=torch.uint8), meta={"intensity": '{"preset": "none"}'})
-    result = ScaleIntensityForCLIP(preset="ct-soft")(colour)
+    with pytest.warns(UserWarning, match="preset ct-soft does not apply to pictures"):
+        result = ScaleIntensityForCLIP(preset="ct-soft")(colour)
     np.testing.assert_allclose(result, 0.2, atol=1e-7)
     np.testing.assert_array_equal(ScaleIntensityForCLIP()(result), result)
-    with pytest.warns(UserWarning, match="already scaled with preset ct-brain; ct-soft is not applied"):
+    assert ScaleIntensityForCLIP(preset="ct-brain")(scaled).meta["intensity"] == record
+    with pytest.raises(
+        ValueError, match=r"scaled already, by the preset ct-brain: ct-soft can no longer be applied.*'ct-soft'"
+    ):
         ScaleIntensityForCLIP(preset="ct-soft")(scaled)
+    with pytest.raises(ValueError, match=r"scaled already: the percentiles 5 and 95 can no longer be applied"):
+        ScaleIntensityForCLIP(5, 95)(scaled)
     once = ScaleIntensityForCLIP()(MetaTensor(torch.from_numpy(head())))
     np.testing.assert_array_equal(ScaleIntensityForCLIP()(once), once)
 

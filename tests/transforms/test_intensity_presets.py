@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import json
 
-import highdicom as hd
-import numpy as np
 import pytest
-import torch
 
 from monai_anomalyclip.transforms.intensity_presets import (
     PRESET_NAMES,
     PRESETS,
-    apply_window,
+    Window,
     check_preset,
     choose_preset,
-    percentile_limits,
-    scale_,
     window_limits,
 )
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_windows_as_highdicom_applies_them(name: str) -> None:
-    values = np.linspace(-1500, 2500, 997, dtype=np.float32)
-    width, level = PRESETS[name]
-    expected = hd.pixels.apply_voi_window(values, level, width)
-    result = apply_window(values, width, level)
-    assert result.dtype == torch.float32
-    np.testing.assert_allclose(result, expected, atol=2e-6)
-    assert values[0] == -1500  # a copy was scaled
 
 
 def test_the_examples_of_the_standard() -> None:
@@ -38,13 +22,8 @@ def test_the_examples_of_the_standard() -> None:
     assert window_limits(1, 2048) == (2047.5, 2047.5)
     assert window_limits(100, 0) == (-50, 49)
     assert window_limits(1, 0) == (-0.5, -0.5)
-    np.testing.assert_array_equal(apply_window(np.array([-2.0, -1.0, -0.5, 0.0, 1.0]), 1, 0), [0, 0, 0, 1, 1])
     with pytest.raises(ValueError, match=r"at least 1, got 0\.5"):
         window_limits(0.5, 40)
-
-
-def test_nan_stays() -> None:
-    assert apply_window(torch.tensor([float("nan"), 0.0]), 400, 40).isnan().tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -150,33 +129,38 @@ def test_choice_as_json() -> None:
     assert record["warnings"][1] == "Odd."
 
 
-def test_percentiles_of_the_finite_foreground() -> None:
-    rng = np.random.default_rng(0)
-    values = np.concatenate([np.full(5000, -1000), rng.normal(50, 20, 4000)]).astype(np.float32)
-    expected = np.percentile(values[values > -1000].astype(np.float64), [2, 90])
-    with_holes = np.concatenate([values, np.full(300, np.nan), [np.inf, -np.inf]]).astype(np.float32)
-    for array in (values, with_holes, with_holes[::-1].copy()):
-        np.testing.assert_allclose(percentile_limits(torch.from_numpy(array), 2, 90), expected, rtol=1e-5)
+BONE, BRAIN, SOFT, LUNG = Window(2000, 400), Window(80, 40), Window(400, 40), Window(1500, -600)
 
 
-def test_percentiles_of_few_values() -> None:
-    assert percentile_limits(torch.full((3, 4), 7.0)) == (7, 7)
-    assert percentile_limits(torch.tensor([0.0, 0, 0, 40])) == (0, 40)
-    assert percentile_limits(torch.tensor([float("nan"), 3])) == (3, 3)
-    with pytest.raises(ValueError, match="All voxels"):
-        percentile_limits(torch.full((3,), float("nan")))
+@pytest.mark.parametrize(
+    ("body_part", "description", "kernel", "own", "preset", "warned"),
+    [
+        ("HEAD", "DentalCT 0.75 H60s", "H60s", [BONE, Window(4000, 700)], "dicom", True),
+        ("HEAD", "", "", [BONE], "dicom", True),
+        ("HEAD", "", "H60s", [], "ct-soft", True),
+        ("HEAD", "", "H30s", [BRAIN], "ct-brain", False),
+        ("HEAD", "", "BONEPLUS", [BONE], "dicom", True),
+        ("HEAD", "", "", [BONE, BRAIN], "ct-brain", False),
+        ("HEAD", "", "", [], "ct-brain", False),
+        ("CHEST", "", "B70f", [], "ct-lung", False),
+        ("CHEST", "", "LUNG", [LUNG], "ct-lung", False),
+        ("CHEST", "LUNG 1.0", "FC51", [SOFT], "ct-lung", True),  # two against one
+        ("LUNG", "", "", [SOFT], "dicom", True),
+        ("ABDOMEN", "", "B30f", [Window(350, 50)], "ct-soft", False),
+        ("", "", "STANDARD", [BRAIN], "dicom", True),
+        ("", "", "", [SOFT], "ct-soft", True),
+    ],
+)
+def test_all_evidence_for_a_ct_window_counts(
+    body_part: str, description: str, kernel: str, own: list[Window], preset: str, warned: bool
+) -> None:
+    choice = choose_preset(
+        "CT", body_part, [description], has_voi=bool(own), kernels=[kernel] if kernel else [], own_windows=own
+    )
+    assert (choice.preset, bool(choice.warnings)) == (preset, warned)
 
 
-def test_percentiles_of_many_values_are_sampled() -> None:
-    values = torch.arange(20_000_000, dtype=torch.float32).reshape(1000, -1)
-    low, high = percentile_limits(values, 10, 60)
-    assert abs(low - 2_000_000) < 20
-    assert abs(high - 12_000_000) < 20
-    values.zero_()[517, 4] = 9  # a value that the sample may miss
-    assert percentile_limits(values) == (0, 9)
-
-
-def test_scale_in_place() -> None:
-    values = torch.tensor([-5.0, 0, 5, 10, 20])
-    assert scale_(values, 0, 10) is values
-    assert values.tolist() == [0, 0, 0.5, 1, 1]
+def test_a_contradicting_window_that_cannot_be_used_makes_a_warning() -> None:
+    choice = choose_preset("CT", "HEAD", has_voi=False, own_windows=[BONE])
+    assert choice.preset == "ct-brain"
+    assert "differ from ct-brain" in choice.warnings[0]

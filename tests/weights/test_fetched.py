@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.networks import build_backbone
+from monai_anomalyclip.networks import build_backbone, read_prompts
 from monai_anomalyclip.weights import (
     PROMPTS,
     clip_source,
@@ -43,14 +43,14 @@ def test_what_is_right_is_fetched_once(
 ) -> None:
     server, said = publish(clip_bytes, prompts_bytes), []
     clip = fetch_clip(tmp_path, say=said.append)
-    prompts = fetch_prompts(tmp_path, SOURCE, say=said.append)
+    prompts = fetch_prompts(tmp_path, SOURCE, read=read_prompts, say=said.append)
     assert clip.read_bytes() == clip_bytes
     assert prompts.read_bytes() == prompts_bytes
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([clip.name, prompts.name, "blob_ids.json"])
     assert len(server.requests) == 3
     assert any(git_blob_id(prompts) in line for line in said)
     assert fetch_clip(tmp_path, say=silent) == clip
-    assert fetch_prompts(tmp_path, SOURCE, say=silent) == prompts
+    assert fetch_prompts(tmp_path, SOURCE, read=read_prompts, say=silent) == prompts
     assert len(server.requests) == 3  # what is there is checked without asking
 
 
@@ -64,14 +64,14 @@ def test_wrong_clip_is_not_kept(publish: Publish, tmp_path: Path, clip_bytes: by
 def test_other_prompts_than_listed_are_not_kept(publish: Publish, tmp_path: Path, prompts_bytes: bytes) -> None:
     publish(b"", prompts_bytes, blob="1" * 40)
     with pytest.raises(ValueError, match=f"its git blob id is [0-9a-f]{{40}} instead of {'1' * 40}"):
-        fetch_prompts(tmp_path, SOURCE, say=silent)
+        fetch_prompts(tmp_path, SOURCE, read=read_prompts, say=silent)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_blob_id_that_is_given_counts(publish: Publish, tmp_path: Path, prompts_bytes: bytes) -> None:
     server = publish(b"", prompts_bytes)
     with pytest.raises(ValueError, match=f"instead of {'2' * 40}"):
-        fetch_prompts(tmp_path, SOURCE, blob_id="2" * 40, say=silent)
+        fetch_prompts(tmp_path, SOURCE, blob_id="2" * 40, read=read_prompts, say=silent)
     assert not any("/git/trees/" in path for path, _ in server.requests)
 
 
@@ -81,7 +81,7 @@ def test_pickle_that_would_run_code_is_refused_even_where_the_repository_lists_i
     sign = tmp_path / "exploded"
     publish(b"", pickle.dumps({"prompt_learner": Bomb(sign)}))
     with pytest.raises(ValueError, match="does not hold prompts and nothing else"):
-        fetch_prompts(tmp_path / "weights", SOURCE, say=silent)
+        fetch_prompts(tmp_path / "weights", SOURCE, read=read_prompts, say=silent)
     assert not sign.exists()
     assert list((tmp_path / "weights").iterdir()) == []
 
@@ -92,7 +92,7 @@ def test_prompts_that_are_too_large_are_refused(
     publish(b"", prompts_bytes)
     shrink(100)
     with pytest.raises(ValueError, match="more than the 100"):
-        fetch_prompts(tmp_path, PROMPTS["mvtec"], say=silent)
+        fetch_prompts(tmp_path, PROMPTS["mvtec"], read=read_prompts, say=silent)
 
 
 def test_file_that_was_put_there_is_checked(publish: Publish, tmp_path: Path, clip_bytes: bytes) -> None:
@@ -110,7 +110,7 @@ def test_damaged_record_is_named(publish: Publish, tmp_path: Path, prompts_bytes
     publish(b"", prompts_bytes)
     (tmp_path / "blob_ids.json").write_text("{")
     with pytest.raises(ValueError, match=r"blob_ids\.json .* damaged: remove it"):
-        fetch_prompts(tmp_path, SOURCE, say=silent)
+        fetch_prompts(tmp_path, SOURCE, read=read_prompts, say=silent)
 
 
 def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

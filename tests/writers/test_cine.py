@@ -12,7 +12,7 @@ import pytest
 
 from monai_anomalyclip.demo.video import make_clip
 from monai_anomalyclip.writers.cine import CineWriter
-from monai_anomalyclip.writers.overlay import overlay
+from monai_anomalyclip.writers.overlays import overlay
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monai_anomalyclip.demo import demo_network
+from monai_anomalyclip.networks import read_prompts
 from monai_anomalyclip.writers.model_description import describe_model, provenance_of
 
 
@@ -25,12 +24,12 @@ def test_network_with_prompts(tmp_path: Path) -> None:
     network = demo_network(deep_prompt_depth=4)
     network.save_prompts(tmp_path / "model.pt")
     model = describe_model(network, tmp_path / "model.pt")
-    assert model["prompts_sha256"] == hashlib.sha256((tmp_path / "model.pt").read_bytes()).hexdigest()
-    assert (model["backbone"], model["backbone_sha256"]) == (network.backbone_name, network.backbone_sha256)
-    assert model["settings"]["method"] == "AnomalyCLIP"
-    assert model["settings"]["deep_prompt_depth"] == 4
+    assert model.prompts_sha256 == read_prompts(tmp_path / "model.pt").sha256
+    assert (model.backbone, model.backbone_sha256) == (network.backbone_name, network.backbone_sha256)
+    assert model.settings["method"] == "AnomalyCLIP"
+    assert model.settings["deep_prompt_depth"] == 4
     provenance = provenance_of(model, {"threshold": 0.3, "preset": "none"})
-    assert provenance.prompts_sha256 == model["prompts_sha256"]
+    assert provenance.prompts_sha256 == model.prompts_sha256
     assert (provenance.algorithm_name, provenance.backbone) == ("AnomalyCLIP", network.backbone_name)
     assert dict(provenance.parameters) == {"threshold": 0.3, "preset": "none"}
     assert not provenance.deterministic
@@ -43,17 +42,17 @@ def test_nothing_of_the_file_system_is_told(tmp_path: Path) -> None:
     model = describe_model(
         PlainMethod(depth=3, normal_words=("flawless",), abnormal_words=("bad",)), tmp_path / "model.pt"
     )
-    assert model["settings"] == {"method": "PlainMethod", "depth": 3}
-    assert model["words"] == {"normal": ["flawless"], "abnormal": ["bad"]}
-    assert "models" not in json.dumps(model)
-    assert str(tmp_path) not in json.dumps(model)
+    assert model.settings == {"method": "PlainMethod", "depth": 3}
+    assert model.words == {"normal": ("flawless",), "abnormal": ("bad",)}
+    assert "models" not in model.model_dump_json()
+    assert str(tmp_path) not in model.model_dump_json()
 
 
 @pytest.mark.parametrize("prompts", [None, "absent.pt"])
 def test_method_without_prompts_is_told_by_its_settings(prompts: str | None) -> None:
     model = describe_model(PlainMethod(depth=3), prompts)
-    assert model["prompts_sha256"] is None
-    assert model["words"] == {"normal": [], "abnormal": []}
+    assert model.prompts_sha256 is None
+    assert model.words == {"normal": (), "abnormal": ()}
     digest = provenance_of(model, {}).prompts_sha256
     assert len(digest) == 64
     assert digest == provenance_of(describe_model(PlainMethod(depth=3), None), {}).prompts_sha256

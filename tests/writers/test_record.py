@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_anomalyclip.writers.record import InputRecord
+from monai_anomalyclip.writers.record import InputRecord, json_text
 
 
 def volume(**changed: Any) -> InputRecord:
@@ -51,58 +51,59 @@ def volume(**changed: Any) -> InputRecord:
 
 def test_values_become_those_of_json_in_fixed_order() -> None:
     record = volume()
-    assert record.scores == [0.1, 0.25, 0.9, 0.333333]
+    assert record.scores == (0.1, 0.25, 0.9, 0.333333)
     assert (record.anomaly_score, record.map_max, record.anomalous_volume_ml) == (0.9, 0.75, 0.333333)
-    assert record.timings == {"read_s": 0.123, "score_s": 2, "write_s": 0.5}
-    values = json.loads(record.to_json())
-    names = """schema_version name source kind modality status reason files_used frames slice_axis plane geometry
-    transfer_syntaxes intensity split scores times anomaly_score map_max most_suspicious threshold threshold_source
+    assert record.timings is not None
+    assert record.timings.model_dump() == {"read_s": 0.123, "score_s": 2, "write_s": 0.5}
+    values = json.loads(json_text(record))
+    names = """name source kind modality status reason files_used frames slice_axis plane geometry
+    transfer_syntaxes intensity split scores times anomaly_score score_margin p_value map_max
+    most_suspicious threshold threshold_source
     anomalous_fraction anomalous_volume_ml timings warnings outputs"""
     assert list(values) == names.split()
     assert list(values["geometry"]) == [
         "verdict", "spacing", "spacing_source", "slice_spacing", "missing_slices", "tilt_degrees",
     ]  # fmt: skip
-    assert list(values["most_suspicious"][0]) == ["index", "score"]
+    assert list(values["most_suspicious"][0]) == ["index", "score", "instance_number", "position_mm"]
     assert values["geometry"]["spacing"] == [0.48828125, 0.5]
-    assert (values["schema_version"], values["status"], values["outputs"][0]) == ("1.0", "ok", "001_ab12cd34/seg.dcm")
+    assert (values["status"], values["outputs"][0]) == ("ok", "001_ab12cd34/seg.dcm")
 
 
 def test_round_trip() -> None:
     failed = InputRecord(name="a/b", source="nifti", status="failed", reason="The file is truncated: Übersicht, 50 %.")
     cine = volume(kind="cine", times=[0, 0.04, 0.0812345678, 0.2], geometry=None, intensity=None, slice_axis=None)
     for record in (volume(), failed, cine):
-        assert InputRecord.from_json(record.to_json()) == record
-        assert InputRecord.from_dict(record.as_dict()) == record
-        assert InputRecord.from_json(record.to_json()).to_json() == record.to_json()
+        again = InputRecord.model_validate_json(json_text(record))
+        assert again == record
+        assert json_text(again) == json_text(record)
     assert cine.times[2] == 0.081235
 
 
 def test_numbers_that_are_none_are_never_written_as_nan() -> None:
     record = volume(scores=[np.nan, np.inf, -np.inf, 0.5], map_max=float("nan"), most_suspicious=[])
-    assert record.scores == [None, None, None, 0.5]
-    text = record.to_json()
+    assert record.scores == (None, None, None, 0.5)
+    text = json_text(record)
     assert "NaN" not in text
     assert "Infinity" not in text
     assert '"scores": [null, null, null, 0.5]' in text  # on one line
     assert record.map_max is None
-    assert InputRecord.from_json(text) == record
+    assert InputRecord.model_validate_json(text) == record
 
 
-def test_a_record_given_out_cannot_change_the_record() -> None:
+def test_a_record_cannot_be_changed() -> None:
     record = volume()
-    record.as_dict()["geometry"]["verdict"] = "regular"
     assert record.geometry is not None
-    assert record.geometry["verdict"] == "gantry tilt"
-    with pytest.raises(AttributeError):
-        record.frames = 5  # type: ignore[misc]
+    for part, name in ((record, "frames"), (record.geometry, "missing_slices")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(part, name, 5)
 
 
 @pytest.mark.parametrize("place", ["/data/seg.dcm", "../seg.dcm", "a/../../b", "C:/x", "C:\\x", "~/x", "", "a b", ".x"])
 def test_outputs_and_names_are_plain_and_relative(place: str) -> None:
     for changed in ({"outputs": ["ok.png", place]}, {"name": place}):
-        with pytest.raises(ValueError, match="must be relative paths") as caught:
+        with pytest.raises(ValueError, match="should match pattern") as caught:
             volume(**changed)
-        assert not place or place not in str(caught.value)
+        assert len(place) < 3 or place not in str(caught.value).replace("https://errors.pydantic.dev", "")
 
 
 @pytest.mark.parametrize("text", ["cannot open /data/DOE^JOHN/1", "series 1.2.840.113619.2.5.17", r"C:\scans\doe"])
@@ -111,7 +112,7 @@ def test_paths_and_uids_are_refused_in_any_text(name: str, text: str) -> None:
     value: Any = {"warnings": ["fine", text], "transfer_syntaxes": [text]}.get(name, text)
     if name == "intensity":
         value = {"preset": "ct-brain", "low": 0, "high": 1, "reason": text}
-    with pytest.raises(ValueError, match=rf"{name}.* holds an absolute path or a UID") as caught:
+    with pytest.raises(ValueError, match=rf"(?s){name}.* holds an absolute path or a UID") as caught:
         volume(**{name: value})
     assert text not in str(caught.value)
 
@@ -124,21 +125,24 @@ def test_names_that_their_files_gave_may_be_numbers_with_dots() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"status": "done"}, "status must be one of ok, failed, got 'done'"),
-        ({"source": "pdf"}, "source must be one of dicom, nifti, frame, video"),
-        ({"kind": "slice"}, "kind must be one of"),
+        ({"status": "done"}, "Input should be 'ok' or 'failed'"),
+        ({"source": "pdf"}, "Input should be 'dicom', 'nifti', 'frame' or 'video'"),
+        ({"kind": "slice"}, "Input should be"),
         ({"kind": None}, "needs a kind"),
-        ({"status": "failed"}, "say why"),
+        ({"status": "failed"}, "needs a reason"),
         ({"scores": [0.1]}, "one score per frame, got 'volume' and 1 scores for 4 frames"),
         ({"frames": 0, "scores": [], "most_suspicious": []}, "one score per frame"),
         ({"times": [0.0]}, "needs a time per frame, got 1 for 4 frames"),
-        ({"times": [0.0, 1.0, float("nan"), 2.0]}, "needs a time per frame"),
+        ({"times": [0.0, 1.0, float("nan"), 2.0]}, "should be a valid number"),
         ({"most_suspicious": [{"index": 4, "score": 1.0}]}, r"most suspicious ones are \[4\]"),
-        ({"most_suspicious": [{"index": 1}]}, "most_suspicious must have exactly the keys index, score; got index"),
-        ({"geometry": {"verdict": "regular"}}, "geometry must have exactly the keys verdict, spacing,"),
-        ({"intensity": ["ct-brain"]}, "intensity must have exactly the keys preset, low, high, reason; got list"),
-        ({"warnings": [b"bytes"]}, "The bytes of warnings has no place in JSON"),
-        ({"timings": {1: 2}}, "The dict of timings has no place"),
+        ({"most_suspicious": [{"score": 1}]}, "most_suspicious.0.index\n  Field required"),
+        ({"geometry": {"spacing": None}}, "geometry.verdict\n  Field required"),
+        ({"intensity": ["ct-brain"]}, "intensity"),
+        ({"warnings": [3]}, "warnings.0\n  Input should be a valid string"),
+        ({"timings": {"rest_s": 2}}, "timings.rest_s\n  Extra inputs are not permitted"),
+        ({"patient": "Doe"}, "patient\n  Extra inputs are not permitted"),
+        ({"frames": "four"}, "frames\n  Input should be a valid integer"),
+        ({"files_used": -1}, "files_used\n  Input should be greater than or equal to 0"),
     ],
 )
 def test_contradictions_are_refused(changed: dict[str, Any], message: str) -> None:
@@ -146,29 +150,11 @@ def test_contradictions_are_refused(changed: dict[str, Any], message: str) -> No
         volume(**changed)
 
 
-def test_strict_reading() -> None:
-    values = json.loads(volume().to_json())
-    for version in ("0.9", "2.0", 1.0, None):
-        with pytest.raises(ValueError, match=r"schema version .* but this program reads '1\.0'"):
-            InputRecord.from_json(json.dumps({**values, "schema_version": version}))
-    with pytest.raises(ValueError, match="exactly the keys"):
-        InputRecord.from_json(json.dumps({**values, "patient": "Doe"}))
-    del values["scores"]
-    with pytest.raises(ValueError, match="exactly the keys"):
-        InputRecord.from_json(json.dumps(values))
-    for text in ("[]", "3", "{"):
-        with pytest.raises(ValueError):  # noqa: PT011  # json's own message for the last
-            InputRecord.from_json(text)
-    for name, value in (("frames", "four"), ("scores", 3), ("outputs", [1]), ("most_suspicious", 1)):
-        with pytest.raises(ValueError, match=r"wrong type|must be relative"):
-            InputRecord.from_dict({**volume().as_dict(), name: value})
-
-
 @given(st.lists(st.one_of(st.floats(), st.integers(-(2**53), 2**53)), min_size=1, max_size=30), st.text(max_size=20))
 def test_any_numbers_and_texts_survive(scores: list[float], text: str) -> None:
     text = text.replace("/", "").replace("\\", "").replace(".", "")
     record = volume(frames=len(scores), scores=scores, most_suspicious=[], split=text + " [ 1,\n 2 ]")
-    again = InputRecord.from_json(record.to_json())
+    again = InputRecord.model_validate_json(json_text(record))
     assert again == record
     for before, after in zip(scores, again.scores, strict=True):
         assert after is None if not np.isfinite(before) else after == round(before, 6)

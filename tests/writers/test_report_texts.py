@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.report_texts import describe, duration
+from monai_anomalyclip.writers.report import describe, duration
 
 GEOMETRY: dict[str, Any] = {
     "verdict": "regular",

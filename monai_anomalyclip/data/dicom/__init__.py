@@ -4,19 +4,7 @@
 
 from __future__ import annotations
 
-from monai_anomalyclip.data.dicom.grouping import group_instances
-from monai_anomalyclip.data.dicom.reader import load_series
-from monai_anomalyclip.data.dicom.scan import Scan, scan_files
-from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, SkippedFile, StackGeometry
+import lazy_loader
 
-__all__ = [
-    "DicomSeries",
-    "FrameReference",
-    "Instance",
-    "Scan",
-    "SkippedFile",
-    "StackGeometry",
-    "group_instances",
-    "load_series",
-    "scan_files",
-]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

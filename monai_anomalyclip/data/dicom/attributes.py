@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from monai_anomalyclip.data.dicom.series import FrameReference, text_of
 
-__all__ = ["find_value", "plane", "text_of", "vector"]
+__all__ = ["alike", "find_value", "is_inverted", "plane", "text_of", "vector"]
 
 _ORTHONORMAL = 1e-2
 _FARTHEST_MM = 1e6
@@ -64,6 +64,45 @@ def vector(value: Any, length: int) -> npt.NDArray[np.float64] | None:
     if numbers.shape != (length,) or not np.isfinite(numbers).all():
         raise ValueError(f"The value must be {length} finite numbers.")
     return numbers
+
+
+def alike(numbers: npt.ArrayLike, tolerance: float) -> npt.NDArray[np.int64]:
+    """Give measured numbers that differ by no more than a tolerance the same label.
+
+    Rounding would not do: it tears apart what lies on both sides of a grid's border, however close. Rows are looked at
+    in the order of their values, and each joins the first group whose first member is near; the labels therefore do not
+    depend on the order in which they are given.
+
+    Args:
+        numbers: (n,) or (n, k).
+        tolerance: the greatest difference of any of the k numbers to those of the group's first member.
+
+    Returns:
+        (n,) labels from 0, which number the groups by their first members.
+
+    Example:
+        >>> alike([0.5, 0.7000001, 0.7], 1e-3).tolist()
+        [0, 1, 1]
+    """
+    rows = np.asarray(numbers, dtype=np.float64)
+    rows = rows.reshape(len(rows), -1)
+    distinct, inverse = np.unique(rows, axis=0, return_inverse=True)
+    firsts = np.empty_like(distinct)
+    labels = np.empty(len(distinct), dtype=np.int64)
+    count = 0
+    for index, row in enumerate(distinct):
+        near = np.flatnonzero(np.abs(firsts[:count] - row).max(axis=1, initial=0) <= tolerance)
+        labels[index] = near[0] if len(near) else count
+        if not len(near):
+            firsts[count] = row
+            count += 1
+    return labels[inverse.ravel()]
+
+
+def is_inverted(header: Dataset) -> bool:
+    """Whether small values are bright: MONOCHROME1, or Presentation LUT Shape INVERSE, which say the same thing."""
+    photometric, shape = header.get("PhotometricInterpretation"), header.get("PresentationLUTShape")
+    return str(photometric).strip().upper() == "MONOCHROME1" or str(shape).strip().upper() == "INVERSE"
 
 
 def plane(frame: FrameReference) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:

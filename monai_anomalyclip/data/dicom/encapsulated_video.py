@@ -16,8 +16,7 @@ import numpy.typing as npt
 from pydicom.uid import UID, MPEGTransferSyntaxes
 
 from monai_anomalyclip.data.dicom.header import MAX_FRAMES
-from monai_anomalyclip.data.dicom.pixel_format import PixelFormat
-from monai_anomalyclip.data.dicom.pixel_stream import PixelStream, describe_syntax, readable
+from monai_anomalyclip.data.dicom.pixel_stream import PixelFormat, PixelStream, describe_syntax, readable
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.video_index import ONE_PICTURE_PER_PACKET, scan_packets

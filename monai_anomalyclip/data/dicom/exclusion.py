@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from monai_anomalyclip.data.dicom.attributes import text_of
 
-__all__ = ["exclusion_reason", "object_kind"]
+__all__ = ["EXCLUSION_REASONS", "exclusion_reason", "included_reasons", "is_image_class", "object_kind"]
+
+EXCLUSION_REASONS = ("localizer", "mosaic", "projection", "reformatted", "calculated map", "secondary capture")
+"""Why images are not processed unless they are asked for, see :func:`exclusion_reason`."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
@@ -66,6 +71,25 @@ def object_kind(header: Dataset) -> str | None:
             return _OBJECTS[sop_class]
         sop_class = sop_class.rpartition(".")[0]
     return None
+
+
+def included_reasons(include: str | Iterable[str]) -> frozenset[str]:
+    """The reasons of exclusion that do not count, of words as people write them: ``"secondary-capture"``.
+
+    Raises:
+        ValueError: there is no such reason.
+    """
+    words = [include] if isinstance(include, str) else list(include)
+    reasons = frozenset(re.sub(r"[\s_-]+", " ", word.strip().lower()) for word in words)
+    if unknown := sorted(reasons - set(EXCLUSION_REASONS)):
+        known = ", ".join(reason.replace(" ", "-") for reason in EXCLUSION_REASONS)
+        raise ValueError(f"No series is left out as {unknown[0]!r}: choose of {known}.")
+    return reasons
+
+
+def is_image_class(header: Dataset, keyword: str = "SOPClassUID") -> bool:
+    """Whether the SOP class that an attribute names is one of the standard's images, which have pixels."""
+    return "Image Storage" in UID(text_of(header, keyword)).name
 
 
 def exclusion_reason(header: Dataset) -> str | None:

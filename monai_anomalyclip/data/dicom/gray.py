@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Real values of gray DICOM frames to [0, 1]: which limits, and the inversion of MONOCHROME1."""
+"""What is DICOM's own in bringing gray frames to [0, 1]: evidence in headers, the file's window, MONOCHROME1."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from monai_anomalyclip.data.dicom.attributes import text_of
-from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, is_hounsfield, is_inverted, rescale
-from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference
+from monai_anomalyclip.data.dicom.attributes import alike, is_inverted
+from monai_anomalyclip.data.dicom.lookup import VOI, find_voi, find_windows, is_hounsfield, rescale
+from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, values_of
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.transforms.intensity_presets import (
     RADIOGRAPHS,
     IntensityChoice,
+    Window,
     choose_preset,
-    percentile_limits,
-    scale_,
     window_limits,
 )
 
@@ -27,6 +25,8 @@ __all__ = ["choose_for_series", "negate_", "scale_gray_"]
 
 # Ultrasound, endoscopy, photography: gray of 8 bits is made for the eye.
 _FOR_THE_EYE = ("US", "IVUS", "ES", "EPS", "GM", "XC", "OP", "DMS", "SM")
+_SAME_WINDOW = 1e-3  # in units of the values
+_IN_COMMON = 0.1  # of the range of both; less is a gross disagreement
 _DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
 
 
@@ -38,22 +38,44 @@ def choose_for_series(series: DicomSeries, requested: str) -> IntensityChoice:
     Raises:
         UnreadableInputError: ``"dicom"`` is requested and a frame has no usable window, or a damaged VOI LUT.
     """
-    header, first = series.header, series.frames[0]
-    asks_for_voi = requested == "dicom" or (requested == "auto" and series.modality in RADIOGRAPHS)
+    files = series.instances
     try:
         return choose_preset(
             series.modality,
-            text_of(header, "BodyPartExamined"),
-            [text_of(header, keyword) for keyword in _DESCRIPTIONS],
+            " ".join(values_of(files, "BodyPartExamined")),
+            [text for keyword in _DESCRIPTIONS for text in values_of(files, keyword)],
             requested,
-            has_voi=asks_for_voi and None not in _vois(series.frames),
+            has_voi=_has_voi(series, requested),
             picture=requested == "auto" and _is_picture(series),
-            hounsfield=is_hounsfield(first),
+            hounsfield=series.modality == "CT" and all(map(is_hounsfield, series.frames)),
+            kernels=values_of(files, "ConvolutionKernel"),
+            own_windows=_own_windows(series.frames) if series.modality == "CT" and requested == "auto" else (),
         )
     except ValueError as error:
         if requested != "dicom":
             raise
         raise UnreadableInputError(str(error)) from None
+
+
+def _has_voi(series: DicomSeries, requested: str) -> bool:
+    """Whether all frames have a usable window or table, where that matters."""
+    if requested == "dicom" or (requested == "auto" and series.modality in RADIOGRAPHS):
+        return None not in _vois(series.frames)
+    if requested != "auto" or series.modality != "CT":
+        return False
+    try:
+        limits = [None if voi is None else voi.limits for voi in _vois(series.frames)]
+    except UnreadableInputError:  # nobody asked for it
+        return False
+    known = [pair for pair in limits if pair is not None]
+    # A window that changes from slice to slice would make the slices of one CT incomparable.
+    return len(known) == len(limits) and alike(known, _SAME_WINDOW).max() == 0
+
+
+def _own_windows(frames: Sequence[FrameReference]) -> list[Window]:
+    """The different windows of a CT."""
+    per_frame = [find_windows(frame) for frame in frames]
+    return [Window(*pair) for pair in dict.fromkeys((voi.width, voi.level) for vois in per_frame for voi in vois)]
 
 
 def scale_gray_(
@@ -76,33 +98,49 @@ def scale_gray_(
     Returns:
         The choice with its limits.
     """
+    import torch  # here, because headers alone do not need it
+
+    from monai_anomalyclip.transforms.intensity_scaling import scale_by_percentiles_
+
     inverted = [is_inverted(frame.instance.header) for frame in frames]
-    values = torch.from_numpy(pixels)
-    limits: tuple[float, float] | None
-    warnings: tuple[str, ...] = ()
+    alike = len(set(inverted)) == 1
     if choice.preset == "percentile":
         negate_(pixels, frames)
-        try:
-            limits = percentile_limits(values if sample is None else torch.from_numpy(sample))
-        except ValueError:  # nothing but padding
-            limits = (0.0, 0.0)
-        if limits[0] == limits[1]:
-            warnings = ("The image is constant; it is scaled to zeros.",)
-            values.zero_()
-        else:
-            scale_(values, *limits)
-        limits = (-limits[0], -limits[1]) if inverted[0] else limits
-    else:
-        limits = _scale_by_window_(pixels, frames, choice)
-        if np.nanmin(pixels, initial=1) == np.nanmax(pixels, initial=0):
-            warnings = ("All values lie on one side of the window, or the image is constant.",)
-        for plane, invert in zip(pixels, inverted, strict=True):
-            if invert:
-                np.subtract(1, plane, out=plane)
-        limits = limits[::-1] if limits and inverted[0] else limits
-    values.nan_to_num_(nan=0.0)
-    low, high = limits if limits and len(set(inverted)) == 1 else (None, None)
+        if np.isnan(pixels if sample is None else sample).all():  # nothing but padding
+            pixels.fill(0)
+            return choice.with_limits(0.0, 0.0, "The image is constant; it is scaled to zeros.")
+        values = torch.from_numpy(pixels)
+        choice = scale_by_percentiles_(values, choice, sample=None if sample is None else torch.from_numpy(sample))
+        assert choice.low is not None
+        assert choice.high is not None
+        limits = (-choice.low, -choice.high) if inverted[0] else (choice.low, choice.high)
+        doubt = _doubt_by_own_window(limits, frames) if alike else ()
+        return choice.with_limits(*(limits if alike else (None, None)), *doubt)
+    warnings: tuple[str, ...] = ()
+    window = _scale_by_window_(pixels, frames, choice)
+    if np.nanmin(pixels, initial=1) == np.nanmax(pixels, initial=0):
+        warnings = ("All values lie on one side of the window, or the image is constant.",)
+    for plane, invert in zip(pixels, inverted, strict=True):
+        if invert:
+            np.subtract(1, plane, out=plane)
+    torch.from_numpy(pixels).nan_to_num_(nan=0.0)
+    low, high = (window[::-1] if inverted[0] else window) if window and alike else (None, None)
     return choice.with_limits(low, high, *warnings)
+
+
+def _doubt_by_own_window(limits: tuple[float, float], frames: Sequence[FrameReference]) -> tuple[str, ...]:
+    """A warning where the limits taken from the values have hardly anything in common with the file's own window."""
+    voi = find_voi(frames[len(frames) // 2])
+    if voi is None or voi.limits is None:
+        return ()
+    (low, high), (own_low, own_high) = sorted(limits), voi.limits
+    common = min(high, own_high) - max(low, own_low)
+    if common >= _IN_COMMON * (max(high, own_high) - min(low, own_low)):
+        return ()
+    return (
+        f"The values from {low:g} to {high:g} are shown, by percentiles; the file's own window runs from {own_low:g} "
+        f"to {own_high:g}: if the image looks wrong, give the preset dicom.",
+    )
 
 
 def negate_(pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference]) -> npt.NDArray[np.float32]:
@@ -116,12 +154,16 @@ def negate_(pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference]) -
 def _scale_by_window_(
     pixels: npt.NDArray[np.float32], frames: Sequence[FrameReference], choice: IntensityChoice
 ) -> tuple[float, float] | None:
+    import torch
+
+    from monai_anomalyclip.transforms.intensity_scaling import scale_
+
     if choice.preset == "dicom":
         vois = [voi for voi in _vois(frames) if voi is not None]
         for plane, voi in zip(pixels, vois, strict=True):
             voi.apply_(plane)
-        found = {voi.limits for voi in vois}
-        return found.pop() if len(found) == 1 else None
+        known = [voi.limits for voi in vois if voi.limits is not None]
+        return known[0] if len(known) == len(vois) and alike(known, _SAME_WINDOW).max() == 0 else None
     if choice.width is not None and choice.level is not None:
         limits = window_limits(choice.width, choice.level)
     else:  # a picture
@@ -144,7 +186,10 @@ def _vois(frames: Sequence[FrameReference]) -> list[VOI | None]:
 
 
 def _is_picture(series: DicomSeries) -> bool:
-    first = series.frames[0]
-    eight_bits = series.header.get("BitsStored") == 8 and rescale(first) == (1.0, 0.0)
-    plain = eight_bits and not series.header.get("ModalityLUTSequence")
+    plain = all(
+        frame.instance.header.get("BitsStored") == 8
+        and rescale(frame) == (1.0, 0.0)
+        and not frame.instance.header.get("ModalityLUTSequence")
+        for frame in series.frames
+    )
     return plain and (series.kind == "cine" or series.modality in _FOR_THE_EYE)

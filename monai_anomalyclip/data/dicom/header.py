@@ -7,6 +7,8 @@ from __future__ import annotations
 import io
 import re
 import stat
+import sys
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,14 +27,107 @@ from pydicom.uid import (
 )
 from pydicom.values import converters
 
-from monai_anomalyclip.data.dicom.bounded import Allowance, BoundedStream, TooManyError, TooMuchError, inflate_beginning
-from monai_anomalyclip.data.dicom.exclusion import object_kind
-from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
-from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
+from monai_anomalyclip.data.dicom.exclusion import is_image_class, object_kind
+from monai_anomalyclip.data.dicom.extent import PixelExtent, find_extent
+from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding, quiet_pydicom
+from monai_anomalyclip.data.dicom.series import Instance, SkippedFile, text_of
 from monai_anomalyclip.data.dicom.traits import is_private_trait
 
-__all__ = ["MAX_FRAMES", "MAX_INFLATED_BYTES", "MAX_PIXEL_BYTES", "read_header"]
+__all__ = [
+    "MAX_FRAMES",
+    "MAX_INFLATED_BYTES",
+    "MAX_PIXEL_BYTES",
+    "Allowance",
+    "BoundedStream",
+    "TooManyError",
+    "TooMuchError",
+    "inflate_beginning",
+    "read_header",
+]
+
+_PIECE = 2**20
+
+
+class TooMuchError(Exception):
+    """More was asked for than is allowed."""
+
+
+class TooManyError(TooMuchError):
+    """Not more bytes, but more calls than are allowed."""
+
+
+class Allowance:
+    """What may still be read for one file: bytes, and calls, of which every DICOM element takes at least one."""
+
+    def __init__(self, size: int, calls: int) -> None:
+        self.size = size
+        self.calls = calls
+
+    def check(self) -> None:
+        """See whether it is used up.
+
+        Raises:
+            TooManyError: more calls were made than are allowed.
+            TooMuchError: more bytes were asked for than are allowed.
+        """
+        if self.calls < 0:
+            raise TooManyError
+        if self.size < 0:
+            raise TooMuchError
+
+
+class BoundedStream:
+    """A binary stream that raises once its allowance is used up; several streams can share one."""
+
+    def __init__(self, stream: BinaryIO, allowance: Allowance) -> None:
+        self._stream = stream
+        self._allowance = allowance
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes, or fewer at the end.
+
+        Raises:
+            TooMuchError: the allowance does not cover it, or everything is asked for.
+        """
+        self._allowance.size -= size
+        self._allowance.calls -= 1
+        self._allowance.check()
+        if size < 0:
+            raise TooMuchError
+        return self._stream.read(size)
+
+
+def inflate_beginning(stream: BinaryIO, kept_bytes: int, max_bytes: int) -> io.BytesIO:
+    """The beginning of what a raw deflate stream (PS3.5 A.5) inflates to.
+
+    Args:
+        stream: at the start of the deflated data.
+        kept_bytes: how much is kept, give or take a mebibyte; the rest is inflated for its size only.
+        max_bytes: how much it may be.
+
+    Raises:
+        TooMuchError: it inflates to more than `max_bytes`.
+        EOFError: the stream is cut off.
+        zlib.error: the data are damaged.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    kept = io.BytesIO()
+    total = 0
+    while not inflater.eof:
+        deflated = inflater.unconsumed_tail or stream.read(_PIECE)
+        if not deflated:
+            raise EOFError
+        piece = inflater.decompress(deflated, _PIECE)
+        total += len(piece)
+        if total > max_bytes:
+            raise TooMuchError
+        if kept.tell() < kept_bytes:
+            kept.write(piece)
+    kept.seek(0)
+    return kept
+
 
 MAX_PIXEL_BYTES = 4 * 2**30
 """Images that decode to more bytes are skipped, except videos, which are decoded frame by frame."""
@@ -51,21 +146,27 @@ _MAX_READS_OF_LARGE = 4 * _MAX_READS
 _BYTES_PER_READ = 16
 _MAX_ELEMENT_BYTES = 64 * 2**10
 _MAX_DEPTH = 32
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 _PIXEL_GROUP = 0x7FE00001
 _PIXEL_DATA = (0x7FE00001, 0x7FE00002, 0x7FE00010)  # with the extended offset table, which stands before the pixels
 _ICON = 0x00880200
 _LOOKUP_TABLES = {*range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224)}
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # the last one in big endian
+_SURE_SUFFIXES = (".dcm", ".dicom", ".dic")
 _UID = re.compile(r"[0-9.]{1,64}")
 _VIDEO = {str(uid) for uid in MPEGTransferSyntaxes}
 
 
+_ENDS_EARLY = "The file ends before the pixels that it should have."
+
+
 class _RefusedError(Exception):
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, series_uid: str = "") -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
+        self.series_uid = series_uid
 
 
 def read_header(path: Path) -> Instance | SkippedFile:
@@ -76,8 +177,11 @@ def read_header(path: Path) -> Instance | SkippedFile:
     that tell frames of one place apart (:mod:`~monai_anomalyclip.data.dicom.traits`). All other sequences are decoded.
     Files without preamble or file meta are read if they begin like DICOM and have a SOP class.
 
-    Codes of skipped files: "unreadable", "not DICOM", "DICOMDIR", "damaged header", "header too large",
-    "deflated too large", "too large", "no image", and the kinds of
+    Images that end before or within their pixel data are damaged, and so are files that are too short to be anything,
+    if their names are those of DICOM files.
+
+    Codes of skipped files: "unreadable", "not DICOM", "DICOMDIR", "damaged header", "damaged pixels",
+    "header too large", "deflated too large", "too large", "no image", and the kinds of
     :func:`~monai_anomalyclip.data.dicom.exclusion.object_kind`.
     """
     with quiet_pydicom():
@@ -87,7 +191,7 @@ def read_header(path: Path) -> Instance | SkippedFile:
             with path.open("rb") as stream:
                 return _read(path, stream)
         except _RefusedError as refusal:
-            return SkippedFile(path, refusal.code, refusal.detail)
+            return SkippedFile(path, refusal.code, refusal.detail, refusal.series_uid)
         except OSError:
             return SkippedFile(path, "unreadable", "The file cannot be read.")
 
@@ -95,17 +199,19 @@ def read_header(path: Path) -> Instance | SkippedFile:
 def _read(path: Path, stream: BinaryIO) -> Instance:
     start = stream.read(132)
     has_prefix = start[128:] == b"DICM"
+    if len(start) < 132 and path.suffix.lower() in _SURE_SUFFIXES:
+        raise _RefusedError("damaged header", "The file ends before its header begins.")
     if not has_prefix and start[:2] not in _FIRST_GROUPS:
         raise _RefusedError("not DICOM", "The file does not begin like a DICOM file.")
     try:
-        header, syntax, has_pixels = _parse(stream, 132 if has_prefix else 0)
+        header, syntax, pixels = _parse(stream, 132 if has_prefix else 0)
         kind = object_kind(header)
         if not _UID.fullmatch(str(header.get("SOPClassUID") or "")):
             raise ValueError("no SOP class")
     except _RefusedError:
         raise
     except Exception as error:  # damaged files make pydicom raise nearly anything, RecursionError included
-        if not has_prefix:
+        if not has_prefix and path.suffix.lower() not in _SURE_SUFFIXES:
             raise _RefusedError("not DICOM", "The file does not begin like a DICOM file.") from error
         if isinstance(error, TooManyError):
             raise _RefusedError(
@@ -117,16 +223,16 @@ def _read(path: Path, stream: BinaryIO) -> Instance:
         raise _RefusedError("damaged header", "The header cannot be decoded, or names no SOP class.") from error
     if kind:
         raise _RefusedError(kind, "The object is no image that could be scored.")
-    _check_image(header, syntax, has_pixels)
+    _check_image(header, syntax, pixels)
     return Instance(path, header, syntax)
 
 
-def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, bool]:
-    """The header, the transfer syntax, and whether pixel data follow."""
+def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, PixelExtent | None]:
+    """The header, the transfer syntax, and how far the pixel data reach, if any follow."""
     size = stream.seek(0, io.SEEK_END)
     allowance = Allowance(_MAX_HEADER_BYTES, max(_MAX_READS, min(size // _BYTES_PER_READ, _MAX_READS_OF_LARGE)))
     stream.seek(start)
-    body = BoundedStream(stream, allowance)
+    file = body = BoundedStream(stream, allowance)
     meta = read_dataset(body, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise _RefusedError("DICOMDIR", "The file lists other files; those are read themselves.")
@@ -152,15 +258,42 @@ def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, bool]:
         body.seek(0)
         header = read_partial(body, at_pixels, defer_size=_MAX_ELEMENT_BYTES, force=True)
         header.buffer = header.filename = None
+    place = body.tell()
+    early = _drop_cut_off(header, size if body is file else sys.maxsize)
     _fetch_or_drop(header, body)
     _decode_sequences(header, allowance)
 
     if not syntax:
         implicit, little = original_encoding(header)
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        if end and end[-1][1] == 0xFFFFFFFF:
+        if end and end[-1][1] == _UNDEFINED_LENGTH:
             raise _RefusedError("damaged header", "The pixels are compressed, but the file does not say how.")
-    return header, str(syntax), bool(end) and end[-1][0] in _PIXEL_DATA
+    if not end and (early or is_image_class(meta, "MediaStorageSOPClassUID")):
+        raise _RefusedError("damaged header", _ENDS_EARLY, text_of(header, "SeriesInstanceUID"))
+    if not end or end[-1][0] not in _PIXEL_DATA:
+        return header, str(syntax), None
+    if body is not file:  # inflated to its end
+        return header, str(syntax), PixelExtent(None, None, True)
+    return header, str(syntax), find_extent(stream, place, original_encoding(header)[1] is not False)
+
+
+def _drop_cut_off(header: Dataset, size: int) -> bool:
+    """Drop elements that the end of the file cuts off; whether there was one.
+
+    Args:
+        header: as it was read.
+        size: of what it was read from.
+    """
+    cut = []
+    for tag, element in header.items():
+        if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
+            put_off = element.value is None
+            present = size - element.value_tell if put_off else len(element.value)
+            if present < element.length:
+                cut.append(tag)
+    for tag in cut:
+        del header[tag]
+    return bool(cut)
 
 
 def _fetch_or_drop(header: Dataset, stream: BoundedStream) -> None:
@@ -226,17 +359,22 @@ def _is_sequence(element: RawDataElement | DataElement) -> bool:
     return bool(vr == "SQ")
 
 
-def _check_image(header: Dataset, syntax: str, has_pixels: bool) -> None:
-    if not has_pixels or "Rows" not in header:
+def _check_image(header: Dataset, syntax: str, pixels: PixelExtent | None) -> None:
+    series_uid = text_of(header, "SeriesInstanceUID")
+    if (pixels is None or "Rows" not in header) and is_image_class(header):
+        raise _RefusedError("damaged header", _ENDS_EARLY, series_uid)
+    if pixels is None or "Rows" not in header:
         raise _RefusedError("no image", "The object has no pixels.")
     try:
         rows, columns = int(header.Rows), int(header.Columns)
         samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
         frames = int(header.get("NumberOfFrames") or 1)
     except Exception as error:  # see _read
-        raise _RefusedError("damaged header", "The description of the pixels is missing or malformed.") from error
+        detail = "The description of the pixels is missing or malformed."
+        raise _RefusedError("damaged header", detail, series_uid) from error
     if min(rows, columns, samples, bits, frames) < 1:
-        raise _RefusedError("damaged header", "Rows, columns, samples, bits and frames must be at least 1.")
+        detail = "Rows, columns, samples, bits and frames must be at least 1."
+        raise _RefusedError("damaged header", detail, series_uid)
     size = rows * columns * samples * (bits / 8)
     if syntax not in _VIDEO:
         size *= frames
@@ -245,4 +383,9 @@ def _check_image(header: Dataset, syntax: str, has_pixels: bool) -> None:
             "too large",
             f"{frames:,} frames of {rows} x {columns} pixels are more than the allowed {MAX_PIXEL_BYTES:,} bytes or "
             f"{MAX_FRAMES:,} frames.",
+            series_uid,
         )
+    if text_of(header, "PhotometricInterpretation").upper() == "YBR_FULL_422":
+        size *= 2 / 3  # two pixels share their chrominance
+    if not pixels.holds(size):
+        raise _RefusedError("damaged pixels", "The file ends within its pixel data.", series_uid)

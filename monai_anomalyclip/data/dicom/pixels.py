@@ -22,10 +22,15 @@ from pydicom.uid import (
     UncompressedTransferSyntaxes,
 )
 
-from monai_anomalyclip.data.dicom.codestream import Codestream, check_rle, parse_jpeg, parse_jpeg2000
-from monai_anomalyclip.data.dicom.gdcm_jpeg import EXTENDED_JPEG, decode_extended_jpeg
-from monai_anomalyclip.data.dicom.pixel_format import PixelFormat
-from monai_anomalyclip.data.dicom.pixel_stream import PixelStream, describe_syntax, readable
+from monai_anomalyclip.data.dicom.codestream import (
+    EXTENDED_JPEG,
+    Codestream,
+    check_rle,
+    decode_extended_jpeg,
+    parse_jpeg,
+    parse_jpeg2000,
+)
+from monai_anomalyclip.data.dicom.pixel_stream import PixelFormat, PixelStream, describe_syntax, readable
 from monai_anomalyclip.data.dicom.pydicom_api import get_decoder
 from monai_anomalyclip.data.dicom.series import FrameReference, Instance
 from monai_anomalyclip.data.errors import UnreadableInputError

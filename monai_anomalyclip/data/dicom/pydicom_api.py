@@ -8,7 +8,11 @@ MONAI Label's server needs pydicom 2.4; everywhere else this package asks for py
 from __future__ import annotations
 
 import io
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
@@ -29,6 +33,7 @@ __all__ = [
     "original_encoding",
     "parse_basic_offsets",
     "parse_fragments",
+    "quiet_pydicom",
 ]
 
 _DTYPES = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
@@ -120,3 +125,20 @@ except ImportError:  # pydicom 2.4
 
     get_decoder = NativeDecoder
     generate_fragments = get_frame = parse_basic_offsets = parse_fragments = _compressed
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings and its loggers within the block.
+
+    pydicom decodes an element when it is first used, so every place that looks into a header needs this.
+    """
+    logger = logging.getLogger("pydicom")
+    level = logger.level  # that of its child loggers, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -7,24 +7,25 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video
 from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_gray_
 from monai_anomalyclip.data.dicom.lookup import real_values, to_rgb
 from monai_anomalyclip.data.dicom.pixel_stream import readable
 from monai_anomalyclip.data.dicom.pixels import DecodedFrame, decode_frames
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, StackGeometry
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.transforms.intensity_presets import IntensityChoice, check_preset, choose_preset
 
-__all__ = ["MAX_BYTES", "load_series"]
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
+__all__ = ["MAX_BYTES", "load_series", "stack_affine"]
 
 MAX_BYTES = 4 * 2**30
 """Images that take more memory are refused."""
@@ -70,6 +71,9 @@ def load_series(
             ``"dicom"`` is asked for and a frame has no window.
         ValueError: unknown preset, or a part that does not exist or is not of a cine.
     """
+    import torch
+    from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
     check_preset(preset)
     stop = len(series.frames) if stop is None else stop
     if not 0 <= start < stop <= len(series.frames) or (series.kind != "cine" and stop - start < len(series.frames)):
@@ -87,7 +91,7 @@ def load_series(
         # From (frames, rows, columns, channels): only the view changes.
         picture = series.kind == "frame"
         image = torch.from_numpy(pixels[0].transpose(2, 0, 1) if picture else pixels.transpose(3, 2, 1, 0))
-        affine = np.eye(4) if picture else _affine(series.geometry)
+        affine = np.eye(4) if picture else stack_affine(series.geometry)
         meta = {
             "kind": series.kind,
             "modality": series.modality,
@@ -200,7 +204,7 @@ def _allocate(series: DicomSeries, count: int, channels: int, dtype: type[Any], 
     return np.empty(shape, dtype)
 
 
-def _affine(geometry: StackGeometry) -> npt.NDArray[np.float64]:
+def stack_affine(geometry: StackGeometry) -> npt.NDArray[np.float64]:
     """The true affine, else one of the right axes and the nominal spacings, 1 where they are unknown."""
     true = geometry.affine()
     if true is not None:

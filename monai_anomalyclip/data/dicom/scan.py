@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
-from monai_anomalyclip.data.dicom.attributes import text_of
+from monai_anomalyclip.data.dicom.attributes import text_of, vector
 from monai_anomalyclip.data.dicom.header import read_header
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import Instance, SkippedFile
 
 __all__ = ["Scan", "scan_files"]
@@ -26,9 +27,9 @@ _SAME_IMAGE = (
     "SOPInstanceUID",
     "InstanceNumber",
     "AcquisitionNumber",
-    "ImagePositionPatient",
     "NumberOfFrames",
 )
+_SAME_PLACE_MM = 0.005
 
 
 class Scan(NamedTuple):
@@ -49,7 +50,8 @@ def scan_files(paths: Iterable[Path], *, progress: bool = False) -> Scan:
         progress: show a progress bar.
 
     Returns:
-        The images, and every other file with the reason: the codes of
+        The images, and every other file with the reason (one that is no more than the beginning of a DICOM file, even
+        an empty one, is damaged where images are beside it that are named alike): the codes of
         :func:`~monai_anomalyclip.data.dicom.header.read_header`, "duplicate file" (an identical copy) or
         "duplicate UID" (the same image, but other bytes, such as another compression). Of copies, the one whose path
         sorts first is kept. Files that share a SOP Instance UID but differ in study, series, position or number are all
@@ -64,12 +66,16 @@ def scan_files(paths: Iterable[Path], *, progress: bool = False) -> Scan:
         else:
             skipped.append(outcome)
 
-    first: dict[tuple[str, ...], Instance] = {}
+    kinds = {_kind(instance.path) for instance in instances}
+    skipped = [_as_cut_off(file) if _kind(file.path) in kinds else file for file in skipped]
+    first: dict[tuple[str, ...], list[Instance]] = {}
     kept: list[Instance] = []
     with quiet_pydicom():
         for instance in instances:
-            known = first.setdefault(_identity(instance), instance)
-            if known is instance:
+            others = first.setdefault(_identity(instance), [])
+            known = next((other for other in others if _in_one_place(other, instance)), None)
+            if known is None:
+                others.append(instance)
                 kept.append(instance)
             else:
                 skipped.append(_copy_of(known, instance))
@@ -90,12 +96,50 @@ def _files(paths: Iterable[Path], skipped: list[SkippedFile]) -> set[Path]:
     return found
 
 
+def _kind(path: Path) -> tuple[Path, str]:
+    """Folder and suffix, by which a file that tells nothing else belongs to its neighbours; numbers are no suffix."""
+    return path.parent, "" if path.suffix[1:].isdecimal() else path.suffix.lower()
+
+
+def _as_cut_off(file: SkippedFile) -> SkippedFile:
+    """The same; damaged if it is no more than the beginning of a DICOM file: an empty preamble, part of the prefix."""
+    try:
+        if file.code != "not DICOM" or file.path.stat().st_size >= 132:
+            return file
+        start = file.path.read_bytes()
+    except OSError:
+        return file
+    if start[:128].strip(b"\0") or not b"DICM".startswith(start[128:]):
+        return file
+    return SkippedFile(file.path, "damaged header", "The file ends before its header begins, unlike those beside it.")
+
+
 def _identity(instance: Instance) -> tuple[str, ...]:
     """What two files have in common that hold the same image; the path, which is nobody else's, without a UID."""
     header = instance.header
     if not text_of(header, "SOPInstanceUID"):
         return (str(instance.path),)
-    return tuple(text_of(header, keyword) for keyword in _SAME_IMAGE)
+    return tuple(_plain(text_of(header, keyword)) for keyword in _SAME_IMAGE)
+
+
+def _plain(text: str) -> str:
+    """A whole number without leading zeros or sign, for tools write them differently; any other text as it is."""
+    try:
+        return str(int(text))
+    except ValueError:
+        return text
+
+
+def _in_one_place(one: Instance, other: Instance) -> bool:
+    """Whether two files have the same position, up to what tools change in its last digits, or none."""
+    places = [text_of(instance.header, "ImagePositionPatient") for instance in (one, other)]
+    try:
+        first, second = (vector(instance.header.get("ImagePositionPatient"), 3) for instance in (one, other))
+    except Exception:  # whatever a malformed value makes pydicom raise
+        return places[0] == places[1]
+    if first is None or second is None:
+        return first is second
+    return bool(np.abs(first - second).max() <= _SAME_PLACE_MM)
 
 
 def _copy_of(known: Instance, instance: Instance) -> SkippedFile:

@@ -5,17 +5,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from monai_anomalyclip.data.dicom.quiet import quiet_pydicom
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 
-__all__ = ["DicomSeries", "FrameReference", "Instance", "SkippedFile", "StackGeometry", "text_of"]
+__all__ = [
+    "DAMAGED",
+    "DicomSeries",
+    "FrameReference",
+    "Instance",
+    "SkippedFile",
+    "StackGeometry",
+    "text_of",
+    "values_of",
+]
 
 # Defined terms of images (PS3.3 C.7.3.1.1.1); any other text could be a name.
 _MODALITIES = frozenset(
@@ -59,6 +69,16 @@ _MODALITIES = frozenset(
     ]
 )
 
+DAMAGED = (
+    "damaged header",
+    "damaged pixels",
+    "deflated too large",
+    "header too large",
+    "too large",
+    "unreadable",
+)
+"""Codes of files that are damaged, cannot be opened, or claim more than can be read."""
+
 Kind = Literal["volume", "frame", "cine"]
 
 
@@ -70,11 +90,18 @@ class SkippedFile:
         path: the file; never to be logged.
         code: reason in a word or two, fit for counting, such as ``"not DICOM"``.
         detail: one sentence for the user, without any text of the file.
+        series_uid: of the series that it would belong to, as far as that can be read; never to be logged.
     """
 
     path: Path
     code: str
     detail: str = ""
+    series_uid: str = field(default="", repr=False)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether an undamaged or smaller copy would be read: it is not left out as it is meant to be."""
+        return self.code in DAMAGED
 
 
 @dataclass(frozen=True)
@@ -217,10 +244,48 @@ class DicomSeries:
         return tuple({id(frame.instance): frame.instance for frame in self.frames}.values())
 
     @property
+    def instance_numbers(self) -> tuple[int | None, ...]:
+        """DICOM's Instance Number of each frame's file, None where it is missing or no number."""
+        return tuple(_whole_number(text_of(frame.instance.header, "InstanceNumber")) for frame in self.frames)
+
+    @property
+    def slice_positions(self) -> tuple[float | None, ...]:
+        """Where each frame lies along the slice normal, in mm (LPS); None for frames without position.
+
+        Along the axis of an axial stack that is the z of Image Position (Patient), or its negative.
+        """
+        positions, orientation = self.geometry.positions, self.geometry.orientation
+        if positions is None or orientation is None:
+            return (None,) * len(self.frames)
+        return tuple((positions @ np.cross(orientation[:3], orientation[3:])).tolist())
+
+    def common(self, keyword: str) -> Any:
+        """Value of an attribute that all files agree in; None where they do not, and where none has it.
+
+        Files that lack it do not count. The value is that of the first file that has it.
+        """
+        if len(values_of(self.instances, keyword)) != 1:
+            return None
+        return next(one.header.get(keyword) for one in self.instances if text_of(one.header, keyword))
+
+    @property
     def key(self) -> str:
-        """Eight hexadecimal digits of the hash of what identifies this stack: series UID and first instance."""
+        """Sixteen hexadecimal digits of the hash of what identifies this stack: series UID and first instance."""
         identity = f"{self.series_uid}\n{text_of(self.header, 'SOPInstanceUID')}\n{self.frames[0].index}\n{self.part}"
-        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _whole_number(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def values_of(instances: Iterable[Instance], keyword: str) -> list[str]:
+    """The different texts of an attribute among files, without those that lack it, in the order of the files."""
+    texts = (text_of(instance.header, keyword) for instance in instances)
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def text_of(header: Dataset, keyword: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from monai_anomalyclip.data.dicom.attributes import find_value, text_of
@@ -19,11 +20,25 @@ Reader = Callable[[FrameReference], Hashable]
 
 
 class Trait(NamedTuple):
-    """An attribute of frames; `read` gives a number, text, a tuple of these, or None where it is missing."""
+    """An attribute of frames.
+
+    Args:
+        name: what it is called in the name of a part.
+        read: gives a number, text, a tuple of these, or None where it is missing.
+        in_time: whether it tells moments apart.
+        noise: numbers that differ by no more than this fraction of the largest one are the same.
+        noise_mm: likewise, as a difference.
+    """
 
     name: str
     read: Reader
     in_time: bool = False
+    noise: float = 0.0
+    noise_mm: float = 0.0
+
+    def tolerance(self, numbers: npt.NDArray[np.float64]) -> float:
+        """The greatest difference of numbers that are the same."""
+        return self.noise_mm or self.noise * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
 
 
 def sort_key(value: Hashable) -> tuple[bool, tuple[float, ...], str]:
@@ -148,6 +163,9 @@ def _image_type(frame: FrameReference) -> Hashable:
     return (_first_of((None, "ImageType"))(frame), *frame_type)
 
 
+# What scanners and converters change in the last digits of a setting; moments count from a start long before.
+_NOISE, _NOISE_OF_MOMENTS = 1e-4, 1e-7
+
 _TIME_POINT = Trait(
     "time point",
     _first_of(("FrameContentSequence", "TemporalPositionIndex"), (None, "TemporalPositionIdentifier")),
@@ -168,8 +186,9 @@ MOMENTS = (
             (None, "NominalPercentageOfCardiacPhase"),
         ),
         in_time=True,
+        noise=_NOISE_OF_MOMENTS,
     ),
-    Trait("frame reference time", _first_of((None, "FrameReferenceTime")), in_time=True),
+    Trait("frame reference time", _first_of((None, "FrameReferenceTime")), in_time=True, noise=_NOISE_OF_MOMENTS),
     Trait(
         "acquisition time",
         _first_of(
@@ -182,19 +201,23 @@ MOMENTS = (
     Trait("content time", _first_of((None, "ContentTime")), in_time=True),
 )
 SPLITTING_TRAITS = (
-    Trait("echo time", _first_of(("MREchoSequence", "EffectiveEchoTime"), (None, "EchoTime"))),
+    Trait("echo time", _first_of(("MREchoSequence", "EffectiveEchoTime"), (None, "EchoTime")), noise=_NOISE),
     Trait("echo", _first_of((None, "EchoNumbers"))),
-    Trait("b-value", _b_value),
-    Trait("gradient direction", _gradient),
+    Trait("b-value", _b_value, noise=_NOISE),
+    Trait("gradient direction", _gradient, noise=_NOISE),
     Trait("image type", _image_type),
-    Trait("inversion time", _first_of(("MRModifierSequence", "InversionTimes"), (None, "InversionTime"))),
-    Trait("flip angle", _first_of(("MRTimingAndRelatedParametersSequence", "FlipAngle"), (None, "FlipAngle"))),
+    Trait("inversion time", _first_of(("MRModifierSequence", "InversionTimes"), (None, "InversionTime")), noise=_NOISE),
+    Trait(
+        "flip angle",
+        _first_of(("MRTimingAndRelatedParametersSequence", "FlipAngle"), (None, "FlipAngle")),
+        noise=_NOISE,
+    ),
     Trait(
         "reconstruction kernel",
         _first_of(("CTReconstructionSequence", "ConvolutionKernel"), (None, "ConvolutionKernel")),
     ),
-    Trait("tube voltage", _first_of(("CTXRayDetailsSequence", "KVP"), (None, "KVP"))),
-    Trait("slice thickness", _first_of(("PixelMeasuresSequence", "SliceThickness"))),
+    Trait("tube voltage", _first_of(("CTXRayDetailsSequence", "KVP"), (None, "KVP")), noise=_NOISE),
+    Trait("slice thickness", _first_of(("PixelMeasuresSequence", "SliceThickness")), noise=_NOISE),
     Trait("frame of reference", _first_of((None, "FrameOfReferenceUID"))),
     _TIME_POINT,
     *MOMENTS[:2],

@@ -6,18 +6,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-import pydicom
+import lazy_loader
 
 if find_spec("highdicom") is None:
+    from pydicom import __version__ as _pydicom
+
     raise ImportError(
-        f"Results are written with highdicom and pydicom 3; this environment has pydicom {pydicom.__version__} and no "
-        "highdicom (as MONAI Label's has): write results in an environment with this package's own requirements."
+        f"Results are written with highdicom and pydicom 3; this environment has pydicom {_pydicom} and no highdicom "
+        "(as MONAI Label's has): write results in an environment with this package's own requirements."
     )
 
-from monai_anomalyclip.writers.dicom.parametric_map import write_parametric_map
-from monai_anomalyclip.writers.dicom.provenance import Provenance
-from monai_anomalyclip.writers.dicom.secondary_capture import write_secondary_capture
-from monai_anomalyclip.writers.dicom.segmentation import write_segmentation
-from monai_anomalyclip.writers.dicom.structured_report import write_report
-
-__all__ = ["Provenance", "write_parametric_map", "write_report", "write_secondary_capture", "write_segmentation"]
+# Without its __dir__: MONAI takes the members of every loaded "monai..." module, which would import them all.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,8 +17,7 @@ from pydicom.sr.coding import Code
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom.coding import ANOMALY_MAP, NO_UNITS, private_scheme_item
 from monai_anomalyclip.writers.dicom.provenance import Provenance
-from monai_anomalyclip.writers.dicom.saving import check_size, save
-from monai_anomalyclip.writers.dicom.silence import silenced
+from monai_anomalyclip.writers.dicom.saving import check_size, save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import (
     check_references,
     check_shape,
@@ -26,7 +25,7 @@ from monai_anomalyclip.writers.dicom.source_headers import (
     is_placed,
 )
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
-from monai_anomalyclip.writers.overlay import check_map_range
+from monai_anomalyclip.writers.overlays import check_map_range
 
 __all__ = ["write_parametric_map"]
 
@@ -102,7 +101,7 @@ def write_parametric_map(
 
 def _anatomy(series: DicomSeries) -> Dataset:
     """Frame Anatomy macro (DICOM PS3.3 C.7.6.16.2.8): dcmqi does not survive its absence."""
-    side = str(series.header.get("ImageLaterality") or series.header.get("Laterality") or "U")
+    side = str(series.common("ImageLaterality") or series.common("Laterality") or "U").strip().upper()
     item = Dataset()
     item.AnatomicRegionSequence = [hd.sr.CodedConcept.from_code(_ENTIRE_BODY)]
     item.FrameLaterality = side if side in ("L", "R", "B") else "U"

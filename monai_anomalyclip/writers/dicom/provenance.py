@@ -195,7 +195,7 @@ def derived_uid(text: str) -> str:
 def _series_number(series: DicomSeries, kind: str) -> int:
     offset = _SERIES_NUMBER_OFFSETS[kind]
     try:
-        number = offset + int(series.header.get("SeriesNumber") or 0)
+        number = offset + int(series.common("SeriesNumber") or 0)
     except (TypeError, ValueError):  # several values, or no number
         return offset
     return number if 1 <= number <= _LARGEST_NUMBER else offset

@@ -23,8 +23,7 @@ from pydicom.uid import (
 import monai_anomalyclip
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom.provenance import Provenance
-from monai_anomalyclip.writers.dicom.saving import check_size, save
-from monai_anomalyclip.writers.dicom.silence import silenced
+from monai_anomalyclip.writers.dicom.saving import check_size, save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import check_references, decimal_strings, frame_headers
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
 

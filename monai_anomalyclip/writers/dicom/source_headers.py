@@ -25,7 +25,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 from pydicom.valuerep import format_number_as_ds
 
-from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.data.dicom.series import DicomSeries, text_of, values_of
+from monai_anomalyclip.writers.dicom.valid_values import known_character_set, valid_element
 
 __all__ = [
     "UnsuitableSourceError",
@@ -51,7 +52,6 @@ _EMPTY = (
     "ReferringPhysicianName",
 )
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
-_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _STUDY, _SERIES, _SPACE, _FRAME = "2.25.1", "2.25.2", "2.25.3", "2.25.4"  # placeholders of UIDs
 
 
@@ -99,9 +99,9 @@ def check_shape(series: DicomSeries, shape: Sequence[int], name: str) -> None:
 def frame_headers(series: DicomSeries) -> list[Dataset]:
     """Make one neutral single-frame header per frame, in the order of the frames.
 
-    Equipment and lossy compression (but for values that cannot be decoded), size, pixel spacing and slice thickness are
-    the source's; patient and study are empty; UIDs, orientation and positions are placeholders. The series itself is
-    not changed. Where the frames have no place in space there is no spatial attribute at all.
+    Equipment and lossy compression (as far as they are valid and the same in all files), size, pixel spacing and slice
+    thickness are the source's; patient and study are empty; UIDs, orientation and positions are placeholders. The
+    series itself is not changed. Where the frames have no place in space there is no spatial attribute at all.
     """
     common = Dataset()
     for keyword in _EMPTY:
@@ -109,11 +109,15 @@ def frame_headers(series: DicomSeries) -> list[Dataset]:
     common.StudyInstanceUID, common.SeriesInstanceUID = _STUDY, _SERIES
     common.Modality = series.modality
     common.Rows, common.Columns = series.size
-    for keyword in (*_EQUIPMENT, *_LOSSY):
+    declared = known_character_set(series.header)
+    for keyword in _EQUIPMENT:
         # pydicom raises nearly anything for a value that it cannot decode, such as "10:1" for a number
         with contextlib.suppress(Exception):
-            if series.header.get(keyword):
-                common.add(verbatim(keyword, series.header.get(keyword)))
+            value = series.common(keyword)
+            valid = valid_element(verbatim(keyword, value), declared=declared) if value else None
+            if valid is not None and str(valid.value).isascii():
+                common.add(valid)
+    _add_compression(common, series)
     if not is_placed(series):
         common.SOPClassUID = SecondaryCaptureImageStorage
         return [_placed(common, index) for index in range(len(series.frames))]
@@ -125,6 +129,22 @@ def frame_headers(series: DicomSeries) -> list[Dataset]:
     common.SliceThickness = decimal_strings([_slice_thickness(series)])[0]
     common.SpacingBetweenSlices = decimal_strings([slice_spacing(series) or 1.0])[0]
     return [_placed(common, index, rank) for index, rank in enumerate(_ranks_along_normal(series))]
+
+
+def _add_compression(common: Dataset, series: DicomSeries) -> None:
+    """Results of lossy images are lossy: if any file is, with ratio and method where all lossy files agree in them."""
+    lossy = [one for one in series.instances if text_of(one.header, "LossyImageCompression") == "01"]
+    if not lossy:
+        if series.common("LossyImageCompression") == "00":
+            common.LossyImageCompression = "00"
+        return
+    common.LossyImageCompression = "01"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        with contextlib.suppress(Exception):  # see frame_headers
+            if len(values_of(lossy, keyword)) == 1:
+                valid = valid_element(verbatim(keyword, lossy[0].header[keyword].value), declared=True)
+                if valid is not None:
+                    common.add(valid)
 
 
 def frame_index(uid: str) -> int:
@@ -172,7 +192,7 @@ def _ranks_along_normal(series: DicomSeries) -> list[int]:
 def _slice_thickness(series: DicomSeries) -> float:
     """Slice thickness in mm; readers need one, so a nominal one stands in, the same as in ``StackGeometry.affine``."""
     try:
-        thickness = float(series.header.get("SliceThickness") or 0)
+        thickness = float(series.common("SliceThickness") or 0)
     except (TypeError, ValueError):  # several values, or no number
         thickness = 0.0
     if math.isfinite(thickness) and thickness > 0:

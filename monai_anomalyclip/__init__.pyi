@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+
+from . import (
+    bundles,
+    cli,
+    data,
+    demo,
+    engines,
+    experiments,
+    export,
+    handlers,
+    inferers,
+    label,
+    losses,
+    metrics,
+    networks,
+    transforms,
+    weights,
+    writers,
+)
+from .data.inputs import load_input
+from .networks.anomaly_clip import AnomalyCLIP
+from .predictor import Predictor, predict
+
+__version__: str
+RESEARCH_USE_ONLY: str
+
+__all__ = [
+    "RESEARCH_USE_ONLY",
+    "AnomalyCLIP",
+    "Predictor",
+    "__version__",
+    "bundles",
+    "cli",
+    "data",
+    "demo",
+    "engines",
+    "experiments",
+    "export",
+    "handlers",
+    "inferers",
+    "label",
+    "load_input",
+    "losses",
+    "metrics",
+    "networks",
+    "predict",
+    "transforms",
+    "weights",
+    "writers",
+]

@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Folders that come with the package: the bundles, and the overlays in ``configs``."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from pathlib import Path
+
+__all__ = ["copy_bundle", "inference_config", "literal_path", "shipped_folder"]
+
+_PACKAGE = Path(__file__).parents[1]
+# Beside these may lie prompts that were tuned, data that was made and results of runs.
+_BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/README.md")
+
+
+def shipped_folder(name: str) -> Path:
+    """Where a folder such as ``bundles/anomalyclip`` or ``configs`` lies.
+
+    Args:
+        name: the folder's place in the repository.
+
+    Returns:
+        the folder of that name in the working directory; else the one in the installed package, into which the build
+        puts it; else the one beside the package, in a repository.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for parent in (Path(), _PACKAGE, _PACKAGE.parent):
+        if (parent / name).is_dir():
+            return parent / name
+    raise FileNotFoundError(f"There is no folder {name!r}, neither here nor with the package: install it again.")
+
+
+def copy_bundle(name: str, target: Path) -> None:
+    """Copy what a bundle was shipped with, and nothing that use has added.
+
+    Args:
+        name: "anomalyclip" or "anomalyclip_demo".
+        target: folder for its files.
+    """
+    bundle = shipped_folder(f"bundles/{name}")
+    for source in (path for pattern in _BUNDLE_FILES for path in bundle.glob(pattern)):
+        copy = target / source.relative_to(bundle)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+
+
+def inference_config(bundle: Path | None) -> Path:
+    """The bundle's configs/inference.json.
+
+    Args:
+        bundle: its folder, or the name of a shipped one such as "anomalyclip_demo"; None for "anomalyclip".
+
+    Raises:
+        FileNotFoundError: when there is no bundle.
+    """
+    folder = Path("anomalyclip") if bundle is None else bundle
+    if not folder.is_dir() and len(folder.parts) == 1:
+        with contextlib.suppress(FileNotFoundError):
+            folder = shipped_folder(f"bundles/{folder}")
+    config = folder / "configs" / "inference.json"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"There is no bundle at {str(folder)!r}: name a folder with configs/inference.json, or a shipped bundle."
+        )
+    return config
+
+
+def literal_path(path: Path) -> str:
+    """A value of a configuration that stands for a path, whatever it is called.
+
+    In a text MONAI would replace every ``#``, and take ``$``, ``@`` and ``%`` for expressions; in a string literal's
+    escape sequences it sees none of them.
+    """
+    escaped = re.sub(r"[^A-Za-z0-9/._-]", lambda char: f"\\U{ord(char[0]):08x}", str(path))
+    return f"$'{escaped}'"

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle as the archive that the MONAI model zoo hands out.
+
+Command: ``python -m monai_anomalyclip.bundles.zoo_archive BUNDLE -o DIR``.
+
+The archive ``<name>_v<version>.zip`` holds one folder ``<name>``, as ``monai.bundle.download`` and ``load`` expect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import zipfile
+from pathlib import Path
+
+from monai_anomalyclip.atomic_file import replaced_when_complete
+
+__all__ = ["zip_bundle"]
+
+# What a bundle consists of. Beside it may lie data that was made and results of runs.
+_FILES = ("LICENSE", "README.md", "configs/*", "docs/*", "models/*")
+
+
+def zip_bundle(bundle: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Pack a bundle with its prompts.
+
+    Args:
+        bundle: the bundle's folder; its name becomes the archive's.
+        folder: where the archive goes.
+        overwrite: replace the archive when it exists.
+
+    Returns:
+        the archive. The same files give the same bytes.
+
+    Raises:
+        FileNotFoundError: the bundle has no metadata or no ``models/model.pt``, without which it cannot be loaded.
+        FileExistsError: the archive exists.
+    """
+    bundle = Path(bundle).resolve()
+    for name in ("configs/metadata.json", "models/model.pt"):
+        if not (bundle / name).is_file():
+            raise FileNotFoundError(f"'{bundle.name}' has no {name}: a bundle is packed with tuned prompts.")
+    version = str(json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"])
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise ValueError(f"'{bundle.name}' has the version {version!r}: the model zoo takes three numbers, as 0.1.0.")
+    archive = Path(folder) / f"{bundle.name}_v{version}.zip"
+    if archive.exists() and not overwrite:
+        raise FileExistsError(f"'{archive}' exists: give --overwrite to replace it.")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    files = sorted({path for pattern in _FILES for path in bundle.glob(pattern) if path.is_file()})
+    with replaced_when_complete(archive) as unfinished, zipfile.ZipFile(unfinished, "w") as packed:
+        for path in files:
+            if not path.name.startswith("."):
+                place = zipfile.ZipInfo(f"{bundle.name}/{path.relative_to(bundle).as_posix()}")  # of 1980, always
+                place.compress_type, place.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                with path.open("rb") as source, packed.open(place, "w", force_zip64=True) as target:
+                    while chunk := source.read(1 << 20):
+                        target.write(chunk)
+    return archive
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m monai_anomalyclip.bundles.zoo_archive", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="folder of the bundle, with tuned prompts")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the archive")
+    parser.add_argument("--overwrite", action="store_true", help="replace the archive when it exists")
+    arguments = parser.parse_args()
+    try:
+        print(zip_bundle(arguments.bundle, arguments.output, overwrite=arguments.overwrite))
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""``monai-anomalyclip report``: tables and report of a folder of results, made again from its records."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.plain_messages import damaged_files, text_table
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.tables import RunDocument
+
+__all__ = ["add_command", "show_summary"]
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of the program."""
+    parser = commands.add_parser(
+        "report",
+        help="make results.json, scores.csv and report.html of a folder of results again",
+        description=(
+            "Make results.json, scores.csv and report.html of a folder of results again, from the records that lie "
+            "beside the results: after several runs have written into it, or one was killed, or results were moved "
+            "away. Needs no model. The exit status is 1 when a record cannot be read. "
+            f"{RESEARCH_USE_ONLY}"
+        ),
+    )
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="the output folder of a run")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.writers.output_folder import OutputFolder  # slow to import, and --help needs none of it
+
+    document, damaged = OutputFolder(arguments.results, make=False).summarise()
+    show_summary(document, arguments.results)
+    for reason in damaged.values():
+        print(reason)
+    return int(bool(damaged))
+
+
+def show_summary(document: RunDocument, output: Path) -> int:
+    """Print what a folder of results holds and what was left out; how many of the files left out are damaged."""
+    rows = [("input", "slices", "geometry", "score", "top slice", "status")]
+    for record in document.inputs:
+        top = record.most_suspicious
+        rows.append(
+            (
+                record.name,
+                str(record.frames or ""),
+                record.geometry.verdict if record.geometry else "",
+                "" if record.anomaly_score is None else f"{record.anomaly_score:.3f}",
+                str(top[0].index) if top and record.kind != "frame" else "",
+                record.status if record.status == "ok" else f"{record.status}: {record.reason}",
+            )
+        )
+    print(text_table(rows))
+    skipped: Mapping[str, int] = document.skipped
+    for reason, count in skipped.items():
+        print(f"left out: {count} x {reason}")
+    print(f"\nScores are not calibrated: they rank images. Report: {output / 'report.html'}\n{RESEARCH_USE_ONLY}")
+    return damaged_files(skipped)

@@ -1,0 +1,19 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+
+from .datalist_file import write_datalist
+from .listing import DataSet, DataSetInfo, DataSetListing, Entry, LayoutError
+from .registry import SPLITS, data_sets, describe_data_sets, make_datalist
+
+__all__ = [
+    "SPLITS",
+    "DataSet",
+    "DataSetInfo",
+    "DataSetListing",
+    "Entry",
+    "LayoutError",
+    "data_sets",
+    "describe_data_sets",
+    "make_datalist",
+    "write_datalist",
+]

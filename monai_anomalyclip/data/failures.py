@@ -1,0 +1,70 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Why an input failed, in one line that names no file and no folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.sources import InputPart
+
+__all__ = ["failure_reason"]
+
+_MAX_REASON = 300
+_SHORT_NAME = 4
+_ABSOLUTE_FOLDER = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+")
+
+
+def failure_reason(error: BaseException, item: Mapping[str, Any]) -> str:
+    """Say in one line why an item failed: the root cause, without file and folder names, which may be a patient's.
+
+    Args:
+        error: what a transform raised; MONAI wraps it into "applying transform ...".
+        item: the item before the transforms. In the message the item's name takes the place of its file's name, and
+            the folders of its paths are removed.
+    """
+    while error.__cause__ is not None and not isinstance(error, UnreadableInputError):
+        error = error.__cause__
+    message = str(error)
+    hidden: set[str] = set()
+    for value in item.values():
+        for path in _paths(value):
+            for folder in _spellings(str(path.parent)) - {"."}:
+                message = message.replace(f"{folder}{os.sep}", "")
+            # A name that was made from the file's name is one the user wants to see.
+            if isinstance(value, InputPart) and not path.name.startswith(str(item["name"]).rpartition("/")[2]):
+                hidden |= _spellings(path.name)
+    if hidden:  # before anything else takes a piece out of the names
+        message = _any_of(hidden).sub(lambda found: str(item["name"]), message)
+    message = _ABSOLUTE_FOLDER.sub("", " ".join(message.split()))
+    if not isinstance(error, UnreadableInputError):
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return message if len(message) <= _MAX_REASON else f"{message[: _MAX_REASON - 3]}..."
+
+
+def _spellings(text: str) -> set[str]:
+    """A name as it is, and as ``repr`` shows it: alone, or within a text of both kinds of quotes."""
+    return {text, repr(text)[1:-1], repr(f"{text}'\"")[1:-4]}
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """What finds the names as words of their own, and short ones, such as a DICOM file's "1", within quotes alone.
+
+    Any blanks stand for those of a name, since some messages have been wrapped or tidied.
+    """
+    words = []
+    for name in sorted(names, key=len, reverse=True):
+        pattern = r"\s+".join(re.escape(word) for word in name.split() or [name])
+        words.append(rf"(?<!\w){pattern}(?!\w)" if len(name) > _SHORT_NAME else rf"(?<=['\"]){pattern}(?=['\"])")
+    return re.compile("|".join(words))
+
+
+def _paths(value: Any) -> tuple[Path, ...]:
+    if isinstance(value, InputPart):
+        return value.source.paths
+    return (Path(value),) if isinstance(value, str | os.PathLike) else ()

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+
+from .anomaly_metric import AUPRO, ImageAP, ImageAUROC, PixelAP, PixelAUROC, RegionRecall
+from .bootstrap_intervals import BootstrapIntervals
+from .curve_plots import CurvePlots
+from .evaluation_loss import EvaluationLoss
+from .loss_terms import GlocalLossHandler
+from .metric_table import MetricTable
+from .result_writer import AnomalyResultWriter
+from .threshold_calibration import ThresholdCalibration
+from .tuning_checkpoint import TuningCheckpoint, tuning_is_finished
+from .unreadable_table import UnreadableTable
+from .worst_cases import WorstCases
+
+__all__ = [
+    "AUPRO",
+    "AnomalyResultWriter",
+    "BootstrapIntervals",
+    "CurvePlots",
+    "EvaluationLoss",
+    "GlocalLossHandler",
+    "ImageAP",
+    "ImageAUROC",
+    "MetricTable",
+    "PixelAP",
+    "PixelAUROC",
+    "RegionRecall",
+    "ThresholdCalibration",
+    "TuningCheckpoint",
+    "UnreadableTable",
+    "WorstCases",
+    "tuning_is_finished",
+]

@@ -1,0 +1,272 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""The face: :func:`predict` for folders, results in files; :class:`Predictor` for images, results in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data.meta_tensor import MetaTensor
+
+from monai_anomalyclip.bundles.errors import cause_of
+from monai_anomalyclip.bundles.shipped import inference_config, literal_path
+from monai_anomalyclip.data.in_memory import GivenImage, given_image
+from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.data.sources import InputPart, ReadOptions
+from monai_anomalyclip.engines import InputsFailedError
+from monai_anomalyclip.inferers import AnomalySliceInferer
+from monai_anomalyclip.prediction import Prediction
+from monai_anomalyclip.transforms import ScaleIntensityForCLIP
+from monai_anomalyclip.writers import RunDocument
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Predictor", "predict"]
+
+
+def predict(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    bundle: str | os.PathLike[str] | None = None,
+    *,
+    prompts: str | os.PathLike[str] | None = None,
+    threshold: float | str | None = None,
+    outputs: Sequence[str] | None = None,
+    preset: str | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    force: bool = False,
+    configs: Sequence[str | os.PathLike[str]] = (),
+    **ids: Any,
+) -> RunDocument:
+    """Score everything in files and folders and write the results, as ``monai-anomalyclip predict`` does.
+
+    Research use only. What an earlier run finished is left out. An input that fails does not stop the others: its
+    record in the returned document says why.
+
+    Args:
+        inputs: DICOM, NIfTI, pictures, videos, or folders with a mixture.
+        output: folder of the results (see docs/studies.md).
+        bundle: folder of a bundle, or the name of a shipped one; default ``bundles/anomalyclip``.
+        prompts: a prompt checkpoint to use instead of the bundle's.
+        threshold: of masks, in [0, 1], or "calibrated".
+        outputs: kinds of files, such as ``["default", "pm"]``.
+        preset: intensity preset, such as "ct-brain".
+        device: "cpu", "cuda", ...; default the first GPU, else the CPU.
+        precision: of matrix products: "auto", "float32", "bfloat16", "float16".
+        force: score everything and replace existing results.
+        configs: files that overlay the bundle's ``inference.json``.
+        ids: further ids of the configuration, such as ``sigma=2.0`` or ``**{"reading#stride": 5}``.
+
+    Returns:
+        what the folder's ``results.json`` holds.
+
+    Raises:
+        FileNotFoundError: there is no such bundle, or it has no prompts.
+        ValueError: an argument that the bundle cannot take, or a folder with results of other settings.
+        UnreadableInputError: there is nothing to read.
+
+    Example:
+        >>> from monai_anomalyclip import predict
+        >>> document = predict("study", "results", "bundles/anomalyclip_demo")
+        >>> [(record.name, record.anomaly_score) for record in document.inputs]
+    """
+    from monai.bundle import ConfigWorkflow
+
+    config = inference_config(None if bundle is None else Path(bundle))
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    folder = Path(output).absolute()
+    given = {
+        "prompts": None if prompts is None else literal_path(Path(prompts).absolute()),
+        "threshold": threshold,
+        "outputs": None if outputs is None else list(outputs),
+        "reading#preset": preset,
+        "device": None if device is None else str(device),
+        "precision": precision,
+        "overwrite": force or None,
+        **ids,
+    }
+    workflow = ConfigWorkflow(
+        [str(config), *map(str, configs)],
+        workflow_type="infer",
+        logging_file=False,
+        bundle_root=literal_path(config.parents[1].absolute()),
+        dataset_dir=[literal_path(Path(path).absolute()) for path in paths],
+        output_dir=literal_path(folder),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    try:
+        workflow.initialize()
+        workflow.run()
+    except RuntimeError as error:  # MONAI wraps what its expressions raise
+        if not isinstance(cause := cause_of(error), InputsFailedError):
+            raise cause from None
+    workflow.finalize()
+    return RunDocument.read(folder / "results.json")
+
+
+class Predictor:
+    """Scores images with the network of a bundle. Research use only.
+
+    The network and its prompts are loaded once. Calls from several threads wait for each other. As a context manager
+    it gives the device's memory back at the end.
+
+    Args:
+        bundle: folder of a bundle, or the name of a shipped one; default ``bundles/anomalyclip``.
+        prompts: a prompt checkpoint to use instead of the bundle's.
+        device: "cpu", "cuda", "cuda:1", "mps", ...; default the first GPU, else the CPU.
+        precision: "float32", "bfloat16", "float16" or "auto" (see
+            :func:`~monai_anomalyclip.inferers.resolve_precision`); None for the bundle's.
+        overrides: further ids of the bundle's ``inference.json``, such as ``sigma=2.0``.
+
+    Raises:
+        FileNotFoundError: there is no such bundle, or it has no prompts.
+        ValueError: the prompts belong to another backbone.
+
+    Example:
+        >>> from monai_anomalyclip import Predictor
+        >>> predictor = Predictor("bundles/anomalyclip_demo")
+        >>> prediction = predictor("frame.png")
+        >>> prediction.anomaly_score, prediction.mask(0.5).sum()
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | None = None,
+        prompts: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = "auto",
+        **overrides: Any,
+    ) -> None:
+        config = inference_config(None if bundle is None else Path(bundle))
+        parser = ConfigParser()
+        parser.read_config(str(config))
+        parser["bundle_root"] = literal_path(config.parents[1].absolute())
+        chosen = {"device": device and str(device), "precision": precision, **overrides}
+        chosen["prompts"] = None if prompts is None else literal_path(Path(prompts).absolute())
+        for key, value in chosen.items():
+            if value is not None:
+                parser[key] = value
+        self.bundle = config.parents[1]
+        try:
+            self._build(parser)
+        except RuntimeError as error:  # MONAI wraps what its expressions raise
+            raise cause_of(error) from None
+        self._lock = threading.Lock()
+
+    def _build(self, parser: ConfigParser) -> None:
+        self.prompts: str | None = parser.get_parsed_content("prompts")
+        self.device = torch.device(parser.get_parsed_content("device"))
+        self.reading: dict[str, Any] = parser.get_parsed_content("reading")
+        self.threshold = float(parser.get_parsed_content("resolved_threshold"))
+        self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
+        for step in ("check_prompts", "load_prompts"):
+            if step in parser:
+                parser.get_parsed_content(step)
+        self.inferer: AnomalySliceInferer = parser.get_parsed_content("inferer")
+        self.inferer.progress = False
+
+    def __call__(self, image: Any, **reading: Any) -> Prediction:
+        """Score one image.
+
+        Args:
+            image: a path, a folder with one input, a NumPy array (H, W), (H, W, 3) or (X, Y, Z), a tensor or
+                MetaTensor (1 or 3, H, W) or (1, X, Y, Z), a PIL, nibabel or SimpleITK image, a pydicom dataset or a
+                list of them (see :mod:`monai_anomalyclip.data.in_memory`).
+            reading: fields of :class:`~monai_anomalyclip.data.ReadOptions`, such as ``preset="ct-brain"``.
+
+        Raises:
+            UnreadableInputError: it cannot be read, or is more than one input.
+            TypeError: it is no image, or there is no such option.
+            ValueError: its shape or values are not those of an image.
+        """
+        options = ReadOptions(**{**self.reading, **reading})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            given = given_image(image, options)
+            scale = ScaleIntensityForCLIP(preset=options.preset)
+            parts = [self._score(part, scale) for part in given.parts]
+        return self._prediction(given, parts, [str(warning.message) for warning in caught])
+
+    def each(self, path: str | os.PathLike[str], **reading: Any) -> Iterator[tuple[str, Prediction]]:
+        """Score every input of a folder, one at a time: its name and its prediction.
+
+        Args:
+            path: a file or a folder of studies.
+            reading: as for a call.
+
+        Raises:
+            UnreadableInputError: an input cannot be read.
+        """
+        options = ReadOptions(**{**self.reading, **reading})
+        for name, source in InputCatalogue(path, options=options).sources.items():
+            yield name, self(InputPart(source), **reading)
+
+    def close(self) -> None:
+        """Give the device's memory back; the predictor goes on working on the CPU."""
+        with self._lock:
+            self.network.to("cpu")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.device = torch.device("cpu")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _score(self, part: Any, scale: ScaleIntensityForCLIP) -> tuple[MetaTensor, dict[str, torch.Tensor]]:
+        image = part.load() if isinstance(part, InputPart) else scale(part)  # readers scale what they read
+        assert isinstance(image, MetaTensor)
+        with self._lock, torch.inference_mode():
+            return image, self.inferer(image[None], self.network)
+
+    def _prediction(
+        self, given: GivenImage, parts: list[tuple[MetaTensor, dict[str, torch.Tensor]]], caught: list[str]
+    ) -> Prediction:
+        image, output = parts[0]
+        maps = output["anomaly_map"][0]
+        if len(parts) > 1:  # a film, of which frames are the last axis
+            image = MetaTensor(torch.cat([part.as_tensor() for part, _ in parts], dim=-1), meta=image.meta)
+            maps = MetaTensor(torch.cat([torch.as_tensor(found["anomaly_map"][0]) for _, found in parts], dim=-1))
+            maps.meta = image.meta
+        numbers = {
+            name: np.concatenate([found[name].flatten().numpy() for _, found in parts])
+            for name in ("anomaly_score", "anomaly_margin")
+            if name in output
+        }
+        record = json.loads(image.meta.get("intensity") or "{}")
+        sentences = [*record.get("warnings", ()), image.meta.get("notes") or "", *caught]
+        return Prediction(
+            map=maps,
+            scores=numbers["anomaly_score"],
+            margins=numbers.get("anomaly_margin"),
+            threshold=self.threshold,
+            warnings=tuple(dict.fromkeys(text for text in sentences if text)),
+            image=image,
+            _given=given,
+            _view=self._view(image),
+            _model=self,
+        )
+
+    def _view(self, image: MetaTensor) -> SliceView | None:
+        if image.ndim == 3:
+            return None
+        if image.meta.get("native_slices"):
+            return SliceView.native(image.shape[1:])
+        return SliceView.from_affine(image.affine, image.shape[1:], self.inferer.slice_axis)

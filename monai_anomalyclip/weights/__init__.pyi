@@ -1,0 +1,21 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+
+from .downloading import download
+from .fetched import default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
+from .integrity import git_blob_id, sha256_of
+from .publishers import PROMPTS, ClipSource, PromptsSource, clip_source
+
+__all__ = [
+    "PROMPTS",
+    "ClipSource",
+    "PromptsSource",
+    "clip_source",
+    "default_weights_folder",
+    "download",
+    "fetch_clip",
+    "fetch_prompts",
+    "fetched_clip",
+    "git_blob_id",
+    "sha256_of",
+]

@@ -1,0 +1,189 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write the results of one input: map, mask and overlay, in the input's own geometry."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.meta_tensor import MetaTensor
+from PIL import Image
+from torch import Tensor
+
+from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.writers.nifti import NiftiGrid
+from monai_anomalyclip.writers.overlays import check_map_range, contact_sheet, displayable, side_by_side
+
+__all__ = [
+    "FRAME_RESULTS",
+    "NIFTI_RESULTS",
+    "OVERLAY",
+    "refuse_existing",
+    "result_paths",
+    "write_frame_result",
+    "write_volume_result",
+]
+
+OVERLAY = "_overlay.png"
+FRAME_RESULTS = ("_heat.png", "_mask.png", OVERLAY)
+NIFTI_RESULTS = ("_map.nii.gz", "_mask.nii.gz")
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+
+def write_frame_result(
+    folder: str | os.PathLike[str],
+    name: str,
+    image: Tensor,
+    anomaly_map: Tensor,
+    mask: Tensor,
+    *,
+    suffixes: Sequence[str] = FRAME_RESULTS,
+    caption: str = "",
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a frame's map, mask and overlay, at the frame's resolution and without metadata.
+
+    ``<name>_heat.png``: 16-bit gray, 0..65535 for 0..1. ``<name>_mask.png``: 8-bit, 0 or 255. ``<name>_overlay.png``:
+    the frame beside its overlay. Nothing is written when one of them cannot be made.
+
+    Args:
+        folder: the output folder.
+        name: where below the folder, without suffix, as :class:`monai_anomalyclip.data.InputCatalogue` gives it.
+        image: (3, H, W) or (1, H, W), uint8 or float.
+        anomaly_map: (1, H, W) in [0, 1].
+        mask: (1, H, W) or (H, W), non-zero where anomalous.
+        suffixes: which of the files, of :data:`FRAME_RESULTS`.
+        caption: text for the overlay's margin.
+        overwrite: replace existing results.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        FileExistsError: results exist and `overwrite` is False.
+        ValueError: shapes differ, the map leaves [0, 1], or the name would leave the folder.
+    """
+    heat, marked = _checked(image, anomaly_map, mask, spatial_dims=2)
+    shown = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
+    contents = (
+        _png(np.round(heat[0].astype(np.float64) * 65535).astype(np.uint16)),
+        _png(marked[0] * np.uint8(255)),
+        _png(side_by_side(shown, heat[0], marked[0], caption)),
+    )
+    files = dict(zip(FRAME_RESULTS, contents, strict=True))
+    return _write_all(folder, name, {suffix: files[suffix] for suffix in suffixes}, overwrite)
+
+
+def write_volume_result(
+    folder: str | os.PathLike[str],
+    name: str,
+    image: Tensor,
+    anomaly_map: Tensor,
+    mask: Tensor,
+    *,
+    view: SliceView,
+    grid: NiftiGrid | None = None,
+    max_slices: int = 12,
+    caption: str = "",
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a volume's map, mask and contact sheet.
+
+    ``<name>_map.nii.gz`` (float32) and ``<name>_mask.nii.gz`` (uint8, 0 or 1) lie on the input's grid;
+    ``<name>_overlay.png`` is the contact sheet.
+
+    Args:
+        folder: the output folder.
+        name: where below the folder, without suffix.
+        image: (1, X, Y, Z) or (3, X, Y, Z).
+        anomaly_map: (1, X, Y, Z) in [0, 1].
+        mask: (1, X, Y, Z) or (X, Y, Z), non-zero where anomalous.
+        view: how the volume is sliced.
+        grid: where the NIfTI files lie; None writes the contact sheet alone.
+        max_slices: greatest number of slices on the contact sheet.
+        caption: text for its margin.
+        overwrite: replace existing results.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        FileExistsError: results exist and `overwrite` is False.
+        ValueError: shapes differ, the map leaves [0, 1], or the name would leave the folder.
+    """
+    heat, marked = _checked(image, anomaly_map, mask, spatial_dims=3)
+    sheet = contact_sheet(_plain(image), torch.from_numpy(heat), torch.from_numpy(marked), view, max_slices, caption)
+    contents = {} if grid is None else dict(zip(NIFTI_RESULTS, map(grid.to_bytes, (heat[0], marked[0])), strict=True))
+    return _write_all(folder, name, {**contents, OVERLAY: _png(sheet)}, overwrite)
+
+
+def result_paths(folder: str | os.PathLike[str], name: str, suffixes: Sequence[str]) -> list[Path]:
+    """Where the results of an input go.
+
+    Raises:
+        ValueError: the name could lead out of the folder.
+    """
+    if not _SAFE_NAME.fullmatch(name):
+        raise ValueError(
+            f"Result name {name!r} must be a relative path of A-Z a-z 0-9 . _ - whose parts do not start with a dot."
+        )
+    return [Path(folder, name + suffix) for suffix in suffixes]
+
+
+def refuse_existing(paths: Sequence[Path]) -> None:
+    """Raise when one of the files exists.
+
+    Raises:
+        FileExistsError: names the files and the way out.
+    """
+    if existing := [path.name for path in paths if path.exists()]:
+        raise FileExistsError(
+            f"{', '.join(existing)} exist already in the output folder: choose another folder, or set overwrite "
+            "(--force; --overwrite True for a bundle)."
+        )
+
+
+def _checked(
+    image: Tensor, anomaly_map: Tensor, mask: Tensor, spatial_dims: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """The map (1, *size) float32 and the mask (1, *size) of 0 and 1, after their shapes and range were looked at."""
+    heat = np.asarray(anomaly_map.detach().cpu(), dtype=np.float32)
+    marked = np.asarray(mask.detach().cpu() != 0, dtype=np.uint8)
+    marked = marked if marked.ndim == heat.ndim else marked[None]
+    if image.ndim != 1 + spatial_dims or heat.shape != (1, *image.shape[1:]) or marked.shape != heat.shape:
+        raise ValueError(
+            f"Expected a map and a mask of the image's size {tuple(image.shape[1:])} with one channel, got "
+            f"{tuple(anomaly_map.shape)} and {tuple(mask.shape)}."
+        )
+    check_map_range(heat)
+    return heat, marked
+
+
+def _plain(image: Tensor) -> Tensor:
+    return image.as_tensor() if isinstance(image, MetaTensor) else image
+
+
+def _png(pixels: npt.NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def _write_all(folder: str | os.PathLike[str], name: str, contents: Mapping[str, bytes], overwrite: bool) -> list[Path]:
+    paths = result_paths(folder, name, tuple(contents))
+    if not overwrite:
+        refuse_existing(paths)
+    make_private_folder(paths[0].parent)
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_atomically(path, content)
+    return paths

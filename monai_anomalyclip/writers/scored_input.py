@@ -1,0 +1,279 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""All files of one input that was scored as a whole: pictures, NIfTI, DICOM objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
+from monai_anomalyclip.writers.dicom import (
+    Provenance,
+    write_parametric_map,
+    write_report,
+    write_secondary_capture,
+    write_segmentation,
+)
+from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE
+from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
+from monai_anomalyclip.writers.dicom.source_restoration import source_notes
+from monai_anomalyclip.writers.findings import Findings
+from monai_anomalyclip.writers.nifti import NiftiGrid
+from monai_anomalyclip.writers.overlays import displayable, overlay
+from monai_anomalyclip.writers.result_files import (
+    FRAME_RESULTS,
+    OVERLAY,
+    result_paths,
+    write_frame_result,
+    write_volume_result,
+)
+
+__all__ = [
+    "DICOM_RESULTS",
+    "ScoredInput",
+    "film_notes",
+    "write_results",
+    "write_series_report",
+]
+
+DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
+_NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
+
+
+@dataclass(frozen=True)
+class ScoredInput:
+    """A picture or a volume with what was found, on the input's own grid.
+
+    Args:
+        source: where it came from; None for what was in memory.
+        image: (1 or 3, H, W) or (1 or 3, X, Y, Z), uint8 or in [0, 1].
+        anomaly_map: (1, H, W) or (1, X, Y, Z) in [0, 1].
+        mask: bool, like the map.
+        findings: numbers per slice.
+        view: how a volume is sliced; None for a picture.
+    """
+
+    source: Source | None
+    image: Tensor
+    anomaly_map: Tensor
+    mask: Tensor
+    findings: Findings
+    view: SliceView | None
+
+    def slices(self, volume: Tensor) -> Tensor:
+        """Slices (n, C, H, W) of one of the tensors."""
+        return volume[None] if self.view is None else self.view.to_slices(volume)
+
+
+def write_results(
+    folder: str | os.PathLike[str],
+    name: str,
+    scored: ScoredInput,
+    outputs: Sequence[str],
+    *,
+    provenance: Provenance,
+    threshold: float,
+    caption: str,
+    max_slices: int = 12,
+    sheared_nifti: bool = False,
+    segment_category: str = DEFAULT_CATEGORY,
+    segment_type: str = DEFAULT_TYPE,
+) -> tuple[list[Path], list[str]]:
+    """Write the files of one input, replacing what is there: the caller has looked.
+
+    A DICOM object that a source cannot have (such as a parametric map without positions) is left out with a
+    note; when one that it can have fails to be written, all others still are.
+
+    Args:
+        folder: the output folder.
+        name: where below the folder, without suffix.
+        scored: the input.
+        outputs: see :mod:`monai_anomalyclip.writers.output_folder`; the overlay picture is always written.
+        provenance: what DICOM objects say of the algorithm.
+        threshold: of the mask.
+        caption: text below pictures.
+        max_slices: greatest number of slices on the picture of a volume.
+        sheared_nifti: write NIfTI of a stack with gantry tilt, with its true, sheared affine.
+        segment_category: Segmented Property Category of the DICOM segmentation, as ``"code^scheme^meaning"``.
+        segment_type: Segmented Property Type, likewise.
+
+    Returns:
+        The files, and sentences about what was left out.
+
+    Raises:
+        ValueError: a file could not be made; the others are written.
+    """
+    notes: list[str] = []
+    if scored.view is None:
+        suffixes = FRAME_RESULTS if "png" in outputs else (OVERLAY,)
+        pictures = (scored.image, scored.anomaly_map, scored.mask)
+        paths = write_frame_result(folder, name, *pictures, suffixes=suffixes, caption=caption, overwrite=True)
+    else:
+        grid = None
+        if "nifti" in outputs:
+            grid, note = nifti_grid(scored, sheared_nifti)
+            notes += note
+        paths = write_volume_result(
+            folder,
+            name,
+            scored.image,
+            scored.anomaly_map,
+            scored.mask,
+            view=scored.view,
+            grid=grid,
+            max_slices=max_slices,
+            caption=caption,
+            overwrite=True,
+        )
+    if not isinstance(scored.source, DicomSource):
+        return paths, notes
+    kinds = [kind for kind in DICOM_RESULTS if kind in outputs]
+    writers = _dicom_writers(scored, scored.source.series, provenance, threshold, segment_category, segment_type)
+    failed: list[str] = []
+    for kind in kinds:
+        needs_places = kind == "pm" or (kind == "seg" and len(scored.source.series.frames) > 1)
+        if needs_places and not is_placed(scored.source.series):
+            notes.append(f"No {_NAMES[kind]}: the series lacks positions or pixel spacing.")
+            continue
+        (path,) = result_paths(folder, name, [DICOM_RESULTS[kind]])
+        if problem := _attempt(writers[kind], path):
+            failed.append(f"{kind} ({problem})")
+        else:
+            paths.append(path)
+    _refuse_failed(failed)
+    if kinds:
+        notes += source_notes(scored.source.series)
+    return paths, notes
+
+
+def film_notes(source: Source, outputs: Sequence[str], written: int, claimed: int) -> list[str]:
+    """Sentences about what is missing of a film, and the DICOM objects that were asked for and that it does not get.
+
+    Args:
+        source: the film.
+        outputs: the kinds that were asked for.
+        written: number of frames that there are.
+        claimed: number that its file claims.
+    """
+    notes = [] if written == claimed else [f"The film ends after {written} of the {claimed} frames that it claims."]
+    if not isinstance(source, DicomSource):
+        return notes
+    if "sr" in outputs and written == claimed:
+        notes += source_notes(source.series)
+    if written != claimed and "sr" in outputs:
+        notes.append("No DICOM structured report: it could not refer to the frames of a film that ends early.")
+    asked = [kind for kind in _NAMES if kind in outputs]
+    return [*notes, *(f"No {_NAMES[kind]} of a film: its overlay is an MP4, its scores are a table." for kind in asked)]
+
+
+def write_series_report(
+    folder: str | os.PathLike[str],
+    name: str,
+    series: DicomSeries,
+    findings: Findings,
+    threshold: float,
+    provenance: Provenance,
+) -> Path:
+    """Write the structured report alone, replacing what is there; arguments as for :func:`write_results`.
+
+    Raises:
+        ValueError: it could not be made; the message quotes nothing of the headers.
+    """
+    (path,) = result_paths(folder, name, [DICOM_RESULTS["sr"]])
+    if problem := _attempt(lambda path: _report(path, series, findings, threshold, provenance), path):
+        _refuse_failed([f"sr ({problem})"])
+    return path
+
+
+def _attempt(write: Callable[[Path], Path], path: Path) -> str:
+    """Write a DICOM object; what went wrong, in words that quote nothing of the source, or nothing."""
+    try:
+        write(path)
+    except UnsuitableSourceError as error:
+        return str(error)
+    except Exception as error:  # headers can be odd in any way, and other libraries quote them
+        return type(error).__name__
+    return ""
+
+
+def _refuse_failed(failed: Sequence[str]) -> None:
+    # Outside of any except block: the exception must not lead on to one that quotes a header.
+    if failed:
+        raise ValueError(f"These DICOM objects could not be written: {'; '.join(failed)}; the other files are there.")
+
+
+def _report(path: Path, series: DicomSeries, findings: Findings, threshold: float, provenance: Provenance) -> Path:
+    return write_report(
+        series,
+        findings.scores,
+        path,
+        score=findings.anomaly_score,
+        threshold=threshold,
+        provenance=provenance,
+        overwrite=True,
+    )
+
+
+def _dicom_writers(
+    scored: ScoredInput, series: DicomSeries, provenance: Provenance, threshold: float, category: str, kind: str
+) -> dict[str, Callable[[Path], Path]]:
+    """Per kind of DICOM object what writes it to a path."""
+
+    def seg(path: Path) -> Path:
+        mask = _stack(scored, scored.mask)
+        return write_segmentation(
+            series, mask, path, provenance=provenance, category=category, segment_type=kind, overwrite=True
+        )
+
+    def sr(path: Path) -> Path:
+        return _report(path, series, scored.findings, threshold, provenance)
+
+    def pm(path: Path) -> Path:
+        maps = _stack(scored, scored.anomaly_map)
+        return write_parametric_map(series, maps, path, provenance=provenance, overwrite=True)
+
+    def sc(path: Path) -> Path:
+        pictures = scored.slices(displayable(_plain(scored.image))).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+        frames = zip(pictures, _stack(scored, scored.anomaly_map), _stack(scored, scored.mask), strict=True)
+        drawn = np.stack([overlay(*frame) for frame in frames])
+        return write_secondary_capture(series, drawn, path, provenance=provenance, overwrite=True)
+
+    return {"seg": seg, "sr": sr, "pm": pm, "sc": sc}
+
+
+def nifti_grid(scored: ScoredInput, sheared: bool) -> tuple[NiftiGrid | None, list[str]]:
+    """The grid of the NIfTI files, or None and why there is none."""
+    shape = tuple(scored.anomaly_map.shape[1:])
+    if isinstance(scored.source, NiftiSource):
+        affine = scored.image.affine.numpy() if isinstance(scored.image, MetaTensor) else None
+        return NiftiGrid(scored.source.paths[0], shape, affine), []
+    if not isinstance(scored.source, DicomSource):
+        return NiftiGrid(np.asarray(scored.image.affine, np.float64), shape), []  # type: ignore[attr-defined]
+    geometry = scored.source.series.geometry
+    matrix = geometry.affine(sheared=sheared)
+    if matrix is not None:
+        return NiftiGrid(matrix, shape), []
+    if geometry.positions is None or geometry.pixel_spacing is None:
+        return None, ["No NIfTI: position or pixel spacing of the slices is unknown."]
+    hint = "; a sheared one is written on request (sheared_nifti)" if set(geometry.flaws) == {"gantry tilt"} else ""
+    return None, [f"No NIfTI: the stack is no regular volume ({geometry.verdict}){hint}."]
+
+
+def _stack(scored: ScoredInput, volume: Tensor) -> npt.NDArray[np.generic]:
+    """Slices (n, H, W) of a map or a mask, in the order of the series' frames."""
+    stack: npt.NDArray[np.generic] = scored.slices(_plain(volume))[:, 0].numpy()
+    return stack
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

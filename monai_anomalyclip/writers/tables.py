@@ -1,0 +1,248 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a folder of results holds in one table: ``results.json`` for programs, ``scores.csv`` for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
+from monai_anomalyclip.atomic_file import write_atomically
+from monai_anomalyclip.writers.finished import InputState
+from monai_anomalyclip.writers.record import (
+    SCHEMA_VERSION,
+    Count,
+    InputRecord,
+    MadeWith,
+    Model,
+    Record,
+    Seconds,
+    Text,
+    Tool,
+    json_text,
+)
+
+__all__ = [
+    "SCORE_COLUMNS",
+    "RunDocument",
+    "Summary",
+    "check_score_table",
+    "made_with",
+    "results_schema",
+    "write_score_table",
+]
+
+_DISTRIBUTIONS = ("torch", "monai", "open_clip", "pydicom", "highdicom", "nibabel")
+
+
+class Summary(Record):
+    """Number of inputs, in all and of each status, and of files that were left aside."""
+
+    inputs: Count
+    ok: Count
+    failed: Count
+    skipped_files: Count
+
+
+class RunDocument(Record):
+    """``results.json``: what a folder holds, made from the records of its inputs."""
+
+    schema_version: Literal["2.0"] = "2.0"
+    research_use: Annotated[str, Field(pattern=r"^Research use only\.")] = RESEARCH_USE_ONLY
+    tool: Tool
+    versions: dict[str, str | None] = Field(description="Of Python and libraries; null for an absent one.")
+    model: Model
+    settings: dict[str, Any] = Field(description="The options as they were resolved.")
+    device: Text
+    started: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")] = Field(
+        description="When the reading of the first input began, in UTC."
+    )
+    duration_s: Seconds = Field(description="Reading, scoring and writing of all inputs together.")
+    summary: Summary
+    skipped: dict[Text, Count] = Field(description="Number of files and series left aside, by reason.")
+    inputs: tuple[InputRecord, ...]
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> RunDocument:
+        if twice := [name for name, count in Counter(record.name for record in self.inputs).items() if count > 1]:
+            raise ValueError(f"two inputs are called {twice[0]!r}")
+        if self.summary != (counted := _summary(self.inputs, self.skipped)):
+            raise ValueError(f"the results count {self.summary} but hold {counted}: they were changed")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[InputRecord],
+        made: MadeWith,
+        skipped: Mapping[str, int] | None = None,
+        started: datetime | None = None,
+    ) -> RunDocument:
+        """The document of some records.
+
+        Args:
+            records: one per input.
+            made: what they were made with.
+            skipped: how many files were left aside, by reason.
+            started: when the first was begun, with a time zone; now, when it is not given.
+        """
+        begun = (started or datetime.now(timezone.utc)).astimezone(timezone.utc)
+        timings = [record.timings for record in records if record.timings is not None]
+        skipped = dict(sorted((skipped or {}).items()))
+        return cls(
+            **{name: getattr(made, name) for name in ("tool", "versions", "model", "device")},
+            settings=dict(sorted(made.settings.items())),
+            started=begun.isoformat(timespec="seconds"),
+            duration_s=sum(timing.read_s + timing.score_s + timing.write_s for timing in timings),
+            summary=_summary(records, skipped),
+            skipped=skipped,
+            inputs=tuple(records),
+        )
+
+    def to_json(self) -> str:
+        """The document as text."""
+        return json_text(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunDocument:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: no JSON, another version of the layout, or values that a field cannot have.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["loc"] == ("schema_version",):
+                raise ValueError(
+                    f"These results do not have the schema version {SCHEMA_VERSION} that this program reads: use the "
+                    "version of monai_anomalyclip that wrote them."
+                ) from None
+            where = ".".join(map(str, first["loc"])) or "the whole text"
+            raise ValueError(f"These are no results of this program ({where}: {first['msg']}).") from None
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the document: the file appears, or is replaced, as a whole."""
+        write_atomically(Path(path), self.to_json().encode())
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunDocument:
+        """Read a file that :meth:`write` wrote.
+
+        Raises:
+            ValueError: as for :meth:`from_json`.
+        """
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+
+def made_with(model: Model, settings: Mapping[str, Any], device: str) -> MadeWith:
+    """Say what this program makes results with: itself, the libraries that are here, and what is given."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version({"open_clip": "open_clip_torch"}.get(name, name))
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    tool = Tool(name="monai_anomalyclip", version=__version__)
+    return MadeWith(tool=tool, versions=versions, model=model, settings=dict(settings), device=device)
+
+
+def results_schema() -> str:
+    """The text of ``results.schema.json``."""
+    schema = _without_titles(RunDocument.model_json_schema(mode="serialization"))
+    about = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "results.json of monai_anomalyclip",
+        "description": "What a folder of results holds. Research use only. Scores are not calibrated. Nothing in it "
+        "names a patient, a file's UIDs or absolute paths.",
+    }
+    return json.dumps({**about, **{key: value for key, value in schema.items() if key not in about}}, indent=2) + "\n"
+
+
+def _without_titles(schema: Any) -> Any:
+    """They repeat the names of the fields."""
+    if isinstance(schema, dict):
+        return {key: _without_titles(value) for key, value in schema.items() if key != "title"}
+    return [_without_titles(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def _summary(records: Sequence[InputRecord], skipped: Mapping[str, int]) -> Summary:
+    status = Counter(record.status for record in records)
+    return Summary(inputs=len(records), ok=status["ok"], failed=status["failed"], skipped_files=sum(skipped.values()))
+
+
+SCORE_COLUMNS = ("name", "slice", "anomaly_score", "map_max", "area_fraction", "threshold", "status", "reason")
+
+
+def check_score_table(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that is not such a table.
+
+    Raises:
+        ValueError: the file exists and has other columns.
+    """
+    if not Path(path).exists():
+        return
+    with Path(path).open(newline="", encoding="utf-8", errors="replace") as stream:
+        columns = tuple(next(csv.reader(stream), ()))
+    if columns != SCORE_COLUMNS:
+        raise ValueError(
+            f"{Path(path).name!r} in the output folder is not a table of this program (its columns are "
+            f"{', '.join(columns)}): choose another output folder."
+        )
+
+
+def write_score_table(path: str | os.PathLike[str], states: Iterable[InputState]) -> None:
+    """Write ``scores.csv``; the file is replaced as a whole.
+
+    A picture has one row; a volume or film one per slice or frame (``slice`` counts from 0) and a last one whose
+    ``slice`` is ``all``. ``status`` is ``ok``, ``failed`` (with a ``reason``) or ``unfinished``: a run was stopped
+    before it had done this input again.
+
+    Args:
+        path: the CSV file.
+        states: of the inputs.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, SCORE_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for state in states:
+        writer.writerows(
+            {column: f"{value:.6g}" if isinstance(value, float) else value for column, value in row.items()}
+            for row in _rows(state)
+        )
+    write_atomically(Path(path), stream.getvalue().encode())
+
+
+def _rows(state: InputState) -> Iterator[dict[str, Any]]:
+    record = state.shown()
+    if state.state == "unfinished" or record is None:
+        yield {"name": state.name, "status": "failed" if state.refused else "unfinished", "reason": state.refused}
+        return
+    if record.status != "ok":
+        yield {"name": state.name, "status": record.status, "reason": record.reason}
+        return
+    last = {"name": state.name, "threshold": record.threshold, "status": "ok"}
+    if record.kind != "frame":
+        slices = zip(record.scores, state.slices.map_max, state.slices.area_fraction, strict=True)
+        for index, (score, map_max, fraction) in enumerate(slices):
+            yield {**last, "slice": index, "anomaly_score": score, "map_max": map_max, "area_fraction": fraction}
+        last["slice"] = "all"
+    yield {
+        **last,
+        "anomaly_score": record.anomaly_score,
+        "map_max": record.map_max,
+        "area_fraction": record.anomalous_fraction,
+    }

@@ -1,0 +1,119 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""What MONAI, the model zoo and MONAI Label expect of a bundle's files, checked without running it."""
+
+from __future__ import annotations
+
+import json
+import pydoc
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+BUNDLES = sorted(path.parent.parent for path in (REPOSITORY / "bundles").glob("*/configs/metadata.json"))
+CONFIGS = ["train", "inference", "evaluate", "multi_gpu_train", "multi_gpu_evaluate"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from strings(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from strings(value, key)
+    elif isinstance(node, str):
+        yield key, node
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
+def bundle(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_there_are_two_bundles() -> None:
+    assert [bundle.name for bundle in BUNDLES] == ["anomalyclip", "anomalyclip_demo"]
+
+
+def test_all_files_are_there(bundle: Path) -> None:
+    names = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/metadata.json", "configs/logging.conf"]
+    assert [
+        name for name in [*names, *(f"configs/{config}.json" for config in CONFIGS)] if not (bundle / name).is_file()
+    ] == []
+    assert not (bundle / "scripts").exists()
+    assert (bundle / "models").is_dir()
+
+
+def test_metadata_follows_the_schema(bundle: Path, data_dir: Path) -> None:
+    metadata = read(bundle / "configs" / "metadata.json")
+    jsonschema.validate(metadata, read(data_dir / "bundle_metadata_schema.json"))
+    assert metadata["version"] in metadata["changelog"]
+    assert next(iter(metadata["network_data_format"]["inputs"])) == "image"
+    assert next(iter(metadata["network_data_format"]["outputs"])) == "pred"
+    assert "Research use only" in metadata["intended_use"]
+
+
+def test_name_leads_monai_label_to_segmentation(bundle: Path) -> None:
+    assert not re.search("detection|classification|deepedit|deepgrow", bundle.name)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_targets_are_dotted_paths_that_exist(bundle: Path, config: str) -> None:
+    targets = [value for key, value in strings(read(bundle / "configs" / f"{config}.json")) if key == "_target_"]
+    assert targets or config in ("multi_gpu_evaluate", "multi_gpu_train")
+    for target in targets:
+        assert "." in target
+        assert pydoc.locate(target) is not None, target
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_strings_have_no_sign_that_monai_would_rewrite(bundle: Path, config: str) -> None:
+    for _, value in strings(read(bundle / "configs" / f"{config}.json")):
+        text = re.sub(r"[@%][\w#]+", "", value)  # references
+        assert "#" not in text, value
+
+
+def test_ids_of_the_workflows(bundle: Path) -> None:
+    train, inference = read(bundle / "configs" / "train.json"), read(bundle / "configs" / "inference.json")
+    assert {"bundle_root", "dataset_dir", "output_dir", "device", "network_def", "network", "run", "training"} <= set(
+        train
+    )
+    assert train["training"] == "%run"
+    assert all(isinstance(handler, dict) for handler in train["train"]["handlers"])
+    assert {"network_def", "inferer", "preprocessing", "postprocessing", "dataset", "evaluator", "run"} <= set(
+        inference
+    )
+    assert "threshold" in inference["displayable_configs"]
+
+
+def test_postprocessing_ends_as_monai_label_needs_it(bundle: Path) -> None:
+    steps = read(bundle / "configs" / "inference.json")["postprocessing"]["transforms"]
+    names = [step["_target_"].rpartition(".")[2] for step in steps]
+    assert names[-1] == "SqueezeDimd"
+    assert names.index("ThresholdAnomalyMapd") < names.index("SqueezeDimd")
+    assert steps[-1]["keys"] == "pred"
+
+
+def test_real_bundle_ships_without_prompts(copy_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    assert [path.name for path in (copy_bundle(tmp_path, "anomalyclip") / "models").iterdir()] == ["README.md"]
+
+
+def test_overlays_only_change_what_exists() -> None:
+    train = read(REPOSITORY / "bundles" / "anomalyclip" / "configs" / "train.json")
+    for overlay in (REPOSITORY / "configs").glob("*.json"):
+        for key in read(overlay):
+            node: Any = train
+            for part in key.split("#"):
+                assert part in node, f"{overlay.name}: {key}"
+                node = node[part]

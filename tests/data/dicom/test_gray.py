@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that are taken from the values of gray series, held against what is known of the phantoms and of the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_anomalyclip.data import load_input
+
+Y, X = np.mgrid[:80, :80]
+RADIUS = np.hypot(X - 40, Y - 40)
+TISSUE = RADIUS < 30
+
+
+def stored(index: int, padded: bool = True) -> np.ndarray:
+    """Tissue 1950 to 2150 within padding of 4 within padding of 0, as vendors write it; or tissue everywhere."""
+    noise = np.random.default_rng(index).normal(0, 6, Y.shape)
+    tissue = (2020 + 60 * np.cos(X / 5) + noise).round()
+    return np.where(TISSUE, tissue, np.where(RADIUS < 38, 4, 0)) if padded else tissue
+
+
+def edit(padded: bool, window: tuple[float, float] | None) -> Callable[[Any, int], None]:
+    def change(header: Any, index: int) -> None:
+        header.RescaleSlope, header.RescaleIntercept = 9.5, -19500
+        header.PixelRepresentation, header.BitsStored, header.HighBit = 0, 16, 15
+        header.PixelData = stored(index, padded).astype(np.uint16).tobytes()
+        if window:
+            header.WindowWidth, header.WindowCenter = window
+
+    return change
+
+
+def series(phantoms: ModuleType, folder: Path, padded: bool, window: tuple[float, float] | None, **options: Any) -> Any:
+    phantoms.make_series(
+        folder, modality="MR", count=6, size=(80, 80), signed=False, edit=edit(padded, window), **options
+    )
+    image = load_input(folder)
+    return image.numpy()[0].T, json.loads(image.meta["intensity"])
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_two_levels_of_padding_leave_tissue_its_contrast(
+    tmp_path: Path, phantoms: ModuleType, photometric: str
+) -> None:
+    shown, record = series(phantoms, tmp_path, True, (1600, 200), photometric=photometric)
+    values = 9.5 * np.stack([stored(index)[TISSUE] for index in range(6)]) - 19500
+    limits = sorted((record["low"], record["high"]))
+    np.testing.assert_allclose(limits, np.percentile(values, [0.5, 99.5]), atol=20)
+    assert (shown[:, ~TISSUE] == 0).all()
+    assert np.ptp(shown[:, TISSUE]) > 0.99
+    assert not [warning for warning in record["warnings"] if "own window" in warning]
+
+
+def test_limits_that_grossly_disagree_with_the_files_own_window_warn(tmp_path: Path, phantoms: ModuleType) -> None:
+    """Tissue runs from -1100 to 1100 and more; a window of a tenth of that, or one that lies elsewhere, is another."""
+    for name, window, warned in (
+        ("same", (1600, 200), False),
+        ("none", None, False),
+        ("narrow", (60, 200), True),
+        ("elsewhere", (300, 9000), True),
+        ("wider", (5000, 0), False),
+    ):
+        _, record = series(phantoms, tmp_path / name, False, window, seed=name)
+        found = [warning for warning in record["warnings"] if "give the preset dicom" in warning]
+        assert (name, bool(found)) == (name, warned)

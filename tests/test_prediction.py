@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_anomalyclip import Predictor
+
+
+def same(one: Any, other: Any) -> bool:
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_files_are_written_on_request_only(
+    predictor: Predictor, ct_study: Path, noise_picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prediction, frame = predictor(ct_study), predictor(np.asarray(Image.open(noise_picture)))
+    assert not list(tmp_path.iterdir())
+    names = sorted(path.name for path in prediction.save(tmp_path / "out", name="a"))
+    assert names == ["a_map.nii.gz", "a_mask.nii.gz", "a_overlay.png", "a_seg.dcm", "a_sr.dcm"]
+    written = nib.load(tmp_path / "out" / "a_map.nii.gz")  # type: ignore[attr-defined]
+    assert same(written.dataobj, prediction.map[0])
+    assert {path.name for path in frame.save(tmp_path / "out", name="b")} >= {"b_heat.png", "b_mask.png"}
+    before = (tmp_path / "out" / "a_map.nii.gz").read_bytes()
+    with pytest.raises(FileExistsError, match="a_map"):
+        prediction.save(tmp_path / "out", name="a")
+    assert (tmp_path / "out" / "a_map.nii.gz").read_bytes() == before
+
+
+def test_pictures_for_people(predictor: Predictor, ct_study: Path, noise_picture: Path) -> None:
+    prediction = predictor(ct_study)
+    assert prediction.overlay(0).size == predictor(ct_study).image.shape[1:3]
+    with pytest.raises(IndexError, match="0 to 3"):
+        prediction.overlay(4)
+    assert prediction._repr_png_().startswith(b"\x89PNG")
+    page = predictor(noise_picture)._repr_html_()
+    assert "anomaly score" in page
+    assert "Research use only" in page
+    assert str(noise_picture) not in page
+
+
+def test_scores_are_the_logistic_function_of_the_margin(predictor: Predictor, noise_picture: Path) -> None:
+    prediction = predictor(noise_picture)
+    assert prediction.margins is not None
+    assert prediction.scores == pytest.approx(1 / (1 + np.exp(-prediction.margins.astype(np.float64))), rel=1e-5)

@@ -27,6 +27,7 @@ _EXTRAS = {
     "tiff": "TIFF with several pages",
     "export": "ONNX",
     "fullshot": "PatchCore and RD4AD",
+    "reference": "encoder for comparing with your normals",
     "notebooks": "the notebooks",
 }
 _SYNTAXES = {

@@ -20,6 +20,7 @@ __all__ = ["main", "program_parser"]
 # when all are listed, and imports what is slow (torch, MONAI, pydicom) only when it runs.
 _COMMANDS = {
     "predict": "predict",
+    "reference": "reference",
     "inspect": "inspect",
     "report": "report",
     "datalist": "datalist",

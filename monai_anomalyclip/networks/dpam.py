@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dual-path vision pass: plain CLIP beside the diagonally prominent attention map (DPAM) path.
 
-Source: AnomalyCLIP (ICLR 2024), section 3.3 "Refinement of the local visual space", appendix C; pinned to the released
-code.
+Source: AnomalyCLIP (ICLR 2024), section 3.3 "Refinement of the local visual space", appendix C; pinned to the code
+that the authors published.
 """
 
 from __future__ import annotations

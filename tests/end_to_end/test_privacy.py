@@ -119,7 +119,7 @@ def test_no_file_but_dicom_names_the_patient(named: ModuleType, run: Run) -> Non
             assert str(run.inputs).encode() not in content, what
         if path.suffix == ".png":
             assert set(named.png_chunks(path.read_bytes())) <= {"IHDR", "IDAT", "IEND"}
-    assert seen == {".csv", ".gz", ".html", ".jpg", ".json", ".jsonl", ".mp4", ".png", ".txt"}
+    assert seen == {".csv", ".gz", ".html", ".jpg", ".json", ".mp4", ".png", ".txt"}
 
 
 def test_film_has_no_metadata(run: Run) -> None:

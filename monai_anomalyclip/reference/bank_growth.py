@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""A reference grows: images are encoded and taken in, and when they are too many, patches are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monai_anomalyclip.reference.encoders import PatchEncoder
+from monai_anomalyclip.reference.memory_bank import MemoryBank
+from monai_anomalyclip.reference.normal_facts import NormalFacts
+from monai_anomalyclip.reference.reference_file import ReferenceContent
+from monai_anomalyclip.reference.thinning import farthest_first, how_many_to_keep, random_order
+
+__all__ = ["Taken", "bank_of", "encode_alike", "take_in", "thin"]
+
+SLACK = 128
+"""How many images more than the capacity are whole in memory before patches are left out."""
+
+
+@dataclass
+class Taken:
+    """What became of the images that were given.
+
+    Attributes:
+        new: how many were taken in.
+        known: how many were there already, by their content.
+    """
+
+    new: int = 0
+    known: int = 0
+
+
+def encode_alike(
+    encoder: PatchEncoder, images: Iterable[tuple[Tensor, NormalFacts]], batch_size: int
+) -> Iterator[tuple[Tensor, NormalFacts]]:
+    """Features (P, C) float16 of images one after the other; neighbours of one size are encoded at once.
+
+    When the images end in an error, those before it are still encoded.
+    """
+    waiting: list[tuple[Tensor, NormalFacts]] = []
+    failure: Exception | None = None
+    source = iter(images)
+    while True:
+        try:
+            image, facts = next(source)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        if waiting and (len(waiting) == batch_size or waiting[0][0].shape != image.shape):
+            yield from _encoded(encoder, waiting)
+            waiting = []
+        waiting.append((image, facts))
+    if waiting:
+        yield from _encoded(encoder, waiting)
+    if failure is not None:
+        raise failure
+
+
+def _encoded(encoder: PatchEncoder, images: list[tuple[Tensor, NormalFacts]]) -> Iterator[tuple[Tensor, NormalFacts]]:
+    features = encoder(torch.stack([image for image, _ in images])).half().cpu()
+    for one, (_, facts) in zip(features, images, strict=True):
+        yield one.clone(), facts  # a view would keep the batch in memory
+
+
+def take_in(content: ReferenceContent, features: Tensor, facts: NormalFacts) -> None:
+    """Add one image, whole; what does not fit is left out every now and then, and by :func:`thin`."""
+    content.whole = (*content.whole, len(content.facts))
+    content.facts.append(facts)
+    content.patches.append(features)
+    content.leave_one_out = None
+    if len(content.whole) > content.settings["capacity"] + SLACK:
+        thin(content)
+
+
+def thin(content: ReferenceContent) -> None:
+    """Leave out what is over the capacity; without effect where nothing is."""
+    settings = content.settings
+    patches = max((len(content.patches[index]) for index in content.whole), default=0)
+    kept = how_many_to_keep(
+        [one.digest for one in content.facts],
+        [one.group for one in content.facts],
+        patches,
+        settings["capacity"],
+        settings["seed"],
+    )
+    held, wanted = set(content.whole), set(kept.whole)
+    for index, count in enumerate(kept.patches):
+        if index in wanted:
+            continue
+        features = content.patches[index]
+        if index in held:  # until now in the order of the picture
+            digest = content.facts[index].digest
+            order = (
+                farthest_first(features, digest, settings["seed"])
+                if settings["coreset"]
+                else random_order(patches, digest, settings["seed"])
+            )
+            features = features[order[:count]]
+        content.patches[index] = features[:count].clone()
+    content.whole = kept.whole
+
+
+def bank_of(content: ReferenceContent, encoder: PatchEncoder) -> MemoryBank:
+    """The bank of a reference's patches, on the encoder's device."""
+    numbers = group_numbers(content)
+    whole = list(content.whole)
+    others = sorted(set(range(len(content.facts))) - set(whole))
+    counts = torch.tensor([len(content.patches[index]) for index in others], dtype=torch.int64)
+    bank = MemoryBank(
+        torch.stack([content.patches[index] for index in whole]),
+        torch.cat([content.patches[whole[0]][:0], *(content.patches[index] for index in others)]),
+        torch.tensor([numbers[index] for index in whole], dtype=torch.int64),
+        torch.repeat_interleave(torch.tensor([numbers[index] for index in others], dtype=torch.int64), counts),
+        scale=encoder.largest_distance,
+    )
+    return bank.to(encoder.device)
+
+
+def group_numbers(content: ReferenceContent) -> list[int]:
+    """The number of each image's group, in the order in which groups came."""
+    numbers: dict[bytes, int] = {}
+    return [numbers.setdefault(one.group, len(numbers)) for one in content.facts]

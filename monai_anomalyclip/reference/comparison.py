@@ -1,0 +1,196 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""What comes out when an image is compared with a reference, and what speaks against believing it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_anomalyclip.reference.bank_growth import group_numbers
+from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS, ConformalScores
+from monai_anomalyclip.reference.framing import Framing
+from monai_anomalyclip.reference.memory_bank import MemoryBank, image_score
+from monai_anomalyclip.reference.normal_facts import NormalFacts
+from monai_anomalyclip.reference.reference_file import ReferenceContent
+from monai_anomalyclip.reference.reference_notes import unit_of
+from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
+
+__all__ = ["Comparison", "calibration_of", "compare", "doubts_about"]
+
+FAR_OUT = 1.15
+"""From this multiple of the largest median patch distance among the normals an image is of another kind."""
+
+_SIZE = 1.5  # times larger or smaller than all normals
+_SHAPE = 1.25  # times wider or taller
+_BRIGHTNESS = 0.1  # brighter or darker than all normals, of black to white
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One image beside the normals.
+
+    Attributes:
+        score: distance of its farthest patches to the normals' nearest, in [0, 1]: it ranks images.
+        patch_map: (rows, columns) distance of each patch, in [0, 1].
+        anomaly_map: (1, H, W) the same on the image's own grid.
+        calibration: the normals' scores, each found without its own help but with that of this image.
+        p_value: share of normals, this image counted in, at least as far; None for fewer than four normals.
+        doubts: sentences that speak against believing the above, by a word for each: ``out_of_reference``, ``size``,
+            ``brightness``, ``shared_image``, ``shared_patient``, ``few_normals``, ``floor``.
+    """
+
+    score: float
+    patch_map: Tensor
+    anomaly_map: Tensor
+    calibration: ConformalScores
+    p_value: float | None
+    doubts: Mapping[str, str]
+
+    @property
+    def k(self) -> int:
+        """Number of normals, or of patients, that it was compared with."""
+        return self.calibration.k
+
+    @property
+    def smallest_p(self) -> float:
+        """What p can be at least, 1 / (k + 1)."""
+        return self.calibration.smallest_p
+
+    @property
+    def sentence(self) -> str:
+        """What it says, for people."""
+        return self.calibration.sentence(self.p_value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the maps, as JSON values."""
+        return {
+            "score": self.score,
+            "p_value": self.p_value,
+            "k": self.k,
+            "smallest_p": self.smallest_p,
+            "says": self.sentence,
+            "doubts": dict(self.doubts),
+        }
+
+
+def doubts_about(
+    facts: NormalFacts, normals: Sequence[NormalFacts], median: float, largest_median: float | None
+) -> dict[str, str]:
+    """What of an image's looks is far from the normals'.
+
+    Args:
+        facts: of the image.
+        normals: facts of the normals.
+        median: of its patch distances.
+        largest_median: of the normals, each found without its own help; None where there is no other.
+    """
+    doubts = {}
+    if largest_median is not None and median > FAR_OUT * largest_median:
+        doubts["out_of_reference"] = (
+            f"Nearly everything in this image is {median / largest_median:.1f} times as far from the normals as they "
+            "are from each other: it is probably of another kind (modality, body part, view or processing)."
+        )
+    pixels = [one.size[0] * one.size[1] for one in normals]
+    ratios = [one.size[1] / one.size[0] for one in normals]
+    own, ratio = facts.size[0] * facts.size[1], facts.size[1] / facts.size[0]
+    if (
+        not min(pixels) / _SIZE <= own <= max(pixels) * _SIZE
+        or not min(ratios) / _SHAPE <= ratio <= max(ratios) * _SHAPE
+    ):
+        doubts["size"] = (
+            f"Its size, {facts.size[0]} x {facts.size[1]} pixels, is far from that of all normals: part of the "
+            "distance may come from that."
+        )
+    low, high = min(one.brightness for one in normals), max(one.brightness for one in normals)
+    if not low - _BRIGHTNESS <= facts.brightness <= high + _BRIGHTNESS:
+        doubts["brightness"] = (
+            f"Its mean gray value, {facts.brightness:.2f}, is far from the normals' {low:.2f} to {high:.2f}: part of "
+            "the distance may come from that."
+        )
+    return doubts
+
+
+def calibration_of(content: ReferenceContent, distances: Tensor, without: bytes | None = None) -> ConformalScores:
+    """Scores of the images that are kept whole.
+
+    Args:
+        content: of the reference.
+        distances: (w, patches) of the images that are kept whole.
+        without: a group that is left out.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    groups = [content.facts[index].group for index in content.whole]
+    kept = [place for place, group in enumerate(groups) if group != without]
+    scores = image_score(distances[kept]).double().numpy()
+    return ConformalScores(scores, [groups[place].hex() for place in kept], unit=unit_of(content))
+
+
+def compare(
+    content: ReferenceContent,
+    bank: MemoryBank,
+    features: Tensor,
+    facts: NormalFacts,
+    framing: Framing,
+    size: tuple[int, int],
+) -> Comparison:
+    """Compare the features of an image with a reference.
+
+    The normals' scores are found as if the image were one of them, so that for an image of their kind every rank among
+    them is equally likely, however few they are (full conformal prediction, Vovk et al., 2005).
+
+    Args:
+        content: of the reference, with the distances among its normals.
+        bank: of the reference.
+        features: (patches, C) of the image.
+        facts: of the image.
+        framing: the part of the image that was encoded.
+        size: rows and columns of the image.
+
+    Raises:
+        ValueError: the reference holds images of the image's own patient only.
+    """
+    assert content.leave_one_out is not None
+    among = content.leave_one_out
+    shared, own = _shared(content, facts)
+    number = None if own is None else group_numbers(content)[[one.group for one in content.facts].index(own)]
+    distances, back = bank.nearest(features, number)
+    if bool(distances.isinf().any()):
+        raise ValueError("All normal images are of this image's own patient: there is none to compare it with.")
+    calibration = calibration_of(content, torch.minimum(among, back), own)
+    score = float(image_score(distances))
+    p = calibration.p_value(score)
+    medians = among.median(1).values
+    medians = medians[medians.isfinite()]
+    largest = float(medians.max()) if len(medians) else None
+    doubts = {**shared, **doubts_about(facts, content.facts, float(distances.median()), largest)}
+    if calibration.k < RECOMMENDED_NORMALS:
+        doubts["few_normals"] = f"{calibration.k} normals are few: {RECOMMENDED_NORMALS} are recommended."
+    if p is not None and math.isclose(p, calibration.smallest_p):
+        doubts["floor"] = f"p is the smallest that {calibration.k} normals allow: with more it could be smaller."
+    side = math.isqrt(len(distances))
+    patch_map = distances.reshape(side, side)
+    anomaly_map = torch.zeros(1, *size)
+    anomaly_map[:, framing.top : framing.bottom, framing.left : framing.right] = resize_anomaly_map(
+        patch_map[None, None], (framing.bottom - framing.top, framing.right - framing.left)
+    )[0]
+    return Comparison(score, patch_map, anomaly_map, calibration, p, doubts)
+
+
+def _shared(content: ReferenceContent, facts: NormalFacts) -> tuple[dict[str, str], bytes | None]:
+    """What image and reference share, and the group that must not help."""
+    for one in content.facts:
+        if one.digest == facts.digest:
+            said = "This image is one of the reference's normal images: it was compared with the others only."
+            return {"shared_image": said}, one.group
+    if any(one.group == facts.group for one in content.facts):
+        said = "The reference holds images of this image's patient: it was compared with those of others only."
+        return {"shared_patient": said}, facts.group
+    return {}, None

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a reference remembers of an image beside its patches: content, patient, size, brightness, a thumbnail."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from monai_anomalyclip.transforms.intensity import INTEGER_FULL_SCALE, check_unit_range, plain_tensor
+
+__all__ = ["NormalFacts", "as_unit_image", "facts_of_image", "group_key", "near_duplicates", "preset_of"]
+
+THUMBNAIL = 16
+"""Side of the thumbnails that near-duplicates are found by."""
+
+_ALIKE = 0.995  # correlation of two thumbnails from which images are near-duplicates
+_CLOSE = 4.0  # and their largest root mean square difference, of 255
+_PLAIN = 2.0  # standard deviation, of 255, below which a thumbnail shows nothing to compare
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class NormalFacts:
+    """Facts of one image.
+
+    Attributes:
+        digest: SHA-256 of its values as 8 bit, whatever file they came from.
+        group: keyed hash of the patient, or the digest where no group is known.
+        size: rows and columns.
+        brightness: mean gray value, in [0, 1].
+        thumbnail: (256,) uint8.
+    """
+
+    digest: bytes
+    group: bytes
+    size: tuple[int, int]
+    brightness: float
+    thumbnail: Tensor
+
+
+def as_unit_image(image: Tensor) -> Tensor:
+    """An image as (3, H, W) or (1, H, W) float32 in [0, 1], without metadata.
+
+    Args:
+        image: float in [0, 1], or uint8 or uint16; (H, W), (1, H, W) or (3, H, W).
+
+    Raises:
+        ValueError: another shape, NaN, or values out of [0, 1].
+    """
+    plain = plain_tensor(image)
+    plain = plain[None] if plain.ndim == 2 else plain
+    if plain.ndim != 3 or plain.shape[0] not in (1, 3) or plain.numel() == 0:
+        raise ValueError(f"Expected an image (3, H, W) or (1, H, W), got shape {tuple(plain.shape)}.")
+    full = INTEGER_FULL_SCALE.get(plain.dtype)
+    unit = plain.float() / full if full else plain
+    check_unit_range(unit)
+    return unit.float().clamp(0, 1)
+
+
+def preset_of(image: Tensor) -> str:
+    """The intensity preset that an image was scaled with, from its meta ``intensity``; "" where it says nothing."""
+    record = image.meta.get("intensity") if isinstance(image, MetaTensor) else None
+    if not record:
+        return ""
+    try:
+        return str(json.loads(record)["preset"])
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return ""
+
+
+def group_key(group: str, salt: bytes) -> bytes:
+    """Keyed SHA-256 of a patient or another group: it can be compared within a reference and tells no name."""
+    return hmac.new(salt, group.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
+
+
+def facts_of_image(image: Tensor, group: str | None, salt: bytes) -> NormalFacts:
+    """Facts of an image that :func:`as_unit_image` gave.
+
+    Args:
+        image: (3, H, W) or (1, H, W) in [0, 1].
+        group: the patient or another group that it belongs to; None when it stands alone.
+        salt: of the reference, for the group's key.
+    """
+    bytes_ = (image * 255).round().to(torch.uint8)
+    if len(bytes_) == 3 and bool((bytes_[0] == bytes_[1]).all() and (bytes_[0] == bytes_[2]).all()):
+        bytes_ = bytes_[:1]  # gray is gray, however many channels it was stored in
+    digest = hashlib.sha256(repr(tuple(bytes_.shape)).encode())
+    digest.update(np.ascontiguousarray(bytes_.cpu().numpy()).data)
+    gray = image.mean(0)
+    small = F.interpolate(gray[None, None], size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
+    thumbnail = (small * 255).round().clamp(0, 255).to(torch.uint8).flatten()
+    key = digest.digest()
+    return NormalFacts(
+        key,
+        key if group is None else group_key(group, salt),
+        (int(image.shape[1]), int(image.shape[2])),
+        float(gray.mean()),
+        thumbnail.cpu(),
+    )
+
+
+def near_duplicates(facts: Sequence[NormalFacts]) -> list[tuple[int, int]]:
+    """Pairs of images of different groups that are nearly the same picture: stored anew, resized, or the next slice.
+
+    It compares thumbnails of 256 numbers, which takes a second for 10,000 images. Pictures that show hardly anything
+    are left out: all of them look alike.
+
+    Returns:
+        pairs of indices, the smaller one first; of a set of twins each is named with the first of them.
+    """
+    if len(facts) < 2:
+        return []
+    raw = torch.stack([one.thumbnail for one in facts]).float()
+    centred = raw - raw.mean(1, keepdim=True)
+    lengths = centred.norm(dim=1)
+    unit = centred / lengths.clamp(min=1e-6)[:, None]
+    shows = lengths >= _PLAIN * THUMBNAIL  # the length is the standard deviation times the root of 256
+    found: list[tuple[int, int]] = []
+    named: set[int] = set()
+    for start in range(0, len(raw), _BLOCK):
+        alike = unit[start : start + _BLOCK] @ unit.T >= _ALIKE
+        alike &= shows[start : start + _BLOCK, None] & shows[None]
+        for row, column in alike.nonzero().tolist():
+            first, second = start + row, column
+            if first >= second or second in named or facts[first].group == facts[second].group:
+                continue
+            if float((raw[first] - raw[second]).square().mean().sqrt()) <= _CLOSE:
+                found.append((first, second))
+                named.add(second)
+    return found

@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Any backbone of timm as an encoder: feature maps of a CNN, intermediate features of a ViT (DINOv2, DINOv3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from monai_anomalyclip.reference.encoder_weights import read_weights, warn_of_random_weights
+from monai_anomalyclip.reference.encoders import PatchEncoder
+
+__all__ = ["timm_encoder"]
+
+_RESIZED = ("pos_embed", "relative_position")  # what timm fits to another image size
+_SIDE = 288
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def timm_encoder(
+    model: str,
+    weights: str | Path | None = None,
+    *,
+    stages: Sequence[int] = (-3, -2, -1),
+    image_size: int | None = None,
+    grid: int = 18,
+    normalise: bool = True,
+) -> PatchEncoder:
+    """A backbone of timm.
+
+    Args:
+        model: timm's name, such as "resnet18", "vit_small_patch14_dinov2", "vit_small_patch16_dinov3".
+        weights: a local state dict, "hub" for timm's own (fetched where it is not in the cache), or None for random
+            ones (with a warning).
+        stages: which feature maps, as timm's ``out_indices``; the last three by default.
+        image_size: side of the square that images are squashed to; by default 288, or for a ViT the multiple of its
+            patch next to it.
+        grid: patches along a side.
+        normalise: bring each stage's features to unit length.
+
+    Raises:
+        FileNotFoundError: there is no such file of weights, or timm's cannot be fetched.
+        ValueError: timm has no such model, it has no feature maps, or the weights are of another one.
+
+    Example::
+
+        timm_encoder("vit_small_patch14_dinov2", "dinov2_vits14.pth")
+    """
+    options: dict[str, Any] = {"features_only": True, "out_indices": tuple(stages)}
+    own = read_weights(weights) if weights not in (None, "hub") else None
+    if weights == "hub":
+        options["pretrained"] = True
+    elif own is not None:
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights), "hf_hub_id": None, "url": ""}}
+    else:
+        warn_of_random_weights(model)
+    trunk = _create(model, options)
+    if own is not None:
+        _check_filled(trunk, own, Path(str(weights)).name)
+    mean, std = (_pretrained_cfg(trunk).get(key) or usual for key, usual in _IMAGENET.items())
+    reduction = max(int(step) for step in trunk.feature_info.reduction())
+    multiple = reduction if _is_vit(trunk) else 1
+    side = image_size if image_size is not None else max(multiple, round(_SIDE / multiple) * multiple)
+    if side % multiple:
+        raise ValueError(f"image_size={side} is no multiple of the patch of {model}, {multiple} pixels.")
+    return PatchEncoder(
+        trunk,
+        f"timm:{model}",
+        image_size=side,
+        n_stages=len(stages),
+        grid=grid,
+        mean=mean,
+        std=std,
+        normalise=normalise,
+        settings={"stages": list(stages)},
+    )
+
+
+def _create(model: str, options: Mapping[str, Any]) -> Any:
+    """The backbone, a ViT at any image size; timm's many errors become one sentence."""
+    if not timm.is_model(model):
+        raise ValueError(f"timm has no model {model!r}: python -c 'import timm; print(timm.list_models())' lists them.")
+    for extra in ({"dynamic_img_size": True}, {}):
+        arguments: dict[str, Any] = {**options, **extra}
+        try:
+            return timm.create_model(model, **arguments)
+        except TypeError as error:  # only transformers know the argument
+            if extra and "dynamic_img_size" in str(error):
+                continue
+            raise ValueError(f"timm's {model} gives no feature maps ({error}): choose another backbone.") from error
+        except (OSError, ConnectionError) as error:
+            raise FileNotFoundError(
+                f"The weights of timm's {model} are not in the cache and cannot be fetched ({type(error).__name__}): "
+                "give a file of weights."
+            ) from error
+        except Exception as error:
+            said = str(error).splitlines()[0] if str(error) else ""
+            raise ValueError(f"timm's {model} cannot be made ({type(error).__name__}: {said}).") from error
+    raise AssertionError
+
+
+def _check_filled(trunk: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a backbone with matrices that are not the file's: timm passes over what it does not find."""
+    there: dict[tuple[int, ...], list[Tensor]] = {}
+    for tensor in weights.values():
+        there.setdefault(tuple(tensor.squeeze().shape), []).append(tensor)
+    for name, tensor in trunk.state_dict().items():
+        if tensor.ndim < 2 or any(part in name for part in _RESIZED):
+            continue
+        same = there.get(tuple(tensor.squeeze().shape), [])
+        if not any(bool((tensor.squeeze() == one.squeeze().to(tensor)).all()) for one in same):
+            raise ValueError(f"The weights '{source}' lack {name}: they belong to another network.")
+
+
+def _pretrained_cfg(trunk: Any) -> dict[str, Any]:
+    inner = getattr(trunk, "model", trunk)
+    cfg: dict[str, Any] = dict(getattr(inner, "pretrained_cfg", None) or getattr(trunk, "pretrained_cfg", None) or {})
+    return cfg
+
+
+def _is_vit(trunk: Any) -> bool:
+    """Whether its feature maps come from tokens, all of one size."""
+    return hasattr(trunk, "model") and len(set(trunk.feature_info.reduction())) == 1

@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+
+from monai_anomalyclip.reference.bank_growth import bank_of
+from monai_anomalyclip.reference.comparison import compare, doubts_about
+from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
+from monai_anomalyclip.reference.framing import Framing
+from monai_anomalyclip.reference.normal_facts import NormalFacts
+from monai_anomalyclip.reference.reference_file import ReferenceContent
+
+TRIALS = 2000
+IDENTITY = EncoderIdentity("none", {}, "")
+SETTINGS = {"preset": "", "alike": [], "seed": 0, "capacity": 192, "coreset": False}
+
+
+def facts(name: int, size: tuple[int, int] = (100, 80), brightness: float = 0.5) -> NormalFacts:
+    key = name.to_bytes(32, "big")
+    return NormalFacts(key, key, size, brightness, torch.zeros(256, dtype=torch.uint8))
+
+
+def reference_of(features: torch.Tensor) -> ReferenceContent:
+    """A reference of images (k, patches, width)."""
+    count = len(features)
+    everything = [facts(index) for index in range(count)]
+    return ReferenceContent(IDENTITY, SETTINGS, b"", everything, list(features.half()), tuple(range(count)))
+
+
+@pytest.mark.parametrize(("k", "rate"), [(9, 0.1), (19, 0.05)])
+def test_false_positives_of_the_whole_method_are_the_nominal_share(k: int, rate: float) -> None:
+    """2,000 references of exchangeable images: the number flagged is binomial with share floor(rate (k + 1)) / (k + 1).
+
+    With the normals' scores found without the image's help, as many methods do, it would be less: the image has one
+    neighbour more than they.
+    """
+    generator = torch.Generator().manual_seed(k)
+    encoder = PatchEncoder(lambda images: [images], "none", image_size=32, n_stages=1, grid=4)
+    flagged = 0
+    for _ in range(TRIALS):
+        images = torch.randn(k + 1, 16, 3, generator=generator)
+        content = reference_of(images[:k])
+        bank = bank_of(content, encoder)
+        content.leave_one_out = bank.leave_one_out()
+        found = compare(content, bank, images[k], facts(k), Framing(0, 8, 0, 8), (8, 8))
+        flagged += found.calibration.flags(found.score, rate)
+    share = np.floor(rate * (k + 1) + 1e-9) / (k + 1)
+    low, high = binom.ppf([0.0005, 0.9995], TRIALS, share)
+    assert low <= flagged <= high
+
+
+NORMALS = [facts(1, (100, 80), 0.4), facts(2, (110, 90), 0.6)]
+
+
+def test_a_usual_image_gives_no_doubt() -> None:
+    assert doubts_about(facts(3), NORMALS, 0.5, 0.5) == {}
+    assert doubts_about(facts(3), NORMALS, 0.5, None) == {}
+
+
+@pytest.mark.parametrize(("median", "doubted"), [(0.5, False), (0.574, False), (0.576, True), (2.0, True)])
+def test_out_of_reference_from_115_per_cent(median: float, doubted: bool) -> None:
+    assert ("out_of_reference" in doubts_about(facts(3), NORMALS, median, 0.5)) == doubted
+
+
+@pytest.mark.parametrize(
+    ("size", "doubted"),
+    [((100, 80), False), ((110, 85), False), ((400, 320), True), ((50, 40), True), ((60, 140), True)],
+)
+def test_another_size_or_shape(size: tuple[int, int], doubted: bool) -> None:
+    assert ("size" in doubts_about(facts(3, size), NORMALS, 0.5, 0.5)) == doubted
+
+
+@pytest.mark.parametrize(("brightness", "doubted"), [(0.31, False), (0.69, False), (0.29, True), (0.71, True)])
+def test_another_brightness(brightness: float, doubted: bool) -> None:
+    assert ("brightness" in doubts_about(facts(3, brightness=brightness), NORMALS, 0.5, 0.5)) == doubted
+
+
+def test_as_json_values() -> None:
+    content = reference_of(torch.rand(5, 16, 3))
+    encoder = PatchEncoder(lambda images: [images], "none", image_size=32, n_stages=1, grid=4)
+    bank = bank_of(content, encoder)
+    content.leave_one_out = bank.leave_one_out()
+    found = compare(content, bank, 3 + torch.rand(16, 3), facts(9), Framing(2, 8, 0, 8), (8, 8))
+    told = json.loads(json.dumps(found.as_dict()))
+    assert told["p_value"] == told["smallest_p"] == pytest.approx(1 / 6)
+    assert told["k"] == 5
+    assert set(told["doubts"]) == {"out_of_reference", "few_normals", "floor"}
+    assert "5 allow" in told["says"]
+    assert float(found.anomaly_map[0, :2].max()) == 0
+    assert float(found.anomaly_map[0, 2:].min()) > 0

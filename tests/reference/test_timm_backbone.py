@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""With random weights: what matters here is that features have the right shape and weights are the file's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from monai_anomalyclip.reference import timm_encoder
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "width"),
+    [
+        ("resnet18", 288, 128 + 256 + 512),
+        ("convnext_atto", 288, 80 + 160 + 320),
+        ("vit_tiny_patch16_224", 288, 3 * 192),
+        ("vit_small_patch14_dinov2", 294, 3 * 384),
+        ("vit_small_patch16_dinov3", 288, 3 * 384),
+    ],
+)
+def test_backbones_of_both_kinds(model: str, side: int, width: int) -> None:
+    encoder = timm_encoder(model)
+    assert encoder.image_size == side
+    assert encoder(torch.rand(1, 3, 70, 50)).shape == (1, 324, width)
+    assert encoder.identity.name == f"timm:{model}"
+
+
+def test_random_weights_are_said() -> None:
+    with pytest.warns(UserWarning, match="resnet18 has random weights"):
+        timm_encoder("resnet18")
+
+
+def test_a_file_of_weights_is_used(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    whole = timm.create_model("resnet18", pretrained=False).eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    encoder = timm_encoder("resnet18", tmp_path / "w.pth", image_size=64, grid=4)
+    square = torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        wanted = whole.forward_features((square - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    assert torch.allclose(encoder.feature_maps(square)[-1], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2"])
+def test_a_vits_weights_at_another_size(model: str, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    torch.save(timm.create_model(model, pretrained=False).state_dict(), tmp_path / "w.pth")
+    encoder = timm_encoder(model, tmp_path / "w.pth", image_size=112, grid=7)
+    assert encoder(torch.rand(1, 3, 112, 112)).shape[1] == 49
+    again = timm_encoder(model, tmp_path / "w.pth", image_size=112, grid=7)
+    assert encoder.identity.difference(again.identity) == ""
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet26", pretrained=False).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"timm's resnet18|belong to another network"):
+        timm_encoder("resnet18", tmp_path / "w.pth")
+    torch.save({"fc.weight": torch.ones(1000, 512)}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"timm's resnet18|'part.pth' lack"):
+        timm_encoder("resnet18", tmp_path / "part.pth")
+
+
+def test_what_timm_does_not_have() -> None:
+    with pytest.raises(ValueError, match="timm has no model 'resnet19'"):
+        timm_encoder("resnet19")
+    with pytest.raises(ValueError, match=r"image_size=100 is no multiple of the patch of vit_tiny_patch16_224, 16"):
+        timm_encoder("vit_tiny_patch16_224", image_size=100)

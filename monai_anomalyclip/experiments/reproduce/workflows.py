@@ -96,7 +96,8 @@ class BundleRuns:
 
         The optimizer is None where nothing is learned.
         """
-        workflow = self._workflow("train", overlays, {})
+        published = {"dice_on_normal_images": True}  # else the loss asks the data, and there are none here
+        workflow = self._workflow("train", overlays, published)
         network = workflow.parser.get_parsed_content("network_def")
         network.to(workflow.parser.get_parsed_content("device"))
         learned = [value for value in network.parameters() if value.requires_grad]

@@ -88,6 +88,8 @@ def loaded(bundle: str, overlays: list[str], further: list[Path], workflow: str 
     folder = REPOSITORY / "bundles" / bundle
     names = ["train"] if workflow == "train" else ["train", "evaluate"]
     files = [*(folder / "configs" / f"{name}.json" for name in names)]
+    # As published; else the loss asks the data, and there are none here.
+    given = {"dice_on_normal_images": True, **given}
     files += [*further, *(EXPERIMENTS / f"{overlay}.json" for overlay in overlays)]
     made = ConfigWorkflow(
         list(map(str, files)), workflow_type="train", logging_file=False, bundle_root=str(folder), **given

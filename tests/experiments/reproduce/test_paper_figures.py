@@ -21,7 +21,7 @@ from monai_anomalyclip.experiments.reproduce.paper_figures import (
     paper_figures,
 )
 
-TEXT = Path(__file__).parents[3] / "shared" / "paper" / "anomalyclip_iclr2024.txt"
+TEXT = Path(__file__).parents[4] / "shared" / "paper" / "anomalyclip_iclr2024.txt"
 NUMBERS = {
     **{"1": 171, "2": 130, "3": 36, "4": 40, "5": 32, "6": 51, "7": 40, "8": 34, "9": 16, "10": 32, "11": 32},
     **{"12": 78, "13": 140, "14": 100},
@@ -208,7 +208,7 @@ def test_every_figure_has_its_row() -> None:
 
 
 def test_documentation_shows_the_same_figures() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text()
     sections = re.findall(
         r"^### Table (\d): [^\n]*, (image|pixel) AUROC / (?:AP|PRO)\n\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL
     )

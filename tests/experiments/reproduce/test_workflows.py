@@ -128,6 +128,10 @@ def test_parts_of_a_method_that_learns_and_of_one_that_does_not(runs: Runs) -> N
     (group,) = optimizer.param_groups
     assert {id(value) for value in group["params"]} == {id(value) for value in network.adapters.parameters()}
     assert type(loss).__name__ == "VANDLoss"
+    _, loss, _ = runs().parts(["experiments/loss_focal"])
+    assert type(loss).__name__ == "GlobalAndFocalLoss"
+    _, loss, _ = runs().parts([])
+    assert loss.dice_on_normal_images
     network, _, optimizer = runs().parts(["methods/winclip"])
     assert optimizer is None
     assert runs().check_weights(["methods/clip"]) == network.backbone_name == "custom"

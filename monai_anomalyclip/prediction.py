@@ -57,6 +57,8 @@ class Prediction:
         scores: (n,) float32 in [0, 1], the anomaly score of every slice or frame; one for a picture.
         margins: (n,) float32, the difference of the two logits: it ranks where scores round to 1. None where the
             network has none.
+        p_value: share of the normals of a reference, this image counted in, that are at least as far; None without a
+            reference, or with fewer than four normals.
         threshold: of masks, unless another is given: the bundle's.
         warnings: sentences about the image that a reader of the result should know.
         image: what the network saw: MetaTensor in [0, 1], channel first.
@@ -65,6 +67,7 @@ class Prediction:
     map: MetaTensor = field(repr=False)
     scores: npt.NDArray[np.float32]
     margins: npt.NDArray[np.float32] | None = field(repr=False)
+    p_value: float | None
     threshold: float
     warnings: tuple[str, ...]
     image: MetaTensor = field(repr=False)

@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.bundles.errors import cause_of
-from monai_anomalyclip.bundles.shipped import inference_config, literal_path
+from monai_anomalyclip.bundles.shipped import inference_config, literal_path, shipped_folder
 from monai_anomalyclip.data.in_memory import GivenImage, given_image
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
@@ -27,6 +27,7 @@ from monai_anomalyclip.data.sources import InputPart, ReadOptions
 from monai_anomalyclip.engines import InputsFailedError
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.prediction import Prediction
+from monai_anomalyclip.reference.reference_network import ReferenceInferer
 from monai_anomalyclip.transforms import ScaleIntensityForCLIP
 from monai_anomalyclip.writers import RunDocument
 
@@ -45,6 +46,7 @@ def predict(
     threshold: float | str | None = None,
     outputs: Sequence[str] | None = None,
     preset: str | None = None,
+    reference: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
     force: bool = False,
@@ -64,6 +66,8 @@ def predict(
         threshold: of masks, in [0, 1], or "calibrated".
         outputs: kinds of files, such as ``["default", "pm"]``.
         preset: intensity preset, such as "ct-brain".
+        reference: a file that ``monai-anomalyclip reference build`` made of normal images: inputs are compared with
+            them, in place of AnomalyCLIP.
         device: "cpu", "cuda", ...; default the first GPU, else the CPU.
         precision: of matrix products: "auto", "float32", "bfloat16", "float16".
         force: score everything and replace existing results.
@@ -88,6 +92,10 @@ def predict(
     config = inference_config(None if bundle is None else Path(bundle))
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     folder = Path(output).absolute()
+    overlays = [*map(str, configs)]
+    if reference is not None:
+        overlays.insert(0, str(shipped_folder("configs") / "reference.json"))
+        ids = {"reference": literal_path(Path(reference).absolute()), **ids}
     given = {
         "prompts": None if prompts is None else literal_path(Path(prompts).absolute()),
         "threshold": threshold,
@@ -99,7 +107,7 @@ def predict(
         **ids,
     }
     workflow = ConfigWorkflow(
-        [str(config), *map(str, configs)],
+        [str(config), *overlays],
         workflow_type="infer",
         logging_file=False,
         bundle_root=literal_path(config.parents[1].absolute()),
@@ -126,6 +134,8 @@ class Predictor:
     Args:
         bundle: folder of a bundle, or the name of a shipped one; default ``bundles/anomalyclip``.
         prompts: a prompt checkpoint to use instead of the bundle's.
+        reference: a file that ``monai-anomalyclip reference build`` made of normal images: images are compared with
+            them, in place of AnomalyCLIP.
         device: "cpu", "cuda", "cuda:1", "mps", ...; default the first GPU, else the CPU.
         precision: "float32", "bfloat16", "float16" or "auto" (see
             :func:`~monai_anomalyclip.inferers.resolve_precision`); None for the bundle's.
@@ -148,11 +158,16 @@ class Predictor:
         prompts: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         precision: str | None = "auto",
+        reference: str | os.PathLike[str] | None = None,
         **overrides: Any,
     ) -> None:
         config = inference_config(None if bundle is None else Path(bundle))
         parser = ConfigParser()
-        parser.read_config(str(config))
+        files = [str(config)]
+        if reference is not None:
+            files.append(str(shipped_folder("configs") / "reference.json"))
+            overrides = {"reference": literal_path(Path(reference).absolute()), **overrides}
+        parser.read_config(files)
         parser["bundle_root"] = literal_path(config.parents[1].absolute())
         chosen = {"device": device and str(device), "precision": precision, **overrides}
         chosen["prompts"] = None if prompts is None else literal_path(Path(prompts).absolute())
@@ -172,10 +187,9 @@ class Predictor:
         self.reading: dict[str, Any] = parser.get_parsed_content("reading")
         self.threshold = float(parser.get_parsed_content("resolved_threshold"))
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
-        for step in ("check_prompts", "load_prompts"):
-            if step in parser:
-                parser.get_parsed_content(step)
-        self.inferer: AnomalySliceInferer = parser.get_parsed_content("inferer")
+        for step in ("check_prompts", "load_prompts") if self.prompts else ():
+            parser.get_parsed_content(step)
+        self.inferer: AnomalySliceInferer | ReferenceInferer = parser.get_parsed_content("inferer")
         self.inferer.progress = False
 
     def __call__(self, image: Any, **reading: Any) -> Prediction:
@@ -230,14 +244,14 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _score(self, part: Any, scale: ScaleIntensityForCLIP) -> tuple[MetaTensor, dict[str, torch.Tensor]]:
+    def _score(self, part: Any, scale: ScaleIntensityForCLIP) -> tuple[MetaTensor, dict[str, Any]]:
         image = part.load() if isinstance(part, InputPart) else scale(part)  # readers scale what they read
         assert isinstance(image, MetaTensor)
         with self._lock, torch.inference_mode():
             return image, self.inferer(image[None], self.network)
 
     def _prediction(
-        self, given: GivenImage, parts: list[tuple[MetaTensor, dict[str, torch.Tensor]]], caught: list[str]
+        self, given: GivenImage, parts: list[tuple[MetaTensor, dict[str, Any]]], caught: list[str]
     ) -> Prediction:
         image, output = parts[0]
         maps = output["anomaly_map"][0]
@@ -251,11 +265,13 @@ class Predictor:
             if name in output
         }
         record = json.loads(image.meta.get("intensity") or "{}")
-        sentences = [*record.get("warnings", ()), image.meta.get("notes") or "", *caught]
+        doubts = [text for _, found in parts for text in found.get("doubts", [""])[0].splitlines()]
+        sentences = [*record.get("warnings", ()), image.meta.get("notes") or "", *caught, *doubts]
         return Prediction(
             map=maps,
             scores=numbers["anomaly_score"],
             margins=numbers.get("anomaly_margin"),
+            p_value=_number(parts[0][1].get("p_value")) if len(parts) == 1 else None,
             threshold=self.threshold,
             warnings=tuple(dict.fromkeys(text for text in sentences if text)),
             image=image,
@@ -270,3 +286,8 @@ class Predictor:
         if image.meta.get("native_slices"):
             return SliceView.native(image.shape[1:])
         return SliceView.from_affine(image.affine, image.shape[1:], self.inferer.slice_axis)
+
+
+def _number(value: torch.Tensor | None) -> float | None:
+    """A single number; None where there is none."""
+    return None if value is None or bool(value.isnan().any()) else float(value)

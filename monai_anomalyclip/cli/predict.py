@@ -48,6 +48,12 @@ def add_command(commands: Any) -> None:
         "--bundle", type=Path, metavar="DIR", help="the MONAI bundle to run (default: bundles/anomalyclip)"
     )
     parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="compare with your own normal images in place of AnomalyCLIP (see `monai-anomalyclip reference build`)",
+    )
     add_reading_options(parser)
     parser.add_argument(
         "--threshold",
@@ -117,6 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.output,
             arguments.bundle,
             prompts=arguments.prompts,
+            reference=arguments.reference,
             force=arguments.force,
             configs=arguments.config,
             **_overrides(arguments),

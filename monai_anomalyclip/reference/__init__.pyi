@@ -11,6 +11,7 @@ from .memory_bank import MemoryBank, image_score
 from .normal_reference import NormalReference, RankedNormal
 from .normals import NormalImage, normal_images, slices_of
 from .patch_features import join_stages
+from .reference_network import ReferenceInferer, ReferenceNetwork
 from .timm_backbone import timm_encoder
 from .torchvision_backbone import torchvision_encoder
 
@@ -23,6 +24,8 @@ __all__ = [
     "NormalReference",
     "PatchEncoder",
     "RankedNormal",
+    "ReferenceInferer",
+    "ReferenceNetwork",
     "clip_encoder",
     "efficientnet_lite0",
     "fewest_normals",

@@ -75,16 +75,16 @@ class ReferenceInferer(Inferer):
         self.progress = progress
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, network: ReferenceNetwork, *_: Any, **__: Any) -> dict[str, Any]:
+    def __call__(self, inputs: Tensor, network: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Compare one input.
 
         Args:
             inputs: a frame (1, 1 or 3, H, W) or a volume (1, 1 or 3, X, Y, Z) in [0, 1], as a reader gives it.
-            network: the reference.
+            network: a :class:`ReferenceNetwork`.
 
         Returns:
             ``anomaly_map`` (1, 1, ...) and ``anomaly_score`` (1, n) in [0, 1], ``p_value`` (1, 1), NaN where the
-            normals are too few for one, and ``doubts``, a list of one list of sentences.
+            normals are too few for one, and ``doubts``, a list of one text, a sentence a line.
 
         Raises:
             ValueError: more than one input, or another intensity preset than the normals'.
@@ -101,13 +101,12 @@ class ReferenceInferer(Inferer):
         maps = torch.stack([one.anomaly_map for one in found]).clamp(0, 1)
         anomaly_map: Tensor = (maps[0] if view is None else view.from_slices(maps))[None].contiguous()
         if isinstance(inputs, MetaTensor):
-            anomaly_map = MetaTensor(anomaly_map)
-            anomaly_map.copy_meta_from(inputs)
+            anomaly_map = MetaTensor(anomaly_map).copy_meta_from(inputs)
         scores = torch.tensor([[one.score for one in found]])
         p = found[0].p_value if view is None else volume_p_value(found)
         p_values = torch.tensor([[float("nan") if p is None else p]])
         doubts = _sentences(found, p)
-        return {"anomaly_map": anomaly_map, "anomaly_score": scores, "p_value": p_values, "doubts": [doubts]}
+        return {"anomaly_map": anomaly_map, "anomaly_score": scores, "p_value": p_values, "doubts": ["\n".join(doubts)]}
 
     def _view(self, inputs: Tensor, meta: Any) -> SliceView:
         shape = inputs.shape[2:]

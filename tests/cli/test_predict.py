@@ -57,7 +57,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 def times_of(out: Path) -> dict[Path, int]:
     """When the results of inputs were written."""
-    own = ("scores.csv", "results.json", "report.html", "NOTICE.txt")
+    own = ("inputs.csv", "scores.csv", "results.json", "report.html", "NOTICE.txt")
     paths = [path for path in out.rglob("*") if path.is_file() and path.name not in own and ".report" not in path.parts]
     return {path: path.stat().st_mtime_ns for path in paths if not path.name.endswith("_record.json")}
 

@@ -89,7 +89,7 @@ class Prediction:
     @property
     def most_suspicious(self) -> int:
         """Index of the most suspicious slice: by score, then margin, highest value of the map, and area of the mask."""
-        return self._findings.order()[0]
+        return int(self._findings.order()[0])
 
     @property
     def geometry(self) -> Geometry:

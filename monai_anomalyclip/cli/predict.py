@@ -120,6 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
             prompts=arguments.prompts,
             force=arguments.force,
             configs=arguments.config,
+            links=arguments.links,
             **_overrides(arguments),
         )
     damaged = show_summary(document, arguments.output)
@@ -142,6 +143,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "deterministic_uids": arguments.deterministic_uids or None,
         "series": arguments.series or None,
         "include": arguments.include or None,
+        "exclude_patterns": arguments.exclude or None,
         "keep_names": arguments.keep_names or None,
         "slice_axis": arguments.slice_axis,
     }

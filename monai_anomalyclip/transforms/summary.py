@@ -31,11 +31,11 @@ class SummarizeAnomalyd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         output = dict(data)
         for key in self.key_iterator(output):
-            scores, margins = (
-                None if values is None else torch.as_tensor(values).flatten().tolist()
-                for values in (output[key], output.get("anomaly_margin"))
-            )
-            index = most_suspicious_first(scores, margins)[0]
+            scores = torch.as_tensor(output[key]).flatten().tolist()
+            margins = output.get("anomaly_margin")
+            index = most_suspicious_first(
+                scores, None if margins is None else torch.as_tensor(margins).flatten().tolist()
+            )[0]
             output["result"] = {"anomaly_score": scores[index], "slice": index}
         return output
 

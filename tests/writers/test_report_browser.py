@@ -107,7 +107,7 @@ def test_pictures_show_on_a_screenshot_of_the_whole_page(browser: Any, report: P
 
 
 def test_pictures_are_printed(browser: Any, report: Path, tmp_path: Path) -> None:
-    """A PDF holds each as a JPEG; those that were not loaded are missing, and leave a black box. No two are alike: it would hold such once."""
+    """A PDF holds each as a JPEG, equal ones once: no two are. One that was not loaded is missing there."""
     page = browser.new_page()
     page.goto(report.as_uri())
     content = page.pdf(path=tmp_path / "report.pdf")

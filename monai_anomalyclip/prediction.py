@@ -91,9 +91,8 @@ class Prediction:
 
     @property
     def most_suspicious(self) -> int:
-        """Index of the slice of the highest score; among equal ones by margin, then by the highest value of the map."""
-        margins = self.scores if self.margins is None else self.margins
-        return int(np.lexsort((-self._slice_maps.max(axis=(1, 2)), -margins, -self.scores))[0])
+        """Index of the most suspicious slice: by score, then margin, highest value of the map, and area of the mask."""
+        return int(self._findings.order()[0])
 
     @property
     def geometry(self) -> Geometry:
@@ -185,9 +184,11 @@ class Prediction:
         return tensor.as_tensor()[None] if self._view is None else self._view.to_slices(tensor)
 
     @cached_property
-    def _slice_maps(self) -> npt.NDArray[np.float32]:
-        maps: npt.NDArray[np.float32] = self._slices(self.map)[:, 0].numpy()
-        return maps
+    def _findings(self) -> Any:
+        from monai_anomalyclip.writers.findings import Findings
+
+        maps, masks = (self._slices(tensor)[:, 0].numpy() for tensor in (self.map, self._mask(None)))
+        return Findings.of(self.scores, maps, masks, self.margins)
 
     def _provenance(self, threshold: float) -> Any:
         from monai_anomalyclip.writers.model_description import describe_model, provenance_of
@@ -232,7 +233,6 @@ class Prediction:
             FileExistsError: a file exists.
             ValueError: an unknown kind, or a film: those are written while they are scored, by ``predict``.
         """
-        from monai_anomalyclip.writers.findings import Findings
         from monai_anomalyclip.writers.output_folder import parse_output_kinds
         from monai_anomalyclip.writers.result_files import FRAME_RESULTS, NIFTI_RESULTS, refuse_existing, result_paths
         from monai_anomalyclip.writers.scored_input import DICOM_RESULTS, ScoredInput, write_results
@@ -240,8 +240,7 @@ class Prediction:
         if self.map.ndim == 4 and self.image.meta.get("kind") == "cine":
             raise ValueError("The files of a film are written while it is scored: use monai_anomalyclip.predict.")
         mask = self._mask(None)
-        findings = Findings.of(self.scores, self._slice_maps, self._slices(mask)[:, 0].numpy())
-        scored = ScoredInput(self._given.source, self.image, self.map, mask, findings, self._view)
+        scored = ScoredInput(self._given.source, self.image, self.map, mask, self._findings, self._view)
         kinds = parse_output_kinds(outputs)
         stem = name or (self._given.source.label if self._given.source else "volume" if self._view else "frame")
         make_private_folder(Path(folder))

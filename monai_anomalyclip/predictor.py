@@ -22,6 +22,7 @@ from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import inference_config, literal_path, shipped_folder
 from monai_anomalyclip.data.in_memory import GivenImage, given_image
 from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.data.links import check_links, write_links
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import InputPart, ReadOptions
 from monai_anomalyclip.engines import InputsFailedError
@@ -51,6 +52,7 @@ def predict(
     precision: str | None = None,
     force: bool = False,
     configs: Sequence[str | os.PathLike[str]] = (),
+    links: str | os.PathLike[str] | None = None,
     **ids: Any,
 ) -> RunDocument:
     """Score everything in files and folders and write the results, as ``monai-anomalyclip predict`` does.
@@ -72,6 +74,8 @@ def predict(
         precision: of matrix products: "auto", "float32", "bfloat16", "float16".
         force: score everything and replace existing results.
         configs: files that overlay the bundle's ``inference.json``.
+        links: a table that says which input is which, with paths and UIDs, outside of `output` (see
+            :func:`~monai_anomalyclip.data.links.write_links`).
         ids: further ids of the configuration, such as ``sigma=2.0`` or ``**{"reading#stride": 5}``.
 
     Returns:
@@ -96,6 +100,8 @@ def predict(
     if reference is not None:
         overlays.insert(0, str(shipped_folder("configs") / "reference.json"))
         ids = {"reference": literal_path(Path(reference).absolute()), **ids}
+    if links is not None:
+        check_links(links, folder)
     given = {
         "prompts": None if prompts is None else literal_path(Path(prompts).absolute()),
         "threshold": threshold,
@@ -117,6 +123,8 @@ def predict(
     )
     try:
         workflow.initialize()
+        if links is not None:
+            write_links(links, workflow.parser.get_parsed_content("catalogue"))
         workflow.run()
     except RuntimeError as error:  # MONAI wraps what its expressions raise
         if not isinstance(cause := cause_of(error), InputsFailedError):

@@ -53,16 +53,20 @@ def _run(arguments: argparse.Namespace) -> int:
     from monai_anomalyclip.cli.plain_messages import damaged_files
     from monai_anomalyclip.data import InputCatalogue  # slow to import, and --help needs none of it
     from monai_anomalyclip.data.facts import excluded_facts, facts_of
+    from monai_anomalyclip.data.links import write_links
 
     catalogue = InputCatalogue(
         arguments.input,
         series=arguments.series,
         include=arguments.include,
+        exclude_patterns=arguments.exclude,
         keep_names=arguments.keep_names,
         options=reading_options(arguments),
         progress=True,
         empty=True,
     )
+    if arguments.links is not None:
+        write_links(arguments.links, catalogue)
     found = [facts_of(name, source) for name, source in catalogue.sources.items()]
     excluded = [excluded_facts(series) for series in catalogue.excluded]
     left_out = catalogue.left_out()

@@ -19,8 +19,9 @@ __all__ = ["add_command"]
 _DESCRIPTION = f"""Score images and show where they are anomalous.
 
 INPUT is a DICOM file, a series, a tree of studies, NIfTI volumes, pictures, videos, or folders with a mixture. Each
-input gets files of its own (anomaly map, mask, overlay; DICOM SEG and SR for DICOM), all together scores.csv,
-results.json and report.html. An input that fails does not stop the others. A second run leaves out what is finished.
+input gets files of its own (anomaly map, mask, overlay; DICOM SEG and SR for DICOM), all together inputs.csv,
+scores.csv, results.json and report.html. An input that fails does not stop the others. A second run leaves out what
+is finished.
 The exit status is 1 when an input failed, or a file is left out because it is damaged or cannot be opened.
 
 {RESEARCH_USE_ONLY}
@@ -126,6 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
             reference=arguments.reference,
             force=arguments.force,
             configs=arguments.config,
+            links=arguments.links,
             **_overrides(arguments),
         )
     damaged = show_summary(document, arguments.output)
@@ -148,6 +150,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "deterministic_uids": arguments.deterministic_uids or None,
         "series": arguments.series or None,
         "include": arguments.include or None,
+        "exclude_patterns": arguments.exclude or None,
         "keep_names": arguments.keep_names or None,
         "slice_axis": arguments.slice_axis,
     }

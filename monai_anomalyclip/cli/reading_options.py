@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["add_reading_options", "matching", "reading_options"]
@@ -42,6 +43,26 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--exclude",
+        type=_pattern,
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help=(
+            "leave out files and folders of such a name ('*scout*'), or, with a slash, of such a path below the input "
+            "('*/old/*'); may be given several times"
+        ),
+    )
+    parser.add_argument(
+        "--links",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "also write a table that says which input is which: names, paths, study and series UIDs. As private as the "
+            "images: it must not lie in the folder of the results"
+        ),
+    )
+    parser.add_argument(
         "--keep-names",
         action="store_true",
         help="name results after the files (DICOM never); only where their names hold no patient's name",
@@ -63,6 +84,12 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What of :class:`monai_anomalyclip.data.ReadOptions` the command line says."""
     names = ("preset", "nifti_form", "time_point", "stride")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _pattern(text: str) -> str:
+    if text[:1] in "$%@":  # MONAI would evaluate it, or take it for a reference
+        raise argparse.ArgumentTypeError(f"{text!r} begins with {text[:1]!r}: write [{text[:1]}] for that character")
+    return text
 
 
 def matching(pattern: str) -> Callable[[str], str]:

@@ -22,11 +22,11 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "report",
-        help="make results.json, scores.csv and report.html of a folder of results again",
+        help="make the tables and the report of a folder of results again",
         description=(
-            "Make results.json, scores.csv and report.html of a folder of results again, from the records that lie "
-            "beside the results: after several runs have written into it, or one was killed, or results were moved "
-            "away. Needs no model. The exit status is 1 when a record cannot be read. "
+            "Make inputs.csv, scores.csv, results.json and report.html of a folder of results again, from the records "
+            "that lie beside the results: after several runs have written into it, or one was killed, or results were "
+            "moved away. Needs no model. The exit status is 1 when a record cannot be read. "
             f"{RESEARCH_USE_ONLY}"
         ),
     )
@@ -46,16 +46,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def show_summary(document: RunDocument, output: Path) -> int:
     """Print what a folder of results holds and what was left out; how many of the files left out are damaged."""
-    rows = [("input", "slices", "geometry", "score", "top slice", "status")]
-    for record in document.inputs:
-        top = record.most_suspicious
+    from monai_anomalyclip.writers.report import archive_place
+    from monai_anomalyclip.writers.tables import ranked_records
+
+    rows = [("input", "slices", "geometry", "score", "margin", "top slice", "status")]
+    failed = [record for record in document.inputs if record.status != "ok"]
+    for record in [*ranked_records(document.inputs), *failed]:
+        top = record.most_suspicious[0] if record.most_suspicious and record.kind != "frame" else None
+        place = archive_place(top).replace("\N{NO-BREAK SPACE}", " ") if top else ""
         rows.append(
             (
                 record.name,
                 str(record.frames or ""),
                 record.geometry.verdict if record.geometry else "",
                 "" if record.anomaly_score is None else f"{record.anomaly_score:.3f}",
-                str(top[0].index) if top and record.kind != "frame" else "",
+                "" if record.score_margin is None else f"{record.score_margin:.2f}",
+                "" if top is None else f"{top.index} ({place})" if place else str(top.index),
                 record.status if record.status == "ok" else f"{record.status}: {record.reason}",
             )
         )

@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.dicom import SkippedFile
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["RESULTS", "PathLike", "find_files", "holds_results"]
+__all__ = ["EXCLUDED", "RESULTS", "PathLike", "find_files", "holds_results", "matches"]
+
+EXCLUDED = "excluded"
+"""Why a file or folder that matches a pattern is skipped."""
 
 RESULTS = "results of an earlier run"
 """Why a folder with results of this program is skipped."""
@@ -24,7 +28,9 @@ _MARK_BYTES = 4096
 PathLike = str | os.PathLike[str]
 
 
-def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[SkippedFile]) -> list[tuple[Path, Path]]:
+def find_files(
+    roots: Sequence[PathLike], excluded: Path | None, skipped: list[SkippedFile], patterns: Sequence[str] = ()
+) -> list[tuple[Path, Path]]:
     """All visible files at or below some paths, each once, with the folder that its name is relative to.
 
     Links that lead out of a folder and what cannot be opened or is no regular file are skipped, and so are folders that
@@ -34,6 +40,7 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
         roots: files and folders.
         excluded: resolved path of a folder that is not entered.
         skipped: what is skipped is added to it.
+        patterns: of files and folders below the paths that are skipped, see :func:`matches`.
 
     Returns:
         pairs of a folder and a file.
@@ -59,7 +66,7 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
         if holds_results(root):
             skipped.append(SkippedFile(root, RESULTS))
             continue
-        for file in _walk(root, excluded, skipped):
+        for file in _walk(root, excluded, skipped, patterns):
             try:
                 if not file.resolve().is_relative_to(root.resolve()):
                     skipped.append(SkippedFile(file, "link out of the folder"))
@@ -70,6 +77,20 @@ def find_files(roots: Sequence[PathLike], excluded: Path | None, skipped: list[S
             except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter before 3.13
                 skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
     return list(files.values())
+
+
+def matches(path: PurePath, patterns: Sequence[str]) -> bool:
+    """Whether a relative path matches a pattern of a shell (``*``, ``?``, ``[...]``), upper and lower case alike.
+
+    A pattern with a slash is for the whole path, any other for the name alone.
+
+    Example:
+        >>> matches(PurePath("study/scout/1.dcm"), ["*/scout/*"]), matches(PurePath("study/a.PNG"), ["*.png"])
+        (True, True)
+    """
+    whole, name = path.as_posix().lower(), path.name.lower()
+    trimmed = (pattern.lower().rstrip("/") for pattern in patterns)
+    return any(fnmatch.fnmatchcase(whole if "/" in pattern else name, pattern) for pattern in trimmed)
 
 
 def holds_results(folder: Path) -> bool:
@@ -103,7 +124,7 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Iterator[Path]:
+def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile], patterns: Sequence[str]) -> Iterator[Path]:
     """Visible files below a folder, sorted; folders reached by a link are not entered."""
 
     def refuse(error: OSError) -> None:
@@ -112,10 +133,15 @@ def _walk(root: Path, exclude: Path | None, skipped: list[SkippedFile]) -> Itera
     for folder, folders, files in os.walk(root, onerror=refuse):
         visible = [Path(folder, name) for name in sorted(folders) if name[0] != "."]
         visible = [path for path in visible if _resolved(path) != exclude]
-        results = {path for path in visible if holds_results(path)}
-        skipped += [SkippedFile(path, RESULTS) for path in visible if path in results]
-        folders[:] = [path.name for path in visible if path not in results]
-        yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+        left_out = {path: EXCLUDED for path in visible if matches(path.relative_to(root), patterns)}
+        left_out |= {path: RESULTS for path in visible if path not in left_out and holds_results(path)}
+        skipped += [SkippedFile(path, reason) for path, reason in left_out.items()]
+        folders[:] = [path.name for path in visible if path not in left_out]
+        for path in (Path(folder, name) for name in sorted(files) if name[0] != "."):
+            if matches(path.relative_to(root), patterns):
+                skipped.append(SkippedFile(path, EXCLUDED))
+            else:
+                yield path
 
 
 def _resolved(folder: Path) -> Path:

@@ -53,6 +53,8 @@ class InputCatalogue:
     Args:
         path: a file or a folder, or several.
         exclude: a folder below a path that is not scanned, such as that of the results.
+        exclude_patterns: files and folders that are left out, such as ``"*scout*"`` or ``"*/old/*"`` (see
+            :func:`~monai_anomalyclip.data.input_files.matches`); those that are given as paths themselves never are.
         series: Series Instance UIDs; when given, these series alone are the inputs.
         include: reasons of :data:`~monai_anomalyclip.data.dicom.exclusion.EXCLUSION_REASONS`, such as
             ``"secondary-capture"``: DICOM series that would be left out for one of them are inputs like others.
@@ -80,6 +82,7 @@ class InputCatalogue:
         path: PathLike | Sequence[PathLike],
         *,
         exclude: PathLike | None = None,
+        exclude_patterns: str | Sequence[str] = (),
         series: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
         keep_names: bool = False,
@@ -95,7 +98,8 @@ class InputCatalogue:
         included = included_reasons(include)
         self.roots = [str(Path(root).resolve()) for root in roots]
         self.wanted = wanted
-        files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped)
+        patterns = [exclude_patterns] if isinstance(exclude_patterns, str) else list(exclude_patterns)
+        files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped, patterns)
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
         sources: list[Source] = []
         relative: list[tuple[Path, str]] = []

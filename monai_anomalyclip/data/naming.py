@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -38,18 +39,19 @@ def anonymous_names(sources: Sequence[Source]) -> list[str]:
 
 
 def names_of_files(files: Sequence[tuple[PurePath, str]], keys: Sequence[str]) -> list[str]:
-    """Name inputs after their files: the relative path reduced to ``A-Za-z0-9._-``, without the suffix.
+    """Name inputs after their files: the relative path without the suffix, reduced to letters and digits and ``._-``.
 
-    Names that would collide, also where case does not count, all end in their key, which depends on the path alone;
-    those that share it, too (files called the same below two paths), in a number.
+    Letters of all scripts stay, composed (NFC). Names that would collide, also where case does not count, all end in
+    their key, which depends on the path alone; those that share it, too (files called the same below two paths), in a
+    number.
 
     Args:
         files: relative path and suffix of each input.
         keys: sixteen hexadecimal digits per input.
     """
     names = [_safe_name(path, suffix) for path, suffix in files]
-    taken = Counter(name.lower() for name in names)
-    names = [name if taken[name.lower()] == 1 else f"{name}_{key}" for name, key in zip(names, keys, strict=True)]
+    taken = Counter(_folded(name) for name in names)
+    names = [name if taken[_folded(name)] == 1 else f"{name}_{key}" for name, key in zip(names, keys, strict=True)]
     return _numbered(names)
 
 
@@ -58,10 +60,10 @@ def _numbered(names: Sequence[str]) -> list[str]:
     numbered = []
     for name in names:
         free, number = name, 1
-        while free.lower() in seen:
+        while _folded(free) in seen:
             number += 1
             free = f"{name}-{number}"
-        seen.add(free.lower())
+        seen.add(_folded(free))
         numbered.append(free)
     return numbered
 
@@ -74,5 +76,20 @@ def _safe_name(relative: PurePath, suffix: str) -> str:
 
 
 def _safe(text: str, limit: int) -> str:
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:limit].strip("._-") or "input"
+    composed = unicodedata.normalize("NFC", text)
+    clean = re.sub(r"\0+", "_", "".join(letter if _kept(letter) else "\0" for letter in composed))[:limit]
+    # A file system takes 255 bytes for a name with its ending, and a letter takes up to four.
+    clean = clean.encode()[: 2 * limit].decode(errors="ignore").strip("._-") or "input"
     return f"_{clean}" if _WINDOWS_RESERVED.match(clean) else clean
+
+
+def _kept(letter: str) -> bool:
+    if letter.isascii():
+        return letter.isalnum() or letter in "._-"
+    # Letters, their marks (vowels of many scripts), digits; no control or format characters, spaces or symbols.
+    return unicodedata.category(letter)[0] in "LM" or unicodedata.category(letter) == "Nd"
+
+
+def _folded(name: str) -> str:
+    """The same for names that some file system takes for one."""
+    return unicodedata.normalize("NFKC", name.casefold())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
@@ -52,6 +53,7 @@ class AnomalyResultWriter:
     - ``name``: of an input of the catalogue; ``part`` and ``parts`` for the parts of a film;
     - ``image``: MetaTensor, (1 or 3, H, W) or (1 or 3, X, Y, Z), scaled to [0, 1], on the input's own grid;
     - ``anomaly_map``: (1, *the image's size) in [0, 1]; ``anomaly_score``: one value per slice, or one for a picture;
+      ``anomaly_margin``, where the network has one, likewise;
     - ``pred``: the mask, with or without the channel; absent: the map is thresholded (>=);
     - or ``error``: why the item could not be read (:class:`monai_anomalyclip.data.FaultTolerantDataset`).
 
@@ -202,6 +204,7 @@ class AnomalyResultWriter:
         mask = item.get(CommonKeys.PRED)
         mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape) != 0
         scores = np.atleast_1d(np.asarray(_plain(torch.as_tensor(item["anomaly_score"])), dtype=np.float64))
+        margins = _margins(item)
         if not (np.isfinite(scores).all() and bool(anomaly_map.isfinite().all())):
             raise ValueError("The network gave scores or maps that are not finite.")
         view = None if source.kind == "frame" else view_of(source, image, self.slice_axis)
@@ -225,13 +228,13 @@ class AnomalyResultWriter:
             # Only the last part may be short: the frames behind a gap would be shown at wrong times.
             if film.written != (due := source.parts()[part][0]):
                 raise ValueError(f"Part {part + 1} of the film begins at frame {due}, but {film.written} were given.")
-            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores)
+            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores, margins)
             film.read_s += timings["read_s"]
             film.score_s += timings["score_s"]
             if part + 1 >= _number(item.get("parts", 1)):
                 self._finish_film(name, source, image, begun)
             return
-        findings = Findings.of(scores, maps.numpy(), masks.numpy())
+        findings = Findings.of(scores, maps.numpy(), masks.numpy(), margins)
         content = content or source.state()
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
         try:
@@ -355,7 +358,16 @@ def _picture(scored: ScoredInput) -> Picture:
     if scored.view is None:
         frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
         return side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
-    return montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
+    labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(scored.findings.scores)]
+    return montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.order(), labels)
+
+
+def _margins(item: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
+    """Margins of the logits, one per score; None where the network gives none, or some that are no numbers."""
+    if (given := item.get("anomaly_margin")) is None:
+        return None
+    margins = np.atleast_1d(np.asarray(_plain(torch.as_tensor(given)), dtype=np.float64))
+    return margins if np.isfinite(margins).all() else None
 
 
 def _plain(tensor: Tensor) -> Tensor:

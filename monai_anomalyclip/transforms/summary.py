@@ -11,11 +11,15 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from monai_anomalyclip.ranking import most_suspicious_first
+
 __all__ = ["SummarizeAnomalyD", "SummarizeAnomalyDict", "SummarizeAnomalyd"]
 
 
 class SummarizeAnomalyd(MapTransform):
     """Write ``result`` = {"anomaly_score": highest score, "slice": its index}, which MONAI Label returns with the mask.
+
+    Among equal scores the slice of the highest ``anomaly_margin`` counts, where the network gives that.
 
     Args:
         keys: key of the scores (n_slices,), one for a frame.
@@ -27,8 +31,12 @@ class SummarizeAnomalyd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         output = dict(data)
         for key in self.key_iterator(output):
-            score, index = torch.as_tensor(output[key]).flatten().max(dim=0)
-            output["result"] = {"anomaly_score": float(score), "slice": int(index)}
+            scores = torch.as_tensor(output[key]).flatten().tolist()
+            margins = output.get("anomaly_margin")
+            index = most_suspicious_first(
+                scores, None if margins is None else torch.as_tensor(margins).flatten().tolist()
+            )[0]
+            output["result"] = {"anomaly_score": scores[index], "slice": index}
         return output
 
 

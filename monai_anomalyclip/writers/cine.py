@@ -294,7 +294,7 @@ class ScoredCine:
         self.times = [float(time) for time in times]
         self.findings: Findings | None = None
         self.read_s = self.score_s = 0.0
-        self._kept: list[tuple[float, int, Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
+        self._kept: dict[int, tuple[Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
         self._writer = CineWriter(folder, name, size, times, fps, threshold=threshold, overwrite=True)
 
     def add(
@@ -303,21 +303,24 @@ class ScoredCine:
         maps: npt.NDArray[np.float32],
         masks: npt.NDArray[np.bool_],
         scores: npt.NDArray[np.float64],
+        margins: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Take the next part: frames (n, H, W, 3), maps and masks (n, H, W), scores (n,).
+        """Take the next part: frames (n, H, W, 3), maps and masks (n, H, W), scores (n,), margins (n,) or None.
 
         Raises:
             ValueError: as for :meth:`CineWriter.add`.
         """
         first = self._writer.written
         self._writer.add(frames, maps, masks, scores)
-        part = Findings.of(scores, maps, masks)
+        part = Findings.of(scores, maps, masks, margins)
         self.findings = part if self.findings is None else self.findings.followed_by(part)
-        for index in np.argsort(-scores, kind="stable")[:_KEPT].tolist():
-            self._kept.append(
-                (float(scores[index]), first + index, frames[index].copy(), maps[index].copy(), masks[index].copy())
-            )
-        self._kept = sorted(self._kept, key=lambda frame: (-frame[0], frame[1]))[:_KEPT]
+        kept = self._kept
+        self._kept = {
+            index: kept[index]
+            if index < first
+            else (frames[index - first].copy(), maps[index - first].copy(), masks[index - first].copy())
+            for index in self.findings.order()[:_KEPT]
+        }
 
     @property
     def written(self) -> int:
@@ -336,13 +339,13 @@ class ScoredCine:
         paths = self._writer.close(short=True)
         assert self.findings is not None
         self.times = self.times[: self.written]
-        shown = sorted(self._kept, key=lambda frame: frame[1])
-        stacks = [torch.from_numpy(np.stack([frame[place] for frame in shown])) for place in (2, 3, 4)]
+        shown = sorted(self._kept)
+        stacks = [torch.from_numpy(np.stack([self._kept[index][place] for index in shown])) for place in range(3)]
         volume = stacks[0].permute(3, 2, 1, 0)
         heat, mask = (stack.permute(2, 1, 0)[None] for stack in stacks[1:])
-        labels = [f"{self.times[index]:.1f} s    score {score:.2f}" for score, index, *_ in shown]
-        scores = [frame[0] for frame in shown]
-        picture = montage(volume, heat, mask, SliceView.native(volume.shape[1:]), scores, labels, max_slices=_KEPT)
+        labels = [f"{self.times[index]:.1f} s    score {self.findings.scores[index]:.2f}" for index in shown]
+        view = SliceView.native(volume.shape[1:])
+        picture = montage(volume, heat, mask, view, labels=labels, max_slices=_KEPT)
         return paths, self.findings, picture
 
     def abort(self) -> None:

@@ -17,6 +17,8 @@ from torch import Tensor
 from monai_anomalyclip.data.dicom.series import StackGeometry
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.ranking import most_suspicious_first
+from monai_anomalyclip.writers.finished import Slices
 from monai_anomalyclip.writers.record import Geometry, InputRecord, Intensity, Peak, Timings
 
 __all__ = ["Findings", "finished_record", "view_of"]
@@ -32,15 +34,21 @@ class Findings:
         scores: (n,) anomaly score of each.
         map_max: (n,) highest value of each map.
         area_fraction: (n,) share of each mask that is anomalous.
+        margins: (n,) abnormal minus normal logit of each; None where the network has none.
     """
 
     scores: npt.NDArray[np.float64]
     map_max: npt.NDArray[np.float64]
     area_fraction: npt.NDArray[np.float64]
+    margins: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def of(
-        cls, scores: npt.NDArray[np.floating], maps: npt.NDArray[np.floating], masks: npt.NDArray[np.bool_]
+        cls,
+        scores: npt.NDArray[np.floating],
+        maps: npt.NDArray[np.floating],
+        masks: npt.NDArray[np.bool_],
+        margins: npt.NDArray[np.floating] | None = None,
     ) -> Findings:
         """Take the numbers.
 
@@ -48,11 +56,13 @@ class Findings:
             scores: (n,).
             maps: (n, H, W) in [0, 1].
             masks: (n, H, W), True where anomalous.
+            margins: (n,), or None.
         """
         return cls(
             np.asarray(scores, dtype=np.float64),
             maps.max(axis=(1, 2)).astype(np.float64),
             masks.mean(axis=(1, 2), dtype=np.float64),
+            None if margins is None else np.asarray(margins, dtype=np.float64),
         )
 
     def followed_by(self, later: Findings) -> Findings:
@@ -61,6 +71,7 @@ class Findings:
             np.concatenate([self.scores, later.scores]),
             np.concatenate([self.map_max, later.map_max]),
             np.concatenate([self.area_fraction, later.area_fraction]),
+            None if self.margins is None or later.margins is None else np.concatenate([self.margins, later.margins]),
         )
 
     @property
@@ -73,10 +84,39 @@ class Findings:
         """Share of all pixels that is anomalous."""
         return float(self.area_fraction.mean())
 
-    def peaks(self) -> list[Peak]:
-        """The slices of the highest scores, highest first; among equal ones those of the highest map value."""
-        order = np.lexsort((-self.map_max, -self.scores))[:_PEAKS]
-        return [Peak(index=int(index), score=float(self.scores[index])) for index in order]
+    @property
+    def score_margin(self) -> float | None:
+        """Margin of the logits that the score of the whole input comes from."""
+        return None if self.margins is None else float(self.margins.max())
+
+    def order(self) -> list[int]:
+        """Indices of the slices or frames, the most suspicious first."""
+        return most_suspicious_first(self.scores, self.margins, self.map_max, self.area_fraction)
+
+    def peaks(self, source: Source | None = None) -> list[Peak]:
+        """The most suspicious slices, the most suspicious first; of DICOM with what finds them in an archive."""
+        numbers, positions = archive_places(source, len(self.scores))
+        return [
+            Peak(
+                index=index,
+                score=float(self.scores[index]),
+                margin=None if self.margins is None else float(self.margins[index]),
+                instance_number=numbers[index] if numbers else None,
+                position_mm=positions[index] if positions else None,
+            )
+            for index in self.order()[:_PEAKS]
+        ]
+
+    def slices(self, source: Source | None = None) -> Slices:
+        """The numbers of every slice, for the input's record file."""
+        numbers, positions = archive_places(source, len(self.scores))
+        return Slices(
+            map_max=tuple(round(float(value), 6) for value in self.map_max),
+            area_fraction=tuple(round(float(value), 9) for value in self.area_fraction),
+            margin=() if self.margins is None else tuple(round(float(value), 6) for value in self.margins),
+            instance_number=numbers,
+            position_mm=tuple(None if value is None else round(value, 3) for value in positions),
+        )
 
     def volume_ml(self, voxel_mm3: float | None, pixels: int) -> float | None:
         """Anomalous volume in millilitres; None when the size of a voxel is unknown.
@@ -86,6 +126,13 @@ class Findings:
             pixels: number of pixels of a slice.
         """
         return None if voxel_mm3 is None else float(self.area_fraction.sum()) * pixels * voxel_mm3 / 1000
+
+
+def archive_places(source: Source | None, count: int) -> tuple[tuple[int | None, ...], tuple[float | None, ...]]:
+    """Instance Number and position in mm of the first `count` slices of a DICOM series; of all else nothing."""
+    if not isinstance(source, DicomSource):
+        return (), ()
+    return source.series.instance_numbers[:count], source.series.slice_positions[:count]
 
 
 _PLANES = ("sagittal", "coronal", "axial")
@@ -160,7 +207,8 @@ def finished_record(
         times=tuple(times),
         anomaly_score=findings.anomaly_score,
         map_max=float(findings.map_max.max()),
-        most_suspicious=tuple(findings.peaks()),
+        score_margin=findings.score_margin,
+        most_suspicious=tuple(findings.peaks(source)),
         threshold=threshold,
         threshold_source=threshold_source,
         anomalous_fraction=findings.anomalous_fraction,

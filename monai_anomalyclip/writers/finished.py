@@ -55,10 +55,16 @@ class ResultFile(Record):
 
 
 class Slices(Record):
-    """Of each slice or frame: highest value of its map, and share of its mask that is anomalous."""
+    """Of each slice or frame: highest value of its map, and share of its mask that is anomalous.
+
+    Margin of the logits, and DICOM's Instance Number and position in mm along the stack: empty where there are none.
+    """
 
     map_max: tuple[float, ...] = ()
     area_fraction: tuple[float, ...] = ()
+    margin: tuple[float, ...] = ()
+    instance_number: tuple[int | None, ...] = ()
+    position_mm: tuple[float | None, ...] = ()
 
 
 class InputState(Record):

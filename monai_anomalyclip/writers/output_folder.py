@@ -35,7 +35,14 @@ from monai_anomalyclip.writers.finished import (
 )
 from monai_anomalyclip.writers.record import MadeWith
 from monai_anomalyclip.writers.report import Picture, jpeg, write_html_report
-from monai_anomalyclip.writers.tables import RunDocument, check_score_table, write_score_table
+from monai_anomalyclip.writers.tables import (
+    INPUT_COLUMNS,
+    SCORE_COLUMNS,
+    RunDocument,
+    check_table,
+    write_input_table,
+    write_score_table,
+)
 
 __all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "OutputFolder", "parse_output_kinds"]
 
@@ -57,9 +64,10 @@ _NOTICE = f"""{RESEARCH_USE_ONLY}
 The results in this folder are as identifiable as the images they were made from.
 
 report.html     what was found, for people; results.json the same for programs
+inputs.csv      one row per input, the most suspicious first: score, margin of the logits, most suspicious slice, volume
 scores.csv      one row per picture; per volume or film one row per slice or frame (counted from 0) and one "all".
                 Anomaly scores are not calibrated: they rank images, they are not probabilities of disease.
-*_record.json   that an input is finished, with what it was made, and what its files hold: the three files above are
+*_record.json   that an input is finished, with what it was made, and what its files hold: the files above are
                 made from these records (monai-anomalyclip report FOLDER makes them again)
 *_heat.png      anomaly map of a picture, 16-bit gray: 0 to 65535 stands for 0 to 1
 *_map.nii.gz    anomaly map of a volume, 0 to 1, on the input's grid
@@ -108,7 +116,8 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._refuse_older()
-            check_score_table(self.path / "scores.csv")
+            check_table(self.path / "inputs.csv", INPUT_COLUMNS)
+            check_table(self.path / "scores.csv", SCORE_COLUMNS)
             for name in _OWN:
                 self._refuse_foreign(self.path / name)
             if not make and not any(True for _ in self._names()):
@@ -218,7 +227,7 @@ class OutputFolder:
     def summarise(
         self, made: MadeWith | None = None, run: str = "", left_out: Mapping[str, int] | None = None
     ) -> tuple[RunDocument, dict[str, str]]:
-        """Write ``scores.csv``, ``results.json`` and ``report.html``.
+        """Write ``inputs.csv``, ``scores.csv``, ``results.json`` and ``report.html``.
 
         Args:
             made: what a run makes results with, for a folder in which nothing is finished.
@@ -268,11 +277,13 @@ class OutputFolder:
             min(started, default=None),
         )
         lost = [InputState(name=name, state="unfinished", refused=reason) for name, reason in damaged.items()]
+        write_input_table(self.path / "inputs.csv", [*states.values(), *lost])
         write_score_table(self.path / "scores.csv", [*states.values(), *lost])
         document.write(self.path / "results.json")
         pictures = {record.name: self._hidden(f"{_short(record.name)}.jpg") for record in document.inputs}
         montages = {name: path.read_bytes() for name, path in pictures.items() if path.is_file()}
-        write_html_report(document, montages, self.path / "report.html")
+        margins = {state.name: state.slices.margin for state in states.values()}
+        write_html_report(document, montages, self.path / "report.html", margins)
         return document, damaged
 
     def _left_out(self) -> dict[str, int]:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.ranking import most_suspicious_first
 
 __all__ = ["contact_sheet", "montage", "overlay", "side_by_side"]
 
@@ -100,9 +101,15 @@ def side_by_side(
 
 
 def contact_sheet(
-    volume: Tensor, anomaly_map: Tensor, mask: Tensor | None, view: SliceView, max_slices: int = 12, caption: str = ""
+    volume: Tensor,
+    anomaly_map: Tensor,
+    mask: Tensor | None,
+    view: SliceView,
+    max_slices: int = 12,
+    caption: str = "",
+    order: Sequence[int] | None = None,
 ) -> Picture:
-    """Show the slices of a volume that hold the highest map values, in the order of the volume.
+    """Show the most suspicious slices of a volume, in the order of the volume.
 
     Each slice is drawn with square pixels and labelled with its index (from 0, along the view's slice axis) and its
     highest map value. Slices look as :class:`SliceView` says.
@@ -115,6 +122,7 @@ def contact_sheet(
         view: how the volume is sliced.
         max_slices: greatest number of slices.
         caption: text for the margin.
+        order: indices of the slices, the most suspicious first (:meth:`Findings.order`); None: by highest map value.
 
     Returns:
         (height, width, 3) uint8.
@@ -123,7 +131,7 @@ def contact_sheet(
         ValueError: as for :func:`overlay`, or max_slices is less than 1.
     """
     maps, peaks = _maps_and_peaks(anomaly_map, view)
-    chosen = _highest(peaks, max_slices)
+    chosen = _first(peaks, order, max_slices)
     labels = [f"slice {index}    max {peaks[index]:.2f}" for index in chosen]
     tiles = _tiles(volume, maps, mask, view, chosen, labels, font_size=14)
     columns = _columns(len(tiles), tiles[0].shape[1] / tiles[0].shape[0])
@@ -135,7 +143,7 @@ def montage(
     anomaly_map: Tensor,
     mask: Tensor | None,
     view: SliceView,
-    scores: Sequence[float] | None = None,
+    order: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     max_slices: int = 6,
 ) -> Picture:
@@ -148,24 +156,22 @@ def montage(
         anomaly_map: (1, X, Y, Z) in [0, 1].
         mask: (1, X, Y, Z), or None.
         view: how the volume is sliced.
-        scores: one anomaly score per slice, by which they are chosen; None: by their highest map value.
-        labels: one text per slice of the volume; None: its index, and its score or highest map value.
+        order: as for :func:`contact_sheet`.
+        labels: one text per slice of the volume; None: its index and its highest map value.
         max_slices: greatest number of slices.
 
     Returns:
         (height, width, 3) uint8.
 
     Raises:
-        ValueError: as for :func:`contact_sheet`, or scores or labels are not one per slice.
+        ValueError: as for :func:`contact_sheet`, or labels are not one per slice.
     """
     maps, peaks = _maps_and_peaks(anomaly_map, view)
-    ranks = peaks if scores is None else np.asarray(scores, dtype=np.float64)
-    counts = [len(ranks), view.n_slices if labels is None else len(labels)]
-    if counts != [view.n_slices] * 2:
-        raise ValueError(f"Scores and labels must be one per slice ({view.n_slices}), got {counts}.")
-    chosen = _highest(ranks, max_slices)
     if labels is None:
-        labels = [f"slice {i}    {'max' if scores is None else 'score'} {rank:.3f}" for i, rank in enumerate(ranks)]
+        labels = [f"slice {index}    max {peak:.3f}" for index, peak in enumerate(peaks)]
+    if len(labels) != view.n_slices:
+        raise ValueError(f"Labels must be one per slice ({view.n_slices}), got {len(labels)}.")
+    chosen = _first(peaks, order, max_slices)
     tiles = _tiles(volume, maps, mask, view, chosen, [labels[index] for index in chosen], font_size=19)
     return _grid(tiles, min(_MONTAGE_COLUMNS, len(tiles)))
 
@@ -253,11 +259,14 @@ def _maps_and_peaks(anomaly_map: Tensor, view: SliceView) -> tuple[npt.NDArray[n
     return maps, maps.reshape(len(maps), -1).max(axis=1)
 
 
-def _highest(values: npt.NDArray[np.floating], count: int) -> list[int]:
-    """Indices of the highest values, ascending."""
+def _first(peaks: npt.NDArray[np.floating], order: Sequence[int] | None, count: int) -> list[int]:
+    """The first indices of an order of suspicion, ascending."""
     if count < 1:
         raise ValueError(f"max_slices must be at least 1, got {count}.")
-    return sorted(np.argsort(-values, kind="stable")[:count].tolist())
+    ranked = most_suspicious_first(peaks) if order is None else order
+    if sorted(ranked) != list(range(len(peaks))):
+        raise ValueError(f"An order must hold each of the {len(peaks)} slices once, got {len(ranked)} indices.")
+    return sorted(ranked[:count])
 
 
 def _tiles(

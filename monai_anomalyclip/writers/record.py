@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from monai_anomalyclip.writers.redaction import redacted
 
 __all__ = [
+    "SAFE_NAME",
     "SCHEMA_VERSION",
     "Geometry",
     "InputRecord",
@@ -73,7 +74,11 @@ Exact = Annotated[float | None, BeforeValidator(_plain)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0), _rounded(3)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
+# Letters and digits of any script; of ASCII no spaces, separators, or what a shell takes for a command.
+_LETTERS = "A-Za-z0-9_\u00aa-\U0010ffff"
+SAFE_NAME = f"[{_LETTERS}-][{_LETTERS}.-]*(/[{_LETTERS}-][{_LETTERS}.-]*)*"
+"""What the name of a result may be: relative paths that do not leave the folder, without hidden files."""
+Place = Annotated[str, StringConstraints(pattern=f"^{SAFE_NAME}$")]
 Settings = Annotated[dict[str, Any], BeforeValidator(_plain), AfterValidator(_harmless)]
 
 
@@ -110,8 +115,9 @@ class Peak(Record):
 
     index: Count
     score: Number = None
+    margin: Number = Field(default=None, description="Abnormal minus normal logit that the score is made from.")
     instance_number: int | None = Field(default=None, description="DICOM Instance Number of the slice.")
-    position_mm: Number = Field(default=None, description="Position along the stack.")
+    position_mm: Number = Field(default=None, description="DICOM: position along the slice normal, in mm.")
 
 
 class Timings(Record):
@@ -195,7 +201,7 @@ class InputRecord(Record):
     )
     map_max: Number = Field(default=None, description="Highest value of the anomaly map.")
     most_suspicious: tuple[Peak, ...] = Field(
-        default=(), description="Slices or frames of the highest scores, highest first."
+        default=(), description="Slices or frames, by score, then margin, map and area."
     )
     threshold: Exact = Field(default=None, description="Value of the map from which a pixel counts as anomalous.")
     threshold_source: Text | None = Field(default=None, description="Where the threshold came from.")

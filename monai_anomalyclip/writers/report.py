@@ -22,9 +22,9 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import write_atomically
-from monai_anomalyclip.writers.record import InputRecord
+from monai_anomalyclip.writers.record import InputRecord, Peak
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
-from monai_anomalyclip.writers.tables import RunDocument
+from monai_anomalyclip.writers.tables import RunDocument, ranked_records
 
 __all__ = ["Description", "Fact", "Picture", "describe", "duration", "jpeg", "write_html_report"]
 
@@ -49,6 +49,7 @@ class Description(NamedTuple):
         record: the record.
         what: modality, kind and number of slices or frames.
         score: the anomaly score, or a dash.
+        margin: of the logits, or nothing.
         peak: where the highest score is; empty for single frames.
         above: how much of it reaches the threshold.
         picture_title: what the picture shows.
@@ -58,6 +59,7 @@ class Description(NamedTuple):
     record: InputRecord
     what: str
     score: str
+    margin: str
     peak: str
     above: str
     picture_title: str
@@ -68,7 +70,10 @@ def describe(record: InputRecord) -> Description:
     """Put a record that is ok in words."""
     score = "-" if record.anomaly_score is None else f"{record.anomaly_score:.3f}"
     title = "Input and overlay" if record.frames == 1 else f"Most suspicious {_unit(record)}s"
-    return Description(record, _what(record), score, _peak(record), _above(record), title, tuple(_facts(record)))
+    margin = "" if record.score_margin is None else f"{record.score_margin:.2f}"
+    return Description(
+        record, _what(record), score, margin, _peak(record), _above(record), title, tuple(_facts(record))
+    )
 
 
 def duration(seconds: float) -> str:
@@ -96,9 +101,17 @@ def _what(record: InputRecord) -> str:
 def _peak(record: InputRecord) -> str:
     if record.frames == 1 or not record.most_suspicious:
         return ""
-    index = max(record.most_suspicious, key=lambda peak: peak.score or 0).index
-    time = f" ({record.times[index]:.1f}\N{NO-BREAK SPACE}s)" if record.times else ""
-    return f"{_unit(record)}\N{NO-BREAK SPACE}{index}{time}"
+    peak = record.most_suspicious[0]
+    time = f" ({record.times[peak.index]:.1f}\N{NO-BREAK SPACE}s)" if record.times else ""
+    place = f", {found}" if (found := archive_place(peak)) else ""
+    return f"{_unit(record)}\N{NO-BREAK SPACE}{peak.index}{time}{place}"
+
+
+def archive_place(peak: Peak) -> str:
+    """By what a slice is found in an archive, such as ``no. 13, 42.5 mm``; empty for what is not DICOM."""
+    number = "" if peak.instance_number is None else f"no.\N{NO-BREAK SPACE}{peak.instance_number}"
+    position = "" if peak.position_mm is None else f"{peak.position_mm:.1f}\N{NO-BREAK SPACE}mm"
+    return ", ".join(filter(None, (number, position)))
 
 
 def _above(record: InputRecord) -> str:
@@ -116,6 +129,16 @@ def _rounded(value: float, digits: int) -> str:
 
 
 def _facts(record: InputRecord) -> Iterator[Fact]:
+    if record.score_margin is not None:
+        detail = "the score is made from it; it ranks where scores round to 1"
+        yield Fact("Logit margin", f"{record.score_margin:.3f}", detail)
+    if any(archive_place(peak) for peak in record.most_suspicious):
+        shown = [f"{peak.index} ({archive_place(peak)})" for peak in record.most_suspicious]
+        yield Fact(
+            f"Most suspicious {_unit(record)}s",
+            "; ".join(shown),
+            "index from 0 (Instance Number, position along the stack)",
+        )
     if record.geometry is not None:
         yield from _geometry(record)
     if record.intensity is not None:
@@ -161,8 +184,13 @@ _LARGEST_PICTURE, _SMALLEST_PICTURE = 160_000, 24_000  # bytes, as far as that s
 _LONGEST_SIDE = 1024  # pixels; holds a montage of three rows as it is
 
 
-def write_html_report(document: RunDocument, montages: Mapping[str, bytes], path: str | os.PathLike[str]) -> None:
-    """Write the page, with the inputs of the highest scores first.
+def write_html_report(
+    document: RunDocument,
+    montages: Mapping[str, bytes],
+    path: str | os.PathLike[str],
+    margins: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Write the page, with the most suspicious inputs first (:func:`monai_anomalyclip.ranking.most_suspicious_first`).
 
     It can be read on a phone, in dark mode and on paper, and holds its pictures itself. They are JPEGs of at most 160
     kB and 1024 pixels; together they take at most 16 MiB, so that with more than about a hundred inputs each gets an
@@ -175,13 +203,16 @@ def write_html_report(document: RunDocument, montages: Mapping[str, bytes], path
         montages: PNG or JPEG pictures by the names of the inputs (:func:`monai_anomalyclip.writers.overlays.montage`);
             those without stay without. Each is asked for once.
         path: the file; it appears, or is replaced, as a whole.
+        margins: of the logits per slice or frame, by the names of the inputs. When all have them, they are plotted
+            instead of the scores, which are flat where they round to 1.
 
     Raises:
         ValueError: one of the pictures is none.
     """
-    ok = [record for record in document.inputs if record.status == "ok"]
-    ranked = sorted(ok, key=lambda record: (record.anomaly_score is None, -(record.anomaly_score or 0), record.name))
-    scale = common_scale(ranked)
+    ranked = ranked_records(document.inputs)
+    if margins is None or any(len(margins.get(record.name, ())) != record.frames for record in ranked):
+        margins = None
+    scale = common_scale(ranked, margins)
     pictures = _pictures(ranked, montages)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("monai_anomalyclip", "writers"),
@@ -198,7 +229,15 @@ def write_html_report(document: RunDocument, montages: Mapping[str, bytes], path
         run=document,
         started=str(document.started).replace("T", " ")[:16],
         duration=duration(document.duration_s),
-        inputs=[(describe(record), pictures.get(record.name), score_plot(record, scale)) for record in ranked],
+        inputs=[
+            (
+                describe(record),
+                pictures.get(record.name),
+                score_plot(record, scale, None if margins is None else margins[record.name]),
+            )
+            for record in ranked
+        ],
+        margins=margins is not None,
         failures=[record for record in document.inputs if record.status == "failed"],
         colours=[to_hex(colormaps["inferno"](step / 8)) for step in range(9)],
         frame=FRAME,

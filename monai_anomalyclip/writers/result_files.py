@@ -22,6 +22,7 @@ from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.nifti import NiftiGrid
 from monai_anomalyclip.writers.overlays import check_map_range, contact_sheet, displayable, side_by_side
+from monai_anomalyclip.writers.record import SAFE_NAME
 
 __all__ = [
     "FRAME_RESULTS",
@@ -36,8 +37,6 @@ __all__ = [
 OVERLAY = "_overlay.png"
 FRAME_RESULTS = ("_heat.png", "_mask.png", OVERLAY)
 NIFTI_RESULTS = ("_map.nii.gz", "_mask.nii.gz")
-
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
 def write_frame_result(
@@ -95,6 +94,7 @@ def write_volume_result(
     grid: NiftiGrid | None = None,
     max_slices: int = 12,
     caption: str = "",
+    order: Sequence[int] | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write a volume's map, mask and contact sheet.
@@ -112,6 +112,7 @@ def write_volume_result(
         grid: where the NIfTI files lie; None writes the contact sheet alone.
         max_slices: greatest number of slices on the contact sheet.
         caption: text for its margin.
+        order: as for :func:`~monai_anomalyclip.writers.overlays.contact_sheet`.
         overwrite: replace existing results.
 
     Returns:
@@ -122,7 +123,8 @@ def write_volume_result(
         ValueError: shapes differ, the map leaves [0, 1], or the name would leave the folder.
     """
     heat, marked = _checked(image, anomaly_map, mask, spatial_dims=3)
-    sheet = contact_sheet(_plain(image), torch.from_numpy(heat), torch.from_numpy(marked), view, max_slices, caption)
+    tensors = (_plain(image), torch.from_numpy(heat), torch.from_numpy(marked))
+    sheet = contact_sheet(*tensors, view, max_slices, caption, order)
     contents = {} if grid is None else dict(zip(NIFTI_RESULTS, map(grid.to_bytes, (heat[0], marked[0])), strict=True))
     return _write_all(folder, name, {**contents, OVERLAY: _png(sheet)}, overwrite)
 
@@ -133,9 +135,10 @@ def result_paths(folder: str | os.PathLike[str], name: str, suffixes: Sequence[s
     Raises:
         ValueError: the name could lead out of the folder.
     """
-    if not _SAFE_NAME.fullmatch(name):
+    if not re.fullmatch(SAFE_NAME, name):
         raise ValueError(
-            f"Result name {name!r} must be a relative path of A-Z a-z 0-9 . _ - whose parts do not start with a dot."
+            f"Result name {name!r} must be a relative path of letters, digits and . _ - whose parts do not start "
+            "with a dot."
         )
     return [Path(folder, name + suffix) for suffix in suffixes]
 

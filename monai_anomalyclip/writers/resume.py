@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.sources import InputPart, Source
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, Slices, differences
+from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, differences
 from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import InputRecord, MadeWith
 from monai_anomalyclip.writers.redaction import redacted
@@ -192,10 +192,7 @@ class Resume:
             content=content,
             started=(datetime.now(timezone.utc) - timedelta(seconds=spent)).isoformat(timespec="seconds"),
             made_with=self.made_with(),
-            slices=Slices(
-                map_max=tuple(round(float(value), 6) for value in findings.map_max),
-                area_fraction=tuple(round(float(value), 9) for value in findings.area_fraction),
-            ),
+            slices=findings.slices(self.sources[name]),
             record=record,
         )
         with self.folder.alone():

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,26 +69,43 @@ class ScorePlot:
     description: str
 
 
-def common_scale(records: Iterable[InputRecord]) -> tuple[float, ...]:
-    """Ticks (ascending) of a scale for the scores of all records, so that plots of one run can be compared."""
-    scores = [score for record in records for score in record.scores if score is not None]
-    low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
+def common_scale(
+    records: Iterable[InputRecord], margins: Mapping[str, Sequence[float]] | None = None
+) -> tuple[float, ...]:
+    """Ticks (ascending) of one scale for the plots of all records, so that those of one run can be compared.
+
+    Args:
+        records: whose scores are plotted.
+        margins: of the logits by the records' names, when these are plotted instead.
+    """
+    values = [
+        value
+        for record in records
+        for value in (record.scores if margins is None else margins.get(record.name, ()))
+        if value is not None
+    ]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
     room = max(0.02, (high - low) / 20)
-    ticks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(max(low - room, 0), min(high + room, 1))
+    low, high = low - room, high + room
+    if margins is None:
+        low, high = max(low, 0), min(high, 1)
+    ticks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return tuple(float(tick) for tick in ticks)
 
 
-def score_plot(record: InputRecord, scale: Sequence[float]) -> ScorePlot | None:
+def score_plot(record: InputRecord, scale: Sequence[float], margins: Sequence[float] | None = None) -> ScorePlot | None:
     """Lay out the plot of a record's scores by slice, by frame, or, for a cine with times, by seconds.
 
     Args:
         record: the record.
-        scale: ticks of the scores, from :func:`common_scale`.
+        scale: ticks of what is plotted, from :func:`common_scale`.
+        margins: margins of the logits, plotted instead of the scores: they differ where scores round to 1.
 
     Returns:
         None for a record with fewer than two scores.
     """
-    scores = np.array([np.nan if score is None else score for score in record.scores], dtype=np.float64)
+    given: Sequence[float | None] = record.scores if margins is None else margins
+    scores = np.array([np.nan if score is None else score for score in given], dtype=np.float64)
     if np.isfinite(scores).sum() < 2:
         return None
     unit = "slice" if record.kind == "volume" else "frame"
@@ -120,16 +137,17 @@ def score_plot(record: InputRecord, scale: Sequence[float]) -> ScorePlot | None:
     areas = tuple(f"{line}V{FRAME.bottom}H{run[0][0]}Z" for line, run in zip(lines, runs, strict=True))
 
     peaks: list[Mark] = []
-    for peak in sorted(record.most_suspicious, key=lambda peak: -(peak.score or 0)):
+    for peak in record.most_suspicious:
         if np.isfinite(scores[peak.index]):
             x = x_of(places[peak.index])
             middle = min(max(x, FRAME.left + _LABEL / 2), FRAME.right - _LABEL / 2)
             alone = all(abs(middle - higher.label_x) >= _LABEL for higher in peaks)
             peaks.append(Mark(x, y_of(scores[peak.index]), label(peak.index) if alone else "", middle))
     ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=not timed).tick_values(low, high)
-    best = int(np.nanargmax(scores))
-    lowest, highest = f"{np.nanmin(scores):.3f}", f"{scores[best]:.3f}"
-    what = f"Anomaly scores of {len(scores)} {unit}s, from {lowest} to {highest}, the highest at {label(best)}."
+    best = record.most_suspicious[0].index if record.most_suspicious else int(np.nanargmax(scores))
+    lowest, highest = f"{np.nanmin(scores):.3f}", f"{np.nanmax(scores):.3f}"
+    name = "Anomaly scores" if margins is None else "Logit margins"
+    what = f"{name} of {len(scores)} {unit}s, from {lowest} to {highest}, the highest at {label(best)}."
     thinned = f" Each point is the highest of {every} neighbouring {unit}s." if every > 1 else ""
     return ScorePlot(
         lines,
@@ -137,7 +155,7 @@ def score_plot(record: InputRecord, scale: Sequence[float]) -> ScorePlot | None:
         tuple(Mark(x_of(tick), FRAME.bottom, f"{tick:g}") for tick in ticks if low <= tick <= high),
         tuple(Mark(FRAME.left, y_of(tick), f"{tick:g}") for tick in scale),
         tuple(peaks),
-        f"Anomaly score {'over time' if timed else f'by {unit}'}",
+        f"{name[:-1]} {'over time' if timed else f'by {unit}'}",
         "seconds" if timed else unit,
         f"{what}{thinned}",
     )

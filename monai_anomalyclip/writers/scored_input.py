@@ -133,6 +133,7 @@ def write_results(
             grid=grid,
             max_slices=max_slices,
             caption=caption,
+            order=scored.findings.order(),
             overwrite=True,
         )
     if not isinstance(scored.source, DicomSource):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a folder of results holds in one table: ``results.json`` for programs, ``scores.csv`` for people."""
+"""What a folder of results holds: ``results.json`` for programs, ``inputs.csv`` and ``scores.csv`` for people."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.atomic_file import write_atomically
+from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.writers.finished import InputState
 from monai_anomalyclip.writers.record import (
     SCHEMA_VERSION,
@@ -35,12 +36,15 @@ from monai_anomalyclip.writers.record import (
 )
 
 __all__ = [
+    "INPUT_COLUMNS",
     "SCORE_COLUMNS",
     "RunDocument",
     "Summary",
-    "check_score_table",
+    "check_table",
     "made_with",
+    "ranked_records",
     "results_schema",
+    "write_input_table",
     "write_score_table",
 ]
 
@@ -184,10 +188,30 @@ def _summary(records: Sequence[InputRecord], skipped: Mapping[str, int]) -> Summ
     return Summary(inputs=len(records), ok=status["ok"], failed=status["failed"], skipped_files=sum(skipped.values()))
 
 
-SCORE_COLUMNS = ("name", "slice", "anomaly_score", "map_max", "area_fraction", "threshold", "status", "reason")
+SCORE_COLUMNS = (
+    "name", "slice", "instance_number", "position_mm", "anomaly_score", "score_margin", "map_max", "area_fraction",
+    "threshold", "status", "reason",
+)  # fmt: skip
+INPUT_COLUMNS = (
+    "rank", "name", "kind", "modality", "anomaly_score", "score_margin", "p_value", "slice", "instance_number",
+    "position_mm", "anomalous_volume_ml", "anomalous_fraction", "threshold", "threshold_source", "geometry", "warnings",
+    "status", "reason",
+)  # fmt: skip
 
 
-def check_score_table(path: str | os.PathLike[str]) -> None:
+def ranked_records(records: Iterable[InputRecord]) -> list[InputRecord]:
+    """Those that were scored, the most suspicious first; what is equal in all respects by name."""
+    scored = sorted((record for record in records if record.status == "ok"), key=lambda record: record.name)
+    order = most_suspicious_first(
+        [record.anomaly_score for record in scored],
+        [record.score_margin for record in scored],
+        [record.map_max for record in scored],
+        [record.anomalous_fraction for record in scored],
+    )
+    return [scored[index] for index in order]
+
+
+def check_table(path: str | os.PathLike[str], expected: Sequence[str]) -> None:
     """Refuse a file that is not such a table.
 
     Raises:
@@ -197,11 +221,41 @@ def check_score_table(path: str | os.PathLike[str]) -> None:
         return
     with Path(path).open(newline="", encoding="utf-8", errors="replace") as stream:
         columns = tuple(next(csv.reader(stream), ()))
-    if columns != SCORE_COLUMNS:
+    if columns != tuple(expected):
         raise ValueError(
             f"{Path(path).name!r} in the output folder is not a table of this program (its columns are "
             f"{', '.join(columns)}): choose another output folder."
         )
+
+
+def write_input_table(path: str | os.PathLike[str], states: Iterable[InputState]) -> None:
+    """Write ``inputs.csv``, one row per input, ranked; the file is replaced as a whole.
+
+    ``slice``, ``instance_number`` and ``position_mm`` are those of the most suspicious slice or frame. Inputs that
+    failed or are unfinished follow without rank.
+
+    Args:
+        path: the CSV file.
+        states: of the inputs.
+    """
+    known = list(states)
+    shown = {state.name: state.shown() for state in known if state.state != "unfinished"}
+    rows: list[dict[str, Any]] = []
+    for rank, record in enumerate(ranked_records(record for record in shown.values() if record), start=1):
+        row = {name: getattr(record, name) for name in INPUT_COLUMNS if name in InputRecord.model_fields}
+        if record.kind != "frame" and record.most_suspicious:
+            peak = record.most_suspicious[0]
+            row |= {"slice": peak.index, "instance_number": peak.instance_number, "position_mm": peak.position_mm}
+        geometry = record.geometry.verdict if record.geometry else ""
+        rows.append({**row, "rank": rank, "geometry": geometry, "warnings": " | ".join(record.warnings)})
+    ranked = {row["name"] for row in rows}
+    rows += [
+        {"name": state.name, **{key: value for key, value in row.items() if key in INPUT_COLUMNS}}
+        for state in known
+        if state.name not in ranked
+        for row in _rows(state)
+    ]
+    _write_rows(path, INPUT_COLUMNS, rows)
 
 
 def write_score_table(path: str | os.PathLike[str], states: Iterable[InputState]) -> None:
@@ -215,14 +269,16 @@ def write_score_table(path: str | os.PathLike[str], states: Iterable[InputState]
         path: the CSV file.
         states: of the inputs.
     """
+    _write_rows(path, SCORE_COLUMNS, (row for state in states for row in _rows(state)))
+
+
+def _write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, SCORE_COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    for state in states:
-        writer.writerows(
-            {column: f"{value:.6g}" if isinstance(value, float) else value for column, value in row.items()}
-            for row in _rows(state)
-        )
+    writer.writerows(
+        {column: f"{value:.6g}" if isinstance(value, float) else value for column, value in row.items()} for row in rows
+    )
     write_atomically(Path(path), stream.getvalue().encode())
 
 
@@ -236,13 +292,22 @@ def _rows(state: InputState) -> Iterator[dict[str, Any]]:
         return
     last = {"name": state.name, "threshold": record.threshold, "status": "ok"}
     if record.kind != "frame":
-        slices = zip(record.scores, state.slices.map_max, state.slices.area_fraction, strict=True)
-        for index, (score, map_max, fraction) in enumerate(slices):
-            yield {**last, "slice": index, "anomaly_score": score, "map_max": map_max, "area_fraction": fraction}
+        known = {
+            "anomaly_score": record.scores,
+            "map_max": state.slices.map_max,
+            "area_fraction": state.slices.area_fraction,
+            "score_margin": state.slices.margin,
+            "instance_number": state.slices.instance_number,
+            "position_mm": state.slices.position_mm,
+        }
+        columns = {name: values for name, values in known.items() if values}
+        for index, values in enumerate(zip(*columns.values(), strict=True)):
+            yield {**last, "slice": index, **dict(zip(columns, values, strict=True))}
         last["slice"] = "all"
     yield {
         **last,
         "anomaly_score": record.anomaly_score,
+        "score_margin": record.score_margin,
         "map_max": record.map_max,
         "area_fraction": record.anomalous_fraction,
     }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -204,3 +205,15 @@ def test_what_would_be_left_out_can_be_included(
     assert kinds == ["OT frame (colour)"] * 6
     both = ("--include", "secondary-capture", "--include", "localizer")
     assert listed(capsys, tmp_path, *both)[1]["left_out"] == {}
+
+
+def test_links_join_names_with_paths_and_uids(study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = tmp_path / "private" / "links.csv"
+    table.parent.mkdir()
+    _, found = listed(capsys, study, "--links", table, "--exclude", "tilt*")
+    with table.open(newline="") as stream:
+        rows = {row["name"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == [fact["name"] for fact in found["inputs"] if fact["name"] != "-"]
+    series = [row["series_instance_uid"] for name, row in rows.items() if name.startswith("ct_")]
+    assert series == [uid_of(study, "a*.dcm")]
+    assert found["left_out"]["excluded"] == 3

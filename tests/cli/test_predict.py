@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 def times_of(out: Path) -> dict[Path, int]:
     """When the results of inputs were written."""
-    own = ("scores.csv", "results.json", "report.html", "NOTICE.txt")
+    own = ("inputs.csv", "scores.csv", "results.json", "report.html", "NOTICE.txt")
     paths = [path for path in out.rglob("*") if path.is_file() and path.name not in own and ".report" not in path.parts]
     return {path: path.stat().st_mtime_ns for path in paths if not path.name.endswith("_record.json")}
 
@@ -540,7 +541,7 @@ def test_every_option_reaches_the_bundle_and_no_other(
     assert main([
         *common, "--prompts", str(prompts), "--threshold", "0", "--outputs", "sc,default", "--slice-batch-size", "3",
         "--device", "cuda:1", "--sheared-nifti", "--deterministic-uids", "--force", "--series", "1.2", "--series", "3",
-        "--include", "secondary-capture",
+        "--include", "secondary-capture", "--exclude", "*scout*",
         "--keep-names", "--slice-axis", "0", "--preset", "dicom", "--nifti-form", "qform", "--time-point", "0",
         "--stride", "5", "--precision", "bfloat16", "--compile",
         "--workers", "3", "--config", str(overlay), "--verbose",
@@ -561,6 +562,7 @@ def test_every_option_reaches_the_bundle_and_no_other(
         "overwrite": True,
         "series": ["1.2", "3"],
         "include": ["secondary-capture"],
+        "exclude_patterns": ["*scout*"],
         "keep_names": True,
         "slice_axis": 0,
         "reading#preset": "dicom",
@@ -570,3 +572,20 @@ def test_every_option_reaches_the_bundle_and_no_other(
     }
     ids = set(json.loads((bundle / "configs" / "inference.json").read_text()))
     assert {key.partition("#")[0] for key in seen if key not in ("workflow_type", "logging_file")} <= ids
+
+
+def test_links_are_written_apart_from_the_results(
+    noise_picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(noise_picture, "--links", tmp_path / "out" / "links.csv") == 1
+    assert "would lie in a folder of results" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()  # it was said before anything was read
+    assert predict(noise_picture, "--links", tmp_path / "links.csv") == 0
+    with (tmp_path / "links.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    with (tmp_path / "out" / "inputs.csv").open(newline="") as stream:
+        (ranked,) = csv.DictReader(stream)
+    assert (row["name"], Path(row["path"])) == (ranked["name"], noise_picture.resolve())
+    # The margin is the logit of the score, p / (1 - p), as far as the digits of the table go.
+    score = float(ranked["anomaly_score"])
+    assert float(ranked["score_margin"]) == pytest.approx(math.log(score / (1 - score)), abs=1e-4)

@@ -30,6 +30,14 @@ def test_what_is_said_reaches_the_readers() -> None:
     assert parse("--series", "1.2.3", "--series", "4").series == ["1.2.3", "4"]
 
 
+def test_patterns_that_monai_would_evaluate_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse("--exclude", "*scout*", "--exclude", "old/[$]*").exclude == ["*scout*", "old/[$]*"]
+    for text in ("$1+1", "@network", "%file"):
+        with pytest.raises(SystemExit):
+            parse("--exclude", text)
+        assert f"write [{text[0]}] for that character" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("pattern", "good", "bad"),
     [

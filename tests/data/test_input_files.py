@@ -165,3 +165,24 @@ def test_folders_with_results_of_earlier_runs_are_left_out_and_counted(tmp_path:
     assert catalogue.left_out()["results of an earlier run"] == 1
     with pytest.raises(UnreadableInputError, match="left out: 1 x results of an earlier run"):
         InputCatalogue(tmp_path / "sub" / "results")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        (["*SCOUT*"], {"a", "old/c", "sub/old/d"}),  # the folder, and the file in another one
+        (["*/old/*"], {"a", "scout/b", "old/c", "sub/scout_e"}),
+        (["old/*", "a.*"], {"scout/b", "sub/old/d", "sub/scout_e"}),
+        (["old/"], {"a", "scout/b", "sub/scout_e"}),
+        (["[ab].png"], {"old/c", "sub/old/d", "sub/scout_e"}),
+        ([], {"a", "scout/b", "old/c", "sub/old/d", "sub/scout_e"}),
+    ],
+)
+def test_patterns_leave_out_files_and_folders(tmp_path: Path, patterns: list[str], left: set[str]) -> None:
+    make(tmp_path, "a.png", "scout/b.png", "old/c.png", "sub/old/d.png", "sub/scout_e.png")
+    catalogue = InputCatalogue(tmp_path, exclude_patterns=patterns, keep_names=True)
+    assert set(catalogue.sources) == left
+    assert bool(catalogue.left_out().get("excluded")) == bool(patterns)
+    # What is named itself is meant, whatever it is called.
+    named = InputCatalogue([tmp_path / "scout", tmp_path / "a.png"], exclude_patterns=["scout", "a.png"])
+    assert len(named.sources) == 2

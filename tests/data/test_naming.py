@@ -6,6 +6,7 @@ import random
 import re
 from pathlib import Path, PurePosixPath
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,13 +80,35 @@ def test_names_of_files_are_safe_and_never_collide() -> None:
         assert names[path] == f"{path[0]}_{key}"
     for name in names.values():
         for part in name.split("/"):
-            assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", part)
+            assert re.fullmatch(r"[^\W_][\w.-]*|_\w[\w.-]*", part)
             assert len(part) <= 100
+            assert len(part.encode()) <= 180
             assert part.split(".")[0].lower() not in ("con", "nul")
     # A name depends on the file and its rivals, not on the order or number of other files.
     more = [(PurePosixPath("0.png"), ".png"), *reversed(files)]
     again = names_of_files(more, ["ffffffff", *reversed(keys)])
     assert dict(zip(reversed(paths), again[1:], strict=True)) == names
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("日本語 ünïcode name", "日本語_ünïcode_name"),
+        ("a\u0308rger", "ärger"),  # decomposed, as macOS stores it
+        ("हिन्दी", "हिन्दी"),  # with vowel signs, which are marks
+        ("\u202egnp.evil", "gnp.evil"),  # written from right to left it looks like another type
+        ("a\u00a0b\u2028c\u00bd", "a_b_c"),
+        ("=SUM(ä1)", "SUM_ä1"),
+        ("脳" * 100, "脳" * 53),  # three bytes each: endings have to fit, too
+    ],
+)
+def test_letters_of_all_scripts_stay(file: str, name: str) -> None:
+    assert names_of_files([(PurePosixPath(f"{file}.png"), ".png")], ["0"]) == [name]
+
+
+def test_names_that_some_file_systems_take_for_one_are_told_apart() -> None:
+    files = [(PurePosixPath(f"{stem}.png"), ".png") for stem in ("STRASSE", "straße", "ä", "a\u0308", "Ä")]
+    assert names_of_files(files, list("abcde")) == ["STRASSE_a", "straße_b", "ä_c", "ä_d", "Ä_e"]
 
 
 @settings(max_examples=200, deadline=None)

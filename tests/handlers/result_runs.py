@@ -18,7 +18,7 @@ from monai_anomalyclip.data import InputCatalogue, InputPart, load_input
 from monai_anomalyclip.handlers.result_writer import AnomalyResultWriter
 
 Item = dict[str, Any]
-OWN = ["NOTICE.txt", "report.html", "results.json", "scores.csv"]
+OWN = ["NOTICE.txt", "inputs.csv", "report.html", "results.json", "scores.csv"]
 
 
 class Network(nn.Module):

@@ -34,6 +34,7 @@ from result_runs import (
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data import FaultTolerantDataset, LoadInputd
 from monai_anomalyclip.writers import RunDocument
+from monai_anomalyclip.writers.overlays import montage
 
 
 def test_a_run_writes_files_tables_report_and_notice(
@@ -79,6 +80,33 @@ def test_a_run_writes_files_tables_report_and_notice(
     assert str(tmp_path) not in caplog.text
     assert out.stat().st_mode & 0o777 == 0o700
     assert [path for path in out.rglob("*") if path.stat().st_mode & 0o077] == []  # folders, too
+
+
+def test_saturated_scores_keep_their_rank_in_record_tables_and_pictures(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All scores are 1; the margins, highest in the middle, say which slices come first, and the pictures show them."""
+    orders = []
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        orders.append(arguments[4])
+        return montage(*arguments, **options)
+
+    monkeypatch.setattr("monai_anomalyclip.handlers.result_writer.montage", spy)
+    catalogue = catalogue_of(inputs)
+    margins = torch.tensor([20.0, 21.0, 25.0, 40.0, 30.0, 22.0, 19.0])
+    volume = {**item_of(catalogue, "sub/john"), "anomaly_score": torch.ones(7), "anomaly_margin": margins}
+    out = tmp_path / "out"
+    run(writer_of(out, catalogue), [volume])
+    (record,) = RunDocument.read(out / "results.json").inputs
+    expected = [3, 4, 2, 5, 1, 0]
+    assert [peak.index for peak in record.most_suspicious] == expected
+    assert [peak.margin for peak in record.most_suspicious] == margins[expected].tolist()
+    assert record.score_margin == 40.0
+    assert orders == [[*expected, 6]]
+    assert [float(row["score_margin"]) for row in rows_of(out)] == [*margins.tolist(), 40.0]
+    text = (out / "report.html").read_text()
+    assert "Logit margins of 7 slices, from 19.000 to 40.000, the highest at slice 3." in text
 
 
 def test_results_json_holds_everything(inputs: Path, tmp_path: Path) -> None:

@@ -78,43 +78,50 @@ def test_parts_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mon
     assert [float(row["anomaly_score"]) for row in rows] == pytest.approx(list(scores), abs=1e-6)
 
 
-def shown(cine: ScoredCine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float, str]]:
-    """Number, score and label of each frame on the picture, told by the frames' gray."""
+def shown(cine: ScoredCine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Number and label of each frame on the picture, told by the frames' gray."""
     calls = []
 
     def spy(*arguments: Any, **options: Any) -> np.ndarray:
-        calls.append(arguments)
+        calls.append((*arguments, options["labels"]))
         return montage(*arguments, **options)
 
     monkeypatch.setattr("monai_anomalyclip.writers.cine.montage", spy)
     picture = cine.close()[2]
     assert picture.ndim == 3
-    ((volume, heat, mask, view, scores, labels),) = calls
+    ((volume, heat, mask, view, labels),) = calls
     numbers = [(int(gray) - 10) // 10 for gray in volume[0, 0, 0]]
     frames, maps, masks, _ = film()
     for place, number in enumerate(numbers):
         np.testing.assert_array_equal(view.to_slices(volume)[place].permute(1, 2, 0).numpy(), frames[number])
         np.testing.assert_array_equal(view.to_slices(heat)[place, 0].numpy(), maps[number])
         np.testing.assert_array_equal(view.to_slices(mask)[place, 0].numpy(), masks[number])
-    return list(zip(numbers, scores, labels, strict=True))
+    return list(zip(numbers, labels, strict=True))
 
 
 def test_picture_shows_the_six_frames_of_the_highest_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = film()[3]
     frames = shown(in_parts(tmp_path, 4, 4, 9), monkeypatch)
-    assert [number for number, _, _ in frames] == sorted(np.argsort(-scores)[:6].tolist())
-    for number, score, label in frames:
-        assert score == pytest.approx(scores[number])
+    assert [number for number, _ in frames] == sorted(np.argsort(-scores)[:6].tolist())
+    for number, label in frames:
         assert label == f"{TIMES[number]:.1f} s    score {scores[number]:.2f}"
 
 
-def test_equal_scores_keep_the_earliest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, maps, masks, _ = film()
+@pytest.mark.parametrize("known", [True, False])
+def test_equal_scores_are_told_apart_as_in_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """By the margins where the network gives them, else by the highest value of the map."""
+    frames, maps, masks, margins = film()
     cine = ScoredCine(tmp_path, "f", SIZE, TIMES, 5, 0.9)
     for start in range(0, COUNT, 4):
         part = slice(start, start + 4)
-        cine.add(frames[part], maps[part], masks[part], np.full(len(frames[part]), 0.5))
-    assert [number for number, _, _ in shown(cine, monkeypatch)] == [0, 1, 2, 3, 4, 5]
+        given = margins[part] if known else None
+        cine.add(frames[part], maps[part], masks[part], np.ones(len(frames[part])), given)
+    assert cine.findings is not None
+    expected = np.argsort(-(margins if known else maps.max(axis=(1, 2))))[:6].tolist()
+    assert [peak.index for peak in cine.findings.peaks()] == expected
+    assert [number for number, _ in shown(cine, monkeypatch)] == sorted(expected)
 
 
 def test_a_film_that_ends_early_is_cut_off(tmp_path: Path) -> None:

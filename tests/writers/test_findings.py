@@ -57,6 +57,31 @@ def test_peaks_are_the_highest_scores_and_then_the_highest_maps() -> None:
     assert len(Findings(scores[:2], map_max[:2], np.zeros(2)).peaks()) == 2
 
 
+def test_margins_tell_saturated_scores_apart() -> None:
+    margins = np.array([20.0, 35.0, 25.0])
+    findings = Findings(np.ones(3), np.array([0.9, 0.1, 0.5]), np.zeros(3), margins)
+    assert [(peak.index, peak.margin) for peak in findings.peaks()] == [(1, 35.0), (2, 25.0), (0, 20.0)]
+    assert findings.score_margin == 35.0
+    assert findings.followed_by(findings).margins.tolist() == [*margins, *margins]  # type: ignore[union-attr]
+    without = Findings(np.ones(3), np.zeros(3), np.zeros(3))
+    assert (without.score_margin, without.followed_by(findings).margins) == (None, None)
+    assert findings.slices().model_dump() == {
+        "map_max": (0.9, 0.1, 0.5), "area_fraction": (0.0, 0.0, 0.0), "margin": (20.0, 35.0, 25.0),
+        "instance_number": (), "position_mm": (),
+    }  # fmt: skip
+
+
+def test_slices_of_dicom_can_be_found_in_an_archive(phantoms: ModuleType, tmp_path: Path) -> None:
+    phantoms.make_series(tmp_path, count=4, origin=(0, 0, -7.5), spacing=2.5, instance_numbers="reversed")
+    source = source_at(tmp_path)
+    record = record_of(source)
+    assert [(peak.index, peak.instance_number, peak.position_mm) for peak in record.most_suspicious] == [
+        (3, 1, 0.0), (2, 2, -2.5), (1, 3, -5.0), (0, 4, -7.5),
+    ]  # fmt: skip
+    slices = Findings(np.ones(3), np.ones(3), np.ones(3)).slices(source)  # of a film that ended early
+    assert (slices.instance_number, slices.position_mm) == ((4, 3, 2), (-7.5, -5.0, -2.5))
+
+
 def test_volume_in_millilitres() -> None:
     masks = np.zeros((10, 20, 30), bool)
     masks[2:5, 4:10, 3:8] = True  # 90 voxels of 0.5 x 0.5 x 4 mm

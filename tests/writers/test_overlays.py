@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from monai_anomalyclip.data import SliceView
+from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.writers.overlays import contact_sheet, montage, overlay, side_by_side
 from monai_anomalyclip.writers.report import jpeg
 
@@ -159,7 +160,7 @@ def test_montage_shows_the_slices_of_highest_score_in_order_two_abreast() -> Non
     gray = (10 * torch.arange(20, dtype=torch.uint8)).expand(3, 40, 30, 20)
     heat, scores = torch.zeros(1, 40, 30, 20), np.linspace(0, 0.1, 20)
     scores[[4, 9, 2]] = 0.9, 0.8, 0.7
-    sheet = montage(gray, heat, None, view, scores.tolist(), max_slices=3)
+    sheet = montage(gray, heat, None, view, most_suspicious_first(scores), max_slices=3)
     tile = (225 + 2 + 29, 300 + 4)  # 30 rows by 40 columns on 300 pixels, the border, the label's line
     assert sheet.shape == (2 * tile[0], 2 * tile[1], 3)
     shown = [sheet[2 + row * tile[0] + 100, column * tile[1] + 150, 0] for row in (0, 1) for column in (0, 1)]
@@ -196,10 +197,10 @@ def test_labels_of_narrow_slices_are_not_cut() -> None:
     assert text[-1] - text[0] > 150
 
 
-@pytest.mark.parametrize("wrong", [{"scores": [0.1] * 19}, {"labels": ["a"] * 21}, {"max_slices": 0}])
+@pytest.mark.parametrize("wrong", [{"order": [0] * 20}, {"labels": ["a"] * 21}, {"max_slices": 0}])
 def test_bad_montages(wrong: dict[str, object]) -> None:
     volume, heat, mask, view = phantom()
-    with pytest.raises(ValueError, match=r"one per slice \(20\)|max_slices"):
+    with pytest.raises(ValueError, match=r"one per slice \(20\)|each of the 20 slices once|max_slices"):
         montage(volume, heat, mask, view, **wrong)  # type: ignore[arg-type]
 
 

@@ -64,7 +64,7 @@ def test_values_become_those_of_json_in_fixed_order() -> None:
     assert list(values["geometry"]) == [
         "verdict", "spacing", "spacing_source", "slice_spacing", "missing_slices", "tilt_degrees",
     ]  # fmt: skip
-    assert list(values["most_suspicious"][0]) == ["index", "score", "instance_number", "position_mm"]
+    assert list(values["most_suspicious"][0]) == ["index", "score", "margin", "instance_number", "position_mm"]
     assert values["geometry"]["spacing"] == [0.48828125, 0.5]
     assert (values["status"], values["outputs"][0]) == ("ok", "001_ab12cd34/seg.dcm")
 

@@ -31,7 +31,7 @@ def volume(**changed: Any) -> InputRecord:
         "frames": 3,
         "scores": [0.1, 0.7, 0.6],
         "anomaly_score": 0.7,
-        "most_suspicious": [{"index": 2, "score": 0.6}, {"index": 1, "score": 0.7}],
+        "most_suspicious": [{"index": 1, "score": 0.7}, {"index": 2, "score": 0.6}],
         "geometry": GEOMETRY,
     }
     return InputRecord(**{**fields, **changed})
@@ -58,6 +58,12 @@ def facts(**changed: Any) -> dict[str, tuple[str, str, bool]]:
             "",
         ),
         ({"most_suspicious": []}, "CT volume, 3 axial slices", ""),
+        (
+            {"most_suspicious": [{"index": 2, "score": 0.7, "instance_number": 41, "position_mm": -12.25}]},
+            "CT volume, 3 axial slices",
+            "slice 2, no. 41, -12.2 mm",
+        ),
+        ({"most_suspicious": [{"index": 0, "instance_number": 7}]}, "CT volume, 3 axial slices", "slice 0, no. 7"),
     ],
 )
 def test_what_it_is(changed: dict[str, Any], what: str, peak: str) -> None:

@@ -45,6 +45,20 @@ def test_line_runs_from_edge_to_edge_and_values_lie_where_the_ticks_say() -> Non
     assert plot.areas[0].startswith(line)
 
 
+def test_margins_are_plotted_where_scores_are_flat() -> None:
+    """Equal scores lie on one line, their margins where the ticks say, also below 0 and above 1."""
+    margins = [18.0, 40.0, -3.5, 25.0]
+    one = record([1.0, 1.0, 0.03, 1.0], most_suspicious=[{"index": 1, "score": 1.0}])
+    plot = score_plot(one, common_scale([one], {"a": margins}), margins)
+    assert plot is not None
+    ticks = [(float(tick.label), tick.y) for tick in plot.y_ticks]
+    assert ticks[0][0] <= -3.5
+    assert ticks[-1][0] >= 40
+    np.testing.assert_allclose(points(plot.lines[0])[:, 1], np.interp(margins, *zip(*ticks, strict=True)), atol=0.06)
+    assert plot.title == "Logit margin by slice"
+    assert plot.description == "Logit margins of 4 slices, from -3.500 to 40.000, the highest at slice 1."
+
+
 def test_cine_is_drawn_over_time() -> None:
     times = [1.0, 1.5, 4.0, 11.0]
     one = record(
@@ -93,7 +107,7 @@ def test_long_films_keep_their_peaks() -> None:
 
 def test_labels_of_marks_do_not_touch() -> None:
     scores = np.full(40, 0.5)
-    peaks = [{"index": index, "score": 0.5 + 0.01 * index} for index in range(40)]
+    peaks = [{"index": index, "score": 0.5 + 0.01 * index} for index in reversed(range(40))]
     plot = score_plot(record(scores, most_suspicious=peaks), (0.0, 1.0))
     assert plot is not None
     assert len(plot.peaks) == 40

@@ -18,11 +18,13 @@ import monai_anomalyclip
 from monai_anomalyclip.writers.finished import InputState, Slices
 from monai_anomalyclip.writers.record import InputRecord, Model
 from monai_anomalyclip.writers.tables import (
+    INPUT_COLUMNS,
     SCORE_COLUMNS,
     RunDocument,
-    check_score_table,
+    check_table,
     made_with,
     results_schema,
+    write_input_table,
     write_score_table,
 )
 
@@ -227,8 +229,8 @@ def test_rows_of_all_kinds_of_inputs(tmp_path: Path) -> None:
         ],
     )
     lines = path.read_bytes().decode("utf-8").split("\n")
-    assert lines[0] == "name,slice,anomaly_score,map_max,area_fraction,threshold,status,reason"
-    assert lines[1] == "sub/a,,0.123457,0.25,0.5,0.3,ok,"
+    assert lines[0] == ",".join(SCORE_COLUMNS)
+    assert lines[1] == "sub/a,,,,0.123457,,0.25,0.5,0.3,ok,"
     rows = rows_of(path)
     assert [(row["name"], row["slice"], row["status"]) for row in rows] == [
         ("sub/a", "", "ok"), ("b", "", "failed"), ("k", "", "unfinished"), ("r", "", "failed"), ("x", "", "failed"),
@@ -239,6 +241,55 @@ def test_rows_of_all_kinds_of_inputs(tmp_path: Path) -> None:
     assert [row["map_max"] for row in rows[5:8]] == ["0.25", "0.5", "0.5"]
     assert tuple(rows[0]) == SCORE_COLUMNS
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_inputs_are_ranked_by_score_margin_map_and_area(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.csv"
+
+    def one(name: str, score: float, margin: float, map_max: float, **changed: Any) -> InputState:
+        record = InputRecord(
+            name=name, source="dicom", kind="volume", modality="CT", frames=2, scores=[score, 0.1], anomaly_score=score,
+            score_margin=margin, map_max=map_max, threshold=0.5, threshold_source="the bundle",
+            anomalous_fraction=0.25, anomalous_volume_ml=12.5, p_value=0.05, geometry={"verdict": "gaps"},
+            warnings=["One.", "Two."],
+            most_suspicious=[{"index": 1, "score": score, "instance_number": 9, "position_mm": -4.5}],
+        )  # fmt: skip
+        return InputState(name=name, state="finished", record=record.model_copy(update=changed))
+
+    failed = InputState(
+        name="f", state="failed", record=InputRecord(name="f", source="frame", status="failed", reason="It was cut.")
+    )
+    states = [
+        failed, one("a", 0.9, 2.2, 0.1), one("b", 1.0, 18.0, 0.2), one("c", 1.0, 31.0, 0.1), one("d", 1.0, 18.0, 0.3),
+        one("e", 1.0, 18.0, 0.3, anomalous_fraction=0.5), InputState(name="u", state="unfinished"), entry("p"),
+    ]  # fmt: skip
+    write_input_table(path, states)
+    rows = rows_of(path)
+    assert tuple(rows[0]) == INPUT_COLUMNS
+    assert [(row["rank"], row["name"]) for row in rows] == [
+        ("1", "c"), ("2", "e"), ("3", "d"), ("4", "b"), ("5", "a"), ("6", "p"), ("", "f"), ("", "u"),
+    ]  # fmt: skip
+    assert rows[0] == {
+        "rank": "1", "name": "c", "kind": "volume", "modality": "CT", "anomaly_score": "1", "score_margin": "31",
+        "p_value": "0.05", "slice": "1", "instance_number": "9", "position_mm": "-4.5", "anomalous_volume_ml": "12.5",
+        "anomalous_fraction": "0.25", "threshold": "0.5", "threshold_source": "the bundle", "geometry": "gaps",
+        "warnings": "One. | Two.", "status": "ok", "reason": "",
+    }  # fmt: skip
+    assert [(row["status"], row["reason"]) for row in rows[6:]] == [("failed", "It was cut."), ("unfinished", "")]
+    check_table(path, INPUT_COLUMNS)
+    with pytest.raises(ValueError, match=r"'inputs\.csv'.*choose another output folder"):
+        check_table(path, SCORE_COLUMNS)
+
+
+def test_slices_have_margin_and_place(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    state = entry("v", "volume", (0.2, 0.1))
+    places = {"margin": (-1.5, -2.25), "instance_number": (7, None), "position_mm": (3.5, 1.0)}
+    write_score_table(path, [state.model_copy(update={"slices": state.slices.model_copy(update=places)})])
+    rows = rows_of(path)
+    assert [(row["score_margin"], row["instance_number"], row["position_mm"]) for row in rows] == [
+        ("-1.5", "7", "3.5"), ("-2.25", "", "1"), ("", "", ""),
+    ]  # fmt: skip
 
 
 def test_the_table_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,12 +310,12 @@ def test_the_table_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_foreign_tables_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    check_score_table(path)  # there is none yet
+    check_table(path, SCORE_COLUMNS)  # there is none yet
     for content in (b"patient,score\nx,1\n", b"", b"\xff\xfe\0", b"name,slice\n"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"'scores\.csv'.*choose another output folder"):
-            check_score_table(path)
+            check_table(path, SCORE_COLUMNS)
         assert path.read_bytes() == content
     write_score_table(path, [])
-    check_score_table(path)
+    check_table(path, SCORE_COLUMNS)
     assert rows_of(path) == []

@@ -31,12 +31,17 @@ from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYP
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.model_description import describe_model, provenance_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
-from monai_anomalyclip.writers.overlays import displayable, montage, side_by_side
+from monai_anomalyclip.writers.overlays import Picture, displayable, montage
 from monai_anomalyclip.writers.record import MadeWith, Model
 from monai_anomalyclip.writers.redaction import redacted
-from monai_anomalyclip.writers.report import Picture
 from monai_anomalyclip.writers.resume import Resume
-from monai_anomalyclip.writers.scored_input import ScoredInput, film_notes, write_results, write_series_report
+from monai_anomalyclip.writers.scored_input import (
+    ScoredInput,
+    film_notes,
+    map_precision,
+    write_results,
+    write_series_report,
+)
 from monai_anomalyclip.writers.tables import made_with
 
 __all__ = ["AnomalyResultWriter"]
@@ -130,6 +135,7 @@ class AnomalyResultWriter:
             **self.segment_codes,
             **{name: getattr(reading, name) for name in ("preset", "nifti_form", "time_point", "stride")},
             **(settings or {}),
+            "map_precision": map_precision(self.outputs),
             "deterministic_uids": deterministic_uids,
         }
         self._films: dict[str, _Film] = {}
@@ -336,7 +342,7 @@ class AnomalyResultWriter:
         shown = {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
         shown |= {name: self.settings[name] for name in ("sigma",) if name in self.settings}
         # Which other kinds of files there are changes none of the objects.
-        others = ("outputs", "sheared_nifti", "deterministic_uids")
+        others = ("outputs", "map_precision", "sheared_nifti", "deterministic_uids")
         settings = {name: value for name, value in self.made_with.settings.items() if name not in others}
         context = json.dumps([self.model.model_dump(), settings, content], sort_keys=True)
         return provenance_of(self.model, shown, self.deterministic_uids, context if self.deterministic_uids else "")
@@ -351,11 +357,9 @@ class _Film(NamedTuple):
 
 def _picture(scored: ScoredInput) -> Picture:
     """What stands for an input in the report."""
-    image = _plain(scored.image)
     if scored.view is None:
-        frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-        return side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
-    return montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
+        return scored.drawn
+    return montage(_plain(scored.image), scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
 
 
 def _plain(tensor: Tensor) -> Tensor:

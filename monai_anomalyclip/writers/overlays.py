@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from monai_anomalyclip.data.slicing import SliceView
 
-__all__ = ["contact_sheet", "montage", "overlay", "side_by_side"]
+__all__ = ["Picture", "contact_sheet", "framed", "jpeg", "montage", "overlay", "side_by_side"]
 
 Picture = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -93,10 +94,10 @@ def side_by_side(
     if truth is not None:
         pictures.append(overlay(image, np.zeros(image.shape[:2], np.float32), truth))
     factor = math.ceil(_MIN_WIDTH / (2 * image.shape[1]))
-    panels = [np.kron(panel, np.ones((factor, factor, 1), np.uint8)) for panel in pictures]
+    panels = [panel.repeat(factor, 0).repeat(factor, 1) if factor > 1 else panel for panel in pictures]
     gap = np.full((panels[0].shape[0], max(4, panels[0].shape[1] // 100), 3), _PAPER, np.uint8)
     row = np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
-    return _frame(row, caption) if margin else row
+    return framed(row, caption) if margin else row
 
 
 def contact_sheet(
@@ -127,7 +128,7 @@ def contact_sheet(
     labels = [f"slice {index}    max {peaks[index]:.2f}" for index in chosen]
     tiles = _tiles(volume, maps, mask, view, chosen, labels, font_size=14)
     columns = _columns(len(tiles), tiles[0].shape[1] / tiles[0].shape[0])
-    return _frame(_grid(tiles, columns), _joined(f"{len(chosen)} of {view.n_slices} {view.plane} slices", caption))
+    return framed(_grid(tiles, columns), _joined(f"{len(chosen)} of {view.n_slices} {view.plane} slices", caption))
 
 
 def montage(
@@ -323,7 +324,14 @@ def _with_text_below(tile: Picture, text: str, font: Font, line: int, room: int)
     return np.pad(np.concatenate([tile, np.asarray(strip)]), ((2, 0), (2, 2), (0, 0)), constant_values=_PAPER[0])
 
 
-def _frame(picture: Picture, caption: str) -> Picture:
+def jpeg(picture: Picture, quality: int = 82) -> bytes:
+    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
+
+
+def framed(picture: Picture, caption: str) -> Picture:
     """Add the colour bar on the right and the caption with the notice below; nothing is drawn over the picture."""
     height, width = picture.shape[:2]
     size = max(11, min(width // 60, 40))

@@ -15,20 +15,18 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import write_atomically
+from monai_anomalyclip.writers.overlays import jpeg
 from monai_anomalyclip.writers.record import InputRecord
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
 from monai_anomalyclip.writers.tables import RunDocument
 
-__all__ = ["Description", "Fact", "Picture", "describe", "duration", "jpeg", "write_html_report"]
-
-Picture = npt.NDArray[np.uint8]
+__all__ = ["Description", "Fact", "describe", "duration", "write_html_report"]
 
 _PLAIN_GEOMETRIES = ("regular", "single slice")  # which need no caution
 
@@ -220,13 +218,6 @@ def _pictures(ranked: Sequence[InputRecord], montages: Mapping[str, bytes]) -> d
             raise ValueError(f"The picture of {name!r} is neither PNG nor JPEG ({type(error).__name__}).") from error
         pictures[name] = _fitting(picture, share)
     return pictures
-
-
-def jpeg(picture: Picture, quality: int = 82) -> bytes:
-    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
-    return stream.getvalue()
 
 
 def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
 from monai.utils.enums import CommonKeys
+from PIL import Image
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
@@ -45,6 +47,8 @@ from monai_anomalyclip.writers.scored_input import (
 from monai_anomalyclip.writers.tables import made_with
 
 __all__ = ["AnomalyResultWriter"]
+
+_LONGEST_SIDE = 1024  # pixels of a picture of the report
 
 logger = logging.getLogger(__name__)
 
@@ -358,7 +362,9 @@ class _Film(NamedTuple):
 def _picture(scored: ScoredInput) -> Picture:
     """What stands for an input in the report."""
     if scored.view is None:
-        return scored.drawn
+        # As small as the page shows it: cheaper to keep, and encoded once.
+        factor = math.ceil(max(scored.drawn.shape) / _LONGEST_SIDE)
+        return scored.drawn if factor == 1 else np.asarray(Image.fromarray(scored.drawn).reduce(factor))
     return montage(_plain(scored.image), scored.anomaly_map, scored.mask, scored.view, scored.findings.scores.tolist())
 
 

@@ -30,6 +30,7 @@ _NOTICE = "research use only"
 _MIN_WIDTH = 260  # smaller pictures are enlarged by a whole factor, so that the margin's text fits
 _TILE = 300  # longer side of a slice on the contact sheet
 _STRIP = 32768  # pixels
+_LARGE = 1200  # columns of two panels whose outlines are two pixels wide
 _MONTAGE_COLUMNS = 2  # a phone shows the montage at half its size: two columns leave the labels readable
 
 
@@ -181,6 +182,8 @@ def displayable(image: Tensor, whole: Tensor | None = None) -> Tensor:
     if image.dtype == torch.uint8:
         return image
     low, high = _limits(image if whole is None else whole)
+    if whole is None and (low, high) == (0.0, 1.0) and not image.isnan().any():
+        return torch.round(image.detach().cpu() * 255).to(torch.uint8)
     values = np.nan_to_num(image.detach().cpu().numpy().astype(np.float32))
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return torch.from_numpy(np.round(scaled * 255).astype(np.uint8))
@@ -325,9 +328,13 @@ def _with_text_below(tile: Picture, text: str, font: Font, line: int, room: int)
 
 
 def jpeg(picture: Picture, quality: int = 82) -> bytes:
-    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
+    """Encode a picture (H, W, 3) as JPEG without metadata.
+
+    At full colour resolution where outlines are a pixel wide; at half of it in larger pictures, in half the time.
+    """
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
+    subsampling = 0 if max(picture.shape) < _LARGE else 2
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=subsampling)
     return stream.getvalue()
 
 

@@ -213,11 +213,19 @@ def _pictures(ranked: Sequence[InputRecord], montages: Mapping[str, bytes]) -> d
     for name in names[: _PICTURES_BYTES // share]:
         try:
             with Image.open(io.BytesIO(montages[name]), formats=("PNG", "JPEG")) as image:
+                small = max(image.size) <= _LONGEST_SIDE and len(montages[name]) <= share and image.format == "JPEG"
+                if small:
+                    pictures[name] = (_data_uri(montages[name]), image.width, image.height)
+                    continue
                 picture = image.convert("RGB")
         except OSError as error:
             raise ValueError(f"The picture of {name!r} is neither PNG nor JPEG ({type(error).__name__}).") from error
         pictures[name] = _fitting(picture, share)
     return pictures
+
+
+def _data_uri(encoded: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
 
 
 def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:
@@ -226,6 +234,5 @@ def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         encoded = jpeg(np.asarray(picture))
         if len(encoded) <= largest or side < 64:
-            data = base64.b64encode(encoded).decode()
-            return f"data:image/jpeg;base64,{data}", picture.width, picture.height
+            return _data_uri(encoded), picture.width, picture.height
         side = round(max(picture.size) * min(0.9, math.sqrt(largest / len(encoded))))

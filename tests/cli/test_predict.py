@@ -141,8 +141,10 @@ def test_changed_settings_need_force(
     assert all(time > before[path] for path, time in times_of(out).items())
     assert rows_of(out)[0]["threshold"] == "0.25"
     pixels = np.asarray(Image.open(next(out.glob("*_mask.png")))) > 0
-    heat = np.asarray(Image.open(next(out.glob("*_heat.png")))) / 65535
-    np.testing.assert_array_equal(pixels, heat >= 0.25)
+    heat = np.asarray(Image.open(next(out.glob("*_heat.png")))) / 255
+    clear = np.abs(heat - 0.25) > 1 / 510  # what rounding to 8 bits cannot have moved across
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(pixels[clear], heat[clear] >= 0.25)
 
 
 def test_files_that_are_not_ours_are_kept(picture: Path, predict: Predict, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from monai_anomalyclip.writers.findings import Findings, view_of
 from monai_anomalyclip.writers.scored_input import (
     ScoredInput,
     film_notes,
+    map_precision,
     write_results,
     write_series_report,
 )
@@ -68,7 +69,7 @@ def test_nifti_of_a_series_lies_where_simpleitk_reads_the_series(
     out.mkdir()
     phantoms.make_series(folder, count=4, size=(10, 12), orientation=orientation, instance_numbers=numbers)
     result = scored(folder)
-    write(out, result, "nifti")
+    write(out, result, "map32")
     theirs = series_reader(list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))))
     for name, values in (("r_map.nii.gz", result.anomaly_map), ("r_mask.nii.gz", result.mask)):
         ours = sitk.ReadImage(str(out / name))
@@ -107,7 +108,7 @@ def test_a_tilted_stack_gets_a_nifti_on_request_only(phantoms: ModuleType, tmp_p
     names, notes = write(tmp_path / "b", result, "nifti", sheared_nifti=True)
     assert (names, notes) == (["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg"], [])
     written = nib.load(tmp_path / "b" / "r_map.nii.gz")
-    np.testing.assert_array_equal(np.asarray(written.dataobj), result.anomaly_map[0].numpy())
+    assert np.abs(np.asarray(written.dataobj) - result.anomaly_map[0].numpy()).max() <= 1 / 131070 + 1e-7
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]  # in the order along the normal
     for index, header in enumerate(headers):
         for column, row in ((0, 0), (19, 0), (0, 15)):
@@ -292,3 +293,22 @@ def test_a_series_whose_files_have_no_uid_says_so(phantoms: ModuleType, tmp_path
     assert phantoms.CANARY not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
     assert (tmp_path / "out" / "r_map.nii.gz").is_file()
+
+
+def test_exact_maps_are_written_on_request_and_what_the_others_lose_is_said(tmp_path: Path) -> None:
+    assert map_precision(["nifti", "png"]) == {
+        "heat.png": "8 bits, off by at most 1/510",
+        "map.nii.gz": "16 bits, off by at most 1/131070",
+    }
+    assert map_precision(["nifti", "png", "heat16", "map32"]) == {
+        "heat.png": "16 bits, off by at most 1/131070",
+        "map.nii.gz": "float32, nothing lost",
+    }
+    assert map_precision(["seg"]) == {}
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    for kinds, mode in (("png", "L"), ("png,heat16", "I;16"), ("heat16", "I;16")):
+        (tmp_path / kinds).mkdir()
+        names, _ = write(tmp_path / kinds, scored(tmp_path / "a.png"), kinds)
+        assert names == ["r_heat.png", "r_mask.png", "r_overlay.jpg"]
+        with Image.open(tmp_path / kinds / "r_heat.png") as picture:
+            assert picture.mode == mode

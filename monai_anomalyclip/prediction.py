@@ -223,7 +223,7 @@ class Prediction:
 
         Args:
             folder: made when absent.
-            outputs: kinds of files: "nifti", "seg", "sr", "png", "pm", "sc" or "default".
+            outputs: kinds of files: "nifti", "map32", "seg", "sr", "png", "heat16", "pm", "sc" or "default".
             name: beginning of the files' names; default says what kind of image it is.
 
         Returns:

@@ -68,7 +68,8 @@ def add_command(commands: Any) -> None:
         metavar="KINDS",
         help=(
             "comma-separated: nifti (map and mask), seg, sr (DICOM segmentation and report), png (map and mask of "
-            "pictures): all of these by default, where they apply; pm, sc (DICOM parametric map and overlay pictures). "
+            "pictures): all of these by default, where they apply; heat16, map32 (their maps in 16 bits, in "
+            "float32); pm, sc (DICOM parametric map and overlay pictures). "
             "'default,pm' adds to the default. Overlays, films, tables and report are always written"
         ),
     )

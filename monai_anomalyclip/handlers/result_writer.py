@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
 from monai.utils.enums import CommonKeys
+from PIL import Image
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
@@ -32,15 +34,22 @@ from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYP
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.model_description import describe_model, provenance_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
-from monai_anomalyclip.writers.overlays import displayable, montage, side_by_side
+from monai_anomalyclip.writers.overlays import Picture, displayable, montage
 from monai_anomalyclip.writers.record import MadeWith, Model
 from monai_anomalyclip.writers.redaction import redacted
-from monai_anomalyclip.writers.report import Picture
 from monai_anomalyclip.writers.resume import Resume
-from monai_anomalyclip.writers.scored_input import ScoredInput, film_notes, write_results, write_series_report
+from monai_anomalyclip.writers.scored_input import (
+    ScoredInput,
+    film_notes,
+    map_precision,
+    write_results,
+    write_series_report,
+)
 from monai_anomalyclip.writers.tables import made_with
 
 __all__ = ["AnomalyResultWriter"]
+
+_LONGEST_SIDE = 1024  # pixels of a picture of the report
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +141,7 @@ class AnomalyResultWriter:
             **self.segment_codes,
             **{name: getattr(reading, name) for name in ("preset", "nifti_form", "time_point", "stride")},
             **(settings or {}),
+            "map_precision": map_precision(self.outputs),
             "deterministic_uids": deterministic_uids,
         }
         self._films: dict[str, _Film] = {}
@@ -339,7 +349,7 @@ class AnomalyResultWriter:
         shown = {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
         shown |= {name: self.settings[name] for name in ("sigma",) if name in self.settings}
         # Which other kinds of files there are changes none of the objects.
-        others = ("outputs", "sheared_nifti", "deterministic_uids")
+        others = ("outputs", "map_precision", "sheared_nifti", "deterministic_uids")
         settings = {name: value for name, value in self.made_with.settings.items() if name not in others}
         context = json.dumps([self.model.model_dump(), settings, content], sort_keys=True)
         return provenance_of(self.model, shown, self.deterministic_uids, context if self.deterministic_uids else "")
@@ -354,12 +364,13 @@ class _Film(NamedTuple):
 
 def _picture(scored: ScoredInput) -> Picture:
     """What stands for an input in the report."""
-    image = _plain(scored.image)
     if scored.view is None:
-        frame = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-        return side_by_side(frame, scored.anomaly_map[0].numpy(), scored.mask[0].numpy(), margin=False)
+        # As small as the page shows it: cheaper to keep, and encoded once.
+        factor = math.ceil(max(scored.drawn.shape) / _LONGEST_SIDE)
+        return scored.drawn if factor == 1 else np.asarray(Image.fromarray(scored.drawn).reduce(factor))
     labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(scored.findings.scores)]
-    return montage(image, scored.anomaly_map, scored.mask, scored.view, scored.findings.order(), labels)
+    tensors = (_plain(scored.image), scored.anomaly_map, scored.mask)
+    return montage(*tensors, scored.view, scored.findings.order(), labels)
 
 
 def _margins(item: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:

@@ -23,8 +23,7 @@ from PIL import Image
 from monai_anomalyclip.atomic_file import write_atomically
 from monai_anomalyclip.data.frames import read_frame
 from monai_anomalyclip.data.masks import read_mask
-from monai_anomalyclip.writers.overlays import side_by_side
-from monai_anomalyclip.writers.report import jpeg
+from monai_anomalyclip.writers.overlays import jpeg, side_by_side
 
 __all__ = ["WorstCases"]
 

@@ -33,8 +33,9 @@ from monai_anomalyclip.writers.finished import (
     sealed,
     write_state,
 )
+from monai_anomalyclip.writers.overlays import Picture, jpeg
 from monai_anomalyclip.writers.record import MadeWith
-from monai_anomalyclip.writers.report import Picture, jpeg, write_html_report
+from monai_anomalyclip.writers.report import write_html_report
 from monai_anomalyclip.writers.tables import (
     INPUT_COLUMNS,
     SCORE_COLUMNS,
@@ -51,9 +52,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_OUTPUTS = ("nifti", "seg", "sr", "png")
 """Written, where they apply, when nothing else is asked for."""
 
-OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "pm", "sc")
+OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "heat16", "map32", "pm", "sc")
 """nifti: map and mask; seg, sr, pm, sc: DICOM segmentation, structured report, parametric map, secondary capture;
-png: map and mask of a picture. Overlay pictures, films with overlay, tables and the report are always written."""
+png: map and mask of a picture; heat16, map32: png and nifti with a map of 16 bits and of float32. Overlay pictures,
+films with overlay, tables and the report are always written."""
 
 _PICTURES = ".report"  # pictures of the report, and what runs left aside
 _OWN = ("results.json", "report.html", "NOTICE.txt")
@@ -69,8 +71,8 @@ scores.csv      one row per picture; per volume or film one row per slice or fra
                 Anomaly scores are not calibrated: they rank images, they are not probabilities of disease.
 *_record.json   that an input is finished, with what it was made, and what its files hold: the files above are
                 made from these records (monai-anomalyclip report FOLDER makes them again)
-*_heat.png      anomaly map of a picture, 16-bit gray: 0 to 65535 stands for 0 to 1
-*_map.nii.gz    anomaly map of a volume, 0 to 1, on the input's grid
+*_heat.png      anomaly map of a picture, 8-bit gray: 0 to 255 stands for 0 to 1 (16-bit, 0 to 65535, on request)
+*_map.nii.gz    anomaly map of a volume, 0 to 1 in steps of 1/65535 (float32 on request), on the input's grid
 *_mask.*        where the map reaches the threshold that scores.csv states
 *_seg.dcm       the mask as DICOM segmentation; *_sr.dcm scores as structured report; *_pm.dcm the map; *_sc.dcm
                 overlays

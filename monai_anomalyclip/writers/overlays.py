@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.ranking import most_suspicious_first
 
-__all__ = ["contact_sheet", "montage", "overlay", "side_by_side"]
+__all__ = ["Picture", "contact_sheet", "framed", "jpeg", "montage", "overlay", "side_by_side"]
 
 Picture = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -30,6 +31,7 @@ _NOTICE = "research use only"
 _MIN_WIDTH = 260  # smaller pictures are enlarged by a whole factor, so that the margin's text fits
 _TILE = 300  # longer side of a slice on the contact sheet
 _STRIP = 32768  # pixels
+_LARGE = 1200  # columns of two panels whose outlines are two pixels wide
 _MONTAGE_COLUMNS = 2  # a phone shows the montage at half its size: two columns leave the labels readable
 
 
@@ -94,10 +96,10 @@ def side_by_side(
     if truth is not None:
         pictures.append(overlay(image, np.zeros(image.shape[:2], np.float32), truth))
     factor = math.ceil(_MIN_WIDTH / (2 * image.shape[1]))
-    panels = [np.kron(panel, np.ones((factor, factor, 1), np.uint8)) for panel in pictures]
+    panels = [panel.repeat(factor, 0).repeat(factor, 1) if factor > 1 else panel for panel in pictures]
     gap = np.full((panels[0].shape[0], max(4, panels[0].shape[1] // 100), 3), _PAPER, np.uint8)
     row = np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
-    return _frame(row, caption) if margin else row
+    return framed(row, caption) if margin else row
 
 
 def contact_sheet(
@@ -135,7 +137,7 @@ def contact_sheet(
     labels = [f"slice {index}    max {peaks[index]:.2f}" for index in chosen]
     tiles = _tiles(volume, maps, mask, view, chosen, labels, font_size=14)
     columns = _columns(len(tiles), tiles[0].shape[1] / tiles[0].shape[0])
-    return _frame(_grid(tiles, columns), _joined(f"{len(chosen)} of {view.n_slices} {view.plane} slices", caption))
+    return framed(_grid(tiles, columns), _joined(f"{len(chosen)} of {view.n_slices} {view.plane} slices", caption))
 
 
 def montage(
@@ -186,6 +188,8 @@ def displayable(image: Tensor, whole: Tensor | None = None) -> Tensor:
     if image.dtype == torch.uint8:
         return image
     low, high = _limits(image if whole is None else whole)
+    if whole is None and (low, high) == (0.0, 1.0) and not image.isnan().any():
+        return torch.round(image.detach().cpu() * 255).to(torch.uint8)
     values = np.nan_to_num(image.detach().cpu().numpy().astype(np.float32))
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return torch.from_numpy(np.round(scaled * 255).astype(np.uint8))
@@ -332,7 +336,18 @@ def _with_text_below(tile: Picture, text: str, font: Font, line: int, room: int)
     return np.pad(np.concatenate([tile, np.asarray(strip)]), ((2, 0), (2, 2), (0, 0)), constant_values=_PAPER[0])
 
 
-def _frame(picture: Picture, caption: str) -> Picture:
+def jpeg(picture: Picture, quality: int = 82) -> bytes:
+    """Encode a picture (H, W, 3) as JPEG without metadata.
+
+    At full colour resolution where outlines are a pixel wide; at half of it in larger pictures, in half the time.
+    """
+    stream = io.BytesIO()
+    subsampling = 0 if max(picture.shape) < _LARGE else 2
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=subsampling)
+    return stream.getvalue()
+
+
+def framed(picture: Picture, caption: str) -> Picture:
     """Add the colour bar on the right and the caption with the notice below; nothing is drawn over the picture."""
     height, width = picture.shape[:2]
     size = max(11, min(width // 60, 40))

@@ -15,20 +15,18 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import write_atomically
+from monai_anomalyclip.writers.overlays import jpeg
 from monai_anomalyclip.writers.record import InputRecord, Peak
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
 from monai_anomalyclip.writers.tables import RunDocument, ranked_records
 
-__all__ = ["Description", "Fact", "Picture", "describe", "duration", "jpeg", "write_html_report"]
-
-Picture = npt.NDArray[np.uint8]
+__all__ = ["Description", "Fact", "describe", "duration", "write_html_report"]
 
 _PLAIN_GEOMETRIES = ("regular", "single slice")  # which need no caution
 
@@ -254,6 +252,10 @@ def _pictures(ranked: Sequence[InputRecord], montages: Mapping[str, bytes]) -> d
     for name in names[: _PICTURES_BYTES // share]:
         try:
             with Image.open(io.BytesIO(montages[name]), formats=("PNG", "JPEG")) as image:
+                small = max(image.size) <= _LONGEST_SIDE and len(montages[name]) <= share and image.format == "JPEG"
+                if small:
+                    pictures[name] = (_data_uri(montages[name]), image.width, image.height)
+                    continue
                 picture = image.convert("RGB")
         except OSError as error:
             raise ValueError(f"The picture of {name!r} is neither PNG nor JPEG ({type(error).__name__}).") from error
@@ -261,11 +263,8 @@ def _pictures(ranked: Sequence[InputRecord], montages: Mapping[str, bytes]) -> d
     return pictures
 
 
-def jpeg(picture: Picture, quality: int = 82) -> bytes:
-    """Encode a picture (H, W, 3) as JPEG without metadata, at full colour resolution: outlines are a pixel wide."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
-    return stream.getvalue()
+def _data_uri(encoded: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
 
 
 def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:
@@ -274,6 +273,5 @@ def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         encoded = jpeg(np.asarray(picture))
         if len(encoded) <= largest or side < 64:
-            data = base64.b64encode(encoded).decode()
-            return f"data:image/jpeg;base64,{data}", picture.width, picture.height
+            return _data_uri(encoded), picture.width, picture.height
         side = round(max(picture.size) * min(0.9, math.sqrt(largest / len(encoded))))

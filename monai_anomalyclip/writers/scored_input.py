@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,11 @@ from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.nifti import NiftiGrid
-from monai_anomalyclip.writers.overlays import displayable, overlay
+from monai_anomalyclip.writers.overlays import Picture, displayable, overlay
 from monai_anomalyclip.writers.result_files import (
     FRAME_RESULTS,
     OVERLAY,
+    drawn_frame,
     result_paths,
     write_frame_result,
     write_volume_result,
@@ -42,6 +44,7 @@ __all__ = [
     "DICOM_RESULTS",
     "ScoredInput",
     "film_notes",
+    "map_precision",
     "write_results",
     "write_series_report",
 ]
@@ -73,6 +76,30 @@ class ScoredInput:
     def slices(self, volume: Tensor) -> Tensor:
         """Slices (n, C, H, W) of one of the tensors."""
         return volume[None] if self.view is None else self.view.to_slices(volume)
+
+    @cached_property
+    def drawn(self) -> Picture:
+        """A picture beside its overlay, drawn once for its own file and for the report."""
+        return drawn_frame(_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
+
+
+def map_precision(outputs: Sequence[str]) -> dict[str, str]:
+    """How the files of maps are stored and what that loses, in words for the record.
+
+    Args:
+        outputs: kinds of files.
+    """
+    kinds = {
+        "heat16": ("heat.png", "16 bits, off by at most 1/131070"),
+        "png": ("heat.png", "8 bits, off by at most 1/510"),
+        "map32": ("map.nii.gz", "float32, nothing lost"),
+        "nifti": ("map.nii.gz", "16 bits, off by at most 1/131070"),
+    }
+    found: dict[str, str] = {}
+    for kind, (file, precision) in kinds.items():
+        if kind in outputs:
+            found.setdefault(file, precision)
+    return found
 
 
 def write_results(
@@ -115,12 +142,21 @@ def write_results(
     """
     notes: list[str] = []
     if scored.view is None:
-        suffixes = FRAME_RESULTS if "png" in outputs else (OVERLAY,)
-        pictures = (scored.image, scored.anomaly_map, scored.mask)
-        paths = write_frame_result(folder, name, *pictures, suffixes=suffixes, caption=caption, overwrite=True)
+        paths = write_frame_result(
+            folder,
+            name,
+            scored.image,
+            scored.anomaly_map,
+            scored.mask,
+            suffixes=FRAME_RESULTS if {"png", "heat16"} & set(outputs) else (OVERLAY,),
+            caption=caption,
+            overwrite=True,
+            deep="heat16" in outputs,
+            drawn=scored.drawn,
+        )
     else:
         grid = None
-        if "nifti" in outputs:
+        if {"nifti", "map32"} & set(outputs):
             grid, note = nifti_grid(scored, sheared_nifti)
             notes += note
         paths = write_volume_result(
@@ -135,6 +171,7 @@ def write_results(
             caption=caption,
             order=scored.findings.order(),
             overwrite=True,
+            float_map="map32" in outputs,
         )
     if not isinstance(scored.source, DicomSource):
         return paths, notes

@@ -22,14 +22,14 @@ def results(tmp_path: Path) -> Path:
     """One picture is finished, another failed."""
     folder = OutputFolder(tmp_path / "out")
     made = made_with(Model(backbone="b", backbone_sha256="0" * 64), {"threshold": 0.5}, "cpu")
-    (folder.stage("a") / "a_overlay.png").write_bytes(b"x")
+    (folder.stage("a") / "a_overlay.jpg").write_bytes(b"x")
     record = InputRecord(
         name="a", source="frame", kind="frame", frames=1, scores=[0.625], anomaly_score=0.625, map_max=0.75,
-        threshold=0.5, anomalous_fraction=0.25, outputs=["a_overlay.png"],
+        threshold=0.5, anomalous_fraction=0.25, outputs=["a_overlay.jpg"],
     )  # fmt: skip
     slices = Slices(map_max=(0.75,), area_fraction=(0.25,))
     folder.publish(
-        InputState(name="a", state="finished", made_with=made, slices=slices, record=record), ["a_overlay.png"]
+        InputState(name="a", state="finished", made_with=made, slices=slices, record=record), ["a_overlay.jpg"]
     )
     folder.unstage("a")
     failed = InputRecord(name="b", source="nifti", status="failed", reason="The file is cut.")

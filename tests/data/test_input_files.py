@@ -156,7 +156,7 @@ def test_results_are_not_scanned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mark", ["NOTICE.txt", "results.json", "frame_0123456789abcdef_record.json"])
 def test_folders_with_results_of_earlier_runs_are_left_out_and_counted(tmp_path: Path, mark: str) -> None:
     """Maps, masks and overlays of a first run are no inputs of a second one."""
-    make(tmp_path, "a.png", "sub/results/a_overlay.png", "sub/results/deep/b_mask.png", "sub/b.png")
+    make(tmp_path, "a.png", "sub/results/a_overlay.jpg", "sub/results/deep/b_mask.png", "sub/b.png")
     (tmp_path / "sub" / "results" / mark).write_text(f'{{"research_use": "{RESEARCH_USE_ONLY}"}}')
     for folder in (tmp_path / "sub", tmp_path):
         (folder / "NOTICE.txt").write_text("of another program")

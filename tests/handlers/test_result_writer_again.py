@@ -84,7 +84,7 @@ def test_several_runs_write_into_one_folder(inputs: Path, tmp_path: Path) -> Non
 def test_an_output_that_was_deleted_is_made_again(inputs: Path, tmp_path: Path) -> None:
     catalogue, out = catalogue_of(inputs), tmp_path / "out"
     run(writer_of(out, catalogue), scored_items(catalogue))
-    for name, file in (("sub/doe", "sub/doe_overlay.png"), ("sub/john", "sub/john_map.nii.gz")):
+    for name, file in (("sub/doe", "sub/doe_overlay.jpg"), ("sub/john", "sub/john_map.nii.gz")):
         (out / file).unlink()
         writer = writer_of(out, catalogue)
         assert [item["name"] for item in writer.pending(catalogue.items())] == [name]
@@ -194,7 +194,7 @@ def test_a_changed_input_does_not_keep_the_others(inputs: Path, tmp_path: Path) 
 def test_settings_are_compared_before_missing_files(inputs: Path, tmp_path: Path) -> None:
     catalogue, out = catalogue_of(inputs), tmp_path / "out"
     writer_of(out, catalogue).write(item_of(catalogue, "sub/doe"))
-    (out / "sub" / "doe_overlay.png").rename(tmp_path / "moved.png")
+    (out / "sub" / "doe_overlay.jpg").rename(tmp_path / "moved.png")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     changed = writer_of(out, catalogue, threshold=0.4)
     for attempt in (lambda: changed.pending(catalogue.items()), lambda: changed.write(item_of(catalogue, "sub/doe"))):
@@ -241,7 +241,7 @@ def test_what_is_not_written_again_is_removed(phantoms: ModuleType, tmp_path: Pa
     forced.record_failure(name, "cut")
     assert (out / f"{name}_seg.dcm").exists()
     run(writer_of(out, catalogue, **options), scored_items(catalogue))
-    files = [f"{name}{end}" for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.png", "_seg_by_hand.dcm")]
+    files = [f"{name}{end}" for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_seg_by_hand.dcm")]
     assert files_of(out) == sorted([*OWN, *files])
 
 

@@ -105,7 +105,7 @@ def record_of(source: Source, slice_axis: int | str = "auto", **options: Any) ->
     masks[:, :10] = True
     maps = np.linspace(0.1, 0.9, count)[:, None, None] * np.ones(tuple(shape), np.float32)
     findings = Findings.of(np.linspace(0.2, 0.8, count), maps, masks.reshape(maps.shape))
-    rest = {"notes": [], "outputs": ["r_overlay.png"], **options}
+    rest = {"notes": [], "outputs": ["r_overlay.jpg"], **options}
     record = finished_record("r", source, image, view, findings, 0.5, TIMINGS, **rest)
     assert InputRecord.model_validate_json(json_text(record)) == record
     return record

@@ -13,8 +13,7 @@ from scipy import ndimage
 
 from monai_anomalyclip.data import SliceView
 from monai_anomalyclip.ranking import most_suspicious_first
-from monai_anomalyclip.writers.overlays import contact_sheet, montage, overlay, side_by_side
-from monai_anomalyclip.writers.report import jpeg
+from monai_anomalyclip.writers.overlays import contact_sheet, jpeg, montage, overlay, side_by_side
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8)

@@ -24,9 +24,9 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.demo.volumes import make_volume
 from monai_anomalyclip.writers import report
-from monai_anomalyclip.writers.overlays import montage
+from monai_anomalyclip.writers.overlays import jpeg, montage
 from monai_anomalyclip.writers.record import InputRecord, Model
-from monai_anomalyclip.writers.report import jpeg, write_html_report
+from monai_anomalyclip.writers.report import write_html_report
 from monai_anomalyclip.writers.tables import RunDocument, made_with
 
 VOID = {"meta", "br", "img"}

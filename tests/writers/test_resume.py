@@ -52,7 +52,7 @@ def test_one_input_after_the_other(tmp_path: Path, sources: dict[str, FrameSourc
     run = resume(tmp_path, sources, sigma=4)
     items = [{"name": name} for name in sources]
     assert run.pending(items) == items
-    finish(run, "a", "_overlay.png")
+    finish(run, "a", "_overlay.jpg")
     run.fail("b", "cut in /home/quimby/b.png")
     run.fail("b", "again")
     assert (run.written, run.failed) == (["a"], {"b": "cut in [path]"})
@@ -67,7 +67,7 @@ def test_one_input_after_the_other(tmp_path: Path, sources: dict[str, FrameSourc
 
 
 def test_what_still_counts(tmp_path: Path, sources: dict[str, FrameSource]) -> None:
-    finish(resume(tmp_path, sources, sigma=4), "a", "_overlay.png", "_mask.png")
+    finish(resume(tmp_path, sources, sigma=4), "a", "_overlay.jpg", "_mask.png")
     assert resume(tmp_path, sources, sigma=4).already_done("a")
     assert not resume(tmp_path, sources, sigma=4).already_done("b")
     with pytest.raises(FileExistsError, match="of 'a' that differ in axis, sigma: choose another folder") as caught:
@@ -85,12 +85,12 @@ def test_what_still_counts(tmp_path: Path, sources: dict[str, FrameSource]) -> N
 def test_a_result_that_was_removed_or_cut_to_nothing_is_made_again(
     tmp_path: Path, sources: dict[str, FrameSource], how: str
 ) -> None:
-    finish(resume(tmp_path, sources), "a", "_overlay.png", "_mask.png")
+    finish(resume(tmp_path, sources), "a", "_overlay.jpg", "_mask.png")
     mask = tmp_path / "out" / "a_mask.png"
     mask.unlink() if how == "removed" else mask.write_bytes(b"")
     run = resume(tmp_path, sources)
     assert run.pending([{"name": "a"}]) == [{"name": "a"}]
-    finish(run, "a", "_overlay.png", "_mask.png")
+    finish(run, "a", "_overlay.jpg", "_mask.png")
     assert mask.read_text() == "x"
     assert resume(tmp_path, sources).already_done("a")
 
@@ -98,7 +98,7 @@ def test_a_result_that_was_removed_or_cut_to_nothing_is_made_again(
 def test_a_result_that_somebody_has_changed_is_neither_finished_nor_replaced(
     tmp_path: Path, sources: dict[str, FrameSource]
 ) -> None:
-    finish(resume(tmp_path, sources), "a", "_overlay.png", "_mask.png")
+    finish(resume(tmp_path, sources), "a", "_overlay.jpg", "_mask.png")
     (tmp_path / "out" / "a_mask.png").write_text("y")  # as long as before
     run = resume(tmp_path, sources)
     (refused,) = run.pending([{"name": "a"}])
@@ -108,14 +108,14 @@ def test_a_result_that_somebody_has_changed_is_neither_finished_nor_replaced(
     assert statuses(run) == {"a": "refused"}
     forced = resume(tmp_path, sources, overwrite=True)
     forced.pending([{"name": "a"}])
-    finish(forced, "a", "_overlay.png", "_mask.png")
+    finish(forced, "a", "_overlay.jpg", "_mask.png")
     assert (tmp_path / "out" / "a_mask.png").read_text() == "x"
 
 
 def test_a_damaged_record_fails_one_input_and_force_replaces_it(
     tmp_path: Path, sources: dict[str, FrameSource]
 ) -> None:
-    finish(resume(tmp_path, sources), "a", "_overlay.png")
+    finish(resume(tmp_path, sources), "a", "_overlay.jpg")
     (tmp_path / "out" / "a_record.json").write_text('{"name": "a", "status": "ok"}')
     items = [{"name": name} for name in sources]
     run = resume(tmp_path, sources)
@@ -124,37 +124,37 @@ def test_a_damaged_record_fails_one_input_and_force_replaces_it(
     assert "The record of 'a' in the output folder cannot be read (" in run.failed["a"]
     forced = resume(tmp_path, sources, overwrite=True)
     assert forced.pending(items) == items
-    finish(forced, "a", "_overlay.png")
+    finish(forced, "a", "_overlay.jpg")
     assert resume(tmp_path, sources).already_done("a")
 
 
 def test_one_kind_of_results_per_folder(tmp_path: Path, sources: dict[str, FrameSource]) -> None:
-    finish(resume(tmp_path, sources, sigma=4), "a", "_overlay.png")
+    finish(resume(tmp_path, sources, sigma=4), "a", "_overlay.jpg")
     items = [{"name": "b"}]
     assert resume(tmp_path, sources, sigma=4).pending(items) == items
     for overwrite in (False, True):
         with pytest.raises(FileExistsError, match="'a', which is not among these inputs, that differ in sigma: "):
             resume(tmp_path, sources, overwrite=overwrite, sigma=1).pending(items)
-    (tmp_path / "out" / "a_overlay.png").unlink()
+    (tmp_path / "out" / "a_overlay.jpg").unlink()
     assert resume(tmp_path, sources, sigma=1).pending(items) == items
 
 
 def test_what_an_earlier_run_wrote_goes_when_the_new_files_are_there(
     tmp_path: Path, sources: dict[str, FrameSource]
 ) -> None:
-    finish(resume(tmp_path, sources, sigma=4), "a", "_overlay.png", "_mask.png")
+    finish(resume(tmp_path, sources, sigma=4), "a", "_overlay.jpg", "_mask.png")
     for _ in range(2):  # the first is killed before it writes anything
         run = resume(tmp_path, sources, overwrite=True, sigma=1)
         assert len(run.pending([{"name": "a"}])) == 1
         assert statuses(run) == {"a": "unfinished"}
     assert (tmp_path / "out" / "a_mask.png").exists()
-    finish(run, "a", "_overlay.png")
+    finish(run, "a", "_overlay.jpg")
     assert not (tmp_path / "out" / "a_mask.png").exists()
     assert resume(tmp_path, sources, sigma=1).already_done("a")
 
 
 def test_results_of_a_changed_input_are_kept_and_found_again(tmp_path: Path, sources: dict[str, FrameSource]) -> None:
-    finish(resume(tmp_path, sources), "a", "_overlay.png")
+    finish(resume(tmp_path, sources), "a", "_overlay.jpg")
     items = [{"name": name} for name in sources]
     sources["a"].paths[0].write_text("c")
     for _ in range(2):
@@ -176,8 +176,8 @@ def test_an_input_that_changes_while_it_is_scored_is_not_recorded(
     before = sources["a"].state()
     sources["a"].paths[0].write_text("c")
     with pytest.raises(ValueError, match="changed while it was being scored"):
-        finish(run, "a", "_overlay.png", content=before)
-    assert not (tmp_path / "out" / "a_overlay.png").exists()
+        finish(run, "a", "_overlay.jpg", content=before)
+    assert not (tmp_path / "out" / "a_overlay.jpg").exists()
     assert statuses(run) == {}
 
 
@@ -187,12 +187,12 @@ def test_the_result_of_another_process_stays_when_it_is_of_the_same_kind(
     first, second, third = (resume(tmp_path, sources, sigma=sigma) for sigma in (4, 4, 1))
     for run in (first, second, third):
         assert run.pending([{"name": "a"}]) == [{"name": "a"}]
-    finish(first, "a", "_overlay.png", text="first")
-    finish(second, "a", "_overlay.png", text="second")
+    finish(first, "a", "_overlay.jpg", text="first")
+    finish(second, "a", "_overlay.jpg", text="second")
     with pytest.raises(FileExistsError, match="differ in sigma"):
-        finish(third, "a", "_overlay.png", text="third")
+        finish(third, "a", "_overlay.jpg", text="third")
     assert (first.written, second.written, third.written) == (["a"], ["a"], [])
-    assert (tmp_path / "out" / "a_overlay.png").read_text() == "first"
+    assert (tmp_path / "out" / "a_overlay.jpg").read_text() == "first"
     assert resume(tmp_path, sources, sigma=4).already_done("a")
 
 
@@ -200,16 +200,16 @@ def test_files_of_others_are_not_replaced(tmp_path: Path, sources: dict[str, Fra
     run = resume(tmp_path, sources)
     (tmp_path / "out" / "a_mask.png").write_text("drawn by hand")
     with pytest.raises(FileExistsError, match=r"^a_mask\.png exist already in the output folder") as caught:
-        finish(run, "a", "_overlay.png", "_mask.png")
+        finish(run, "a", "_overlay.jpg", "_mask.png")
     assert str(caught.value).endswith("or set overwrite (--force; --overwrite True for a bundle).")
     assert (tmp_path / "out" / "a_mask.png").read_text() == "drawn by hand"
-    assert not (tmp_path / "out" / "a_overlay.png").exists()
-    finish(resume(tmp_path, sources, overwrite=True), "a", "_overlay.png", "_mask.png")
+    assert not (tmp_path / "out" / "a_overlay.jpg").exists()
+    finish(resume(tmp_path, sources, overwrite=True), "a", "_overlay.jpg", "_mask.png")
     assert (tmp_path / "out" / "a_mask.png").read_text() == "x"
 
 
 def test_refused_items_say_why_also_in_a_worker(tmp_path: Path, sources: dict[str, FrameSource]) -> None:
-    finish(resume(tmp_path, sources), "a", "_overlay.png")
+    finish(resume(tmp_path, sources), "a", "_overlay.jpg")
     sources["a"].paths[0].write_text("c")
     (item,) = resume(tmp_path, sources).pending([{"name": "a"}])
     item = pickle.loads(pickle.dumps(item))

@@ -24,6 +24,7 @@ from monai_anomalyclip.writers.findings import Findings, view_of
 from monai_anomalyclip.writers.scored_input import (
     ScoredInput,
     film_notes,
+    map_precision,
     write_results,
     write_series_report,
 )
@@ -68,7 +69,7 @@ def test_nifti_of_a_series_lies_where_simpleitk_reads_the_series(
     out.mkdir()
     phantoms.make_series(folder, count=4, size=(10, 12), orientation=orientation, instance_numbers=numbers)
     result = scored(folder)
-    write(out, result, "nifti")
+    write(out, result, "map32")
     theirs = series_reader(list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))))
     for name, values in (("r_map.nii.gz", result.anomaly_map), ("r_mask.nii.gz", result.mask)):
         ours = sitk.ReadImage(str(out / name))
@@ -100,14 +101,14 @@ def test_a_tilted_stack_gets_a_nifti_on_request_only(phantoms: ModuleType, tmp_p
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     names, notes = write(tmp_path / "a", result, "nifti")
-    assert names == ["r_overlay.png"]
+    assert names == ["r_overlay.jpg"]
     assert notes == [
         "No NIfTI: the stack is no regular volume (gantry tilt); a sheared one is written on request (sheared_nifti)."
     ]
     names, notes = write(tmp_path / "b", result, "nifti", sheared_nifti=True)
-    assert (names, notes) == (["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png"], [])
+    assert (names, notes) == (["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg"], [])
     written = nib.load(tmp_path / "b" / "r_map.nii.gz")
-    np.testing.assert_array_equal(np.asarray(written.dataobj), result.anomaly_map[0].numpy())
+    assert np.abs(np.asarray(written.dataobj) - result.anomaly_map[0].numpy()).max() <= 1 / 131070 + 1e-7
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]  # in the order along the normal
     for index, header in enumerate(headers):
         for column, row in ((0, 0), (19, 0), (0, 15)):
@@ -134,7 +135,7 @@ def test_no_nifti_where_none_can_be_true(
     phantoms.make_series(tmp_path / "in", **options)
     (tmp_path / "out").mkdir()
     result = scored(tmp_path / "in")
-    assert write(tmp_path / "out", result, "nifti", sheared_nifti=True) == (["r_overlay.png"], [note])
+    assert write(tmp_path / "out", result, "nifti", sheared_nifti=True) == (["r_overlay.jpg"], [note])
 
 
 def test_dicom_objects_hold_what_was_found(phantoms: ModuleType, tmp_path: Path) -> None:
@@ -180,10 +181,10 @@ def numeric_values(item: Dataset) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("outputs", "names"),
     [
-        ("png", ["r_overlay.png"]),
-        ("sr", ["r_overlay.png", "r_sr.dcm"]),
-        ("sc,seg", ["r_overlay.png", "r_seg.dcm", "r_sc.dcm"]),
-        ("nifti", ["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png"]),
+        ("png", ["r_overlay.jpg"]),
+        ("sr", ["r_overlay.jpg", "r_sr.dcm"]),
+        ("sc,seg", ["r_overlay.jpg", "r_seg.dcm", "r_sc.dcm"]),
+        ("nifti", ["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg"]),
     ],
 )
 def test_outputs_of_a_volume(phantoms: ModuleType, tmp_path: Path, outputs: str, names: list[str]) -> None:
@@ -197,9 +198,9 @@ def test_outputs_of_pictures(phantoms: ModuleType, tmp_path: Path) -> None:
     phantoms.make_series(tmp_path / "dx", count=1, size=(32, 40), positioned=False, modality="DX")
     for folder in ("1", "2", "3"):
         (tmp_path / folder).mkdir()
-    assert write(tmp_path / "1", scored(tmp_path / "a.png"), "nifti,seg,sr")[0] == ["r_overlay.png"]
+    assert write(tmp_path / "1", scored(tmp_path / "a.png"), "nifti,seg,sr")[0] == ["r_overlay.jpg"]
     assert write(tmp_path / "2", scored(tmp_path / "a.png"), "png") == (
-        ["r_heat.png", "r_mask.png", "r_overlay.png"],
+        ["r_heat.png", "r_mask.png", "r_overlay.jpg"],
         [],
     )
     result = scored(tmp_path / "dx")
@@ -214,7 +215,7 @@ def test_existing_files_are_replaced(phantoms: ModuleType, tmp_path: Path) -> No
     phantoms.make_series(tmp_path / "in", count=2, size=(32, 40))
     (tmp_path / "out").mkdir()
     result = scored(tmp_path / "in")
-    names = ("r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png", "r_seg.dcm", "r_sr.dcm", "r_pm.dcm", "r_sc.dcm")
+    names = ("r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg", "r_seg.dcm", "r_sr.dcm", "r_pm.dcm", "r_sc.dcm")
     for name in names:
         (tmp_path / "out" / name).write_text("left by a run that was killed")
     write(tmp_path / "out", result, "nifti,seg,sr,pm,sc")
@@ -235,7 +236,7 @@ def test_an_object_that_cannot_be_written_does_not_keep_the_others(
     with pytest.raises(ValueError, match=r"seg \(ValueError\); pm \(KeyError\); the other files are there"):
         write(tmp_path / "out", scored(tmp_path / "in"), "nifti,seg,sr,pm,sc")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "r_map.nii.gz", "r_mask.nii.gz", "r_overlay.png", "r_sc.dcm", "r_sr.dcm",
+        "r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg", "r_sc.dcm", "r_sr.dcm",
     ]  # fmt: skip
 
 
@@ -292,3 +293,22 @@ def test_a_series_whose_files_have_no_uid_says_so(phantoms: ModuleType, tmp_path
     assert phantoms.CANARY not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
     assert (tmp_path / "out" / "r_map.nii.gz").is_file()
+
+
+def test_exact_maps_are_written_on_request_and_what_the_others_lose_is_said(tmp_path: Path) -> None:
+    assert map_precision(["nifti", "png"]) == {
+        "heat.png": "8 bits, off by at most 1/510",
+        "map.nii.gz": "16 bits, off by at most 1/131070",
+    }
+    assert map_precision(["nifti", "png", "heat16", "map32"]) == {
+        "heat.png": "16 bits, off by at most 1/131070",
+        "map.nii.gz": "float32, nothing lost",
+    }
+    assert map_precision(["seg"]) == {}
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    for kinds, mode in (("png", "L"), ("png,heat16", "I;16"), ("heat16", "I;16")):
+        (tmp_path / kinds).mkdir()
+        names, _ = write(tmp_path / kinds, scored(tmp_path / "a.png"), kinds)
+        assert names == ["r_heat.png", "r_mask.png", "r_overlay.jpg"]
+        with Image.open(tmp_path / kinds / "r_heat.png") as picture:
+            assert picture.mode == mode

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, eight_bits, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.tiff_pages import (
-    MAX_GRAY,
     check_complete,
     check_size,
-    deepest_gray,
+    deepest_sample,
     samples_tagged_gray,
     size_tagged_gray,
     tiff_pages,
@@ -58,9 +58,9 @@ def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
 
     The EXIF rotation is applied; palettes are looked up; CMYK and YCbCr are converted (without colour profiles). Alpha
     is dropped when the picture is opaque, otherwise it is composited on black, so that colours hidden under transparent
-    pixels do not appear. Gray of more than 8 bits is scaled by 255, 4095 or 65535, the smallest that holds the
-    maximum of all pages of the file: 12-bit exports in a 16-bit file would otherwise come out nearly black, and pages
-    of their own scale would not compare. GIF gives its first frame. TIFF with three samples tagged as gray
+    pixels do not appear. Gray and colours of more than 8 bits are scaled by 255, 4095 or 65535, the smallest that holds
+    the maximum of all pages of the file: 12-bit exports in a 16-bit file would otherwise come out nearly black, and
+    pages of their own scale would not compare. GIF gives its first frame. TIFF with three samples tagged as gray
     (CVC-ClinicDB) is read as RGB with tifffile.
 
     Args:
@@ -74,7 +74,7 @@ def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
     """
     picture = open_picture(path, page, max_pixels=max_pixels)
     with _named_errors(path, max_pixels):
-        largest = deepest_gray(path, max_pixels) if picture.mode.startswith("I") else 0
+        largest = deepest_sample(path, max_pixels) if picture.mode.startswith("I") else 0
     return to_rgb(picture, Path(path).name, largest)
 
 
@@ -136,8 +136,13 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
             check_size(image.width, image.height, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 check_complete(image)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            samples = deep_colour(image, path, page or 0)
+            image.load()  # also where the samples are known: this finds damage
+            decoded: Image.Image = image
+            if samples is not None:
+                decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
+                decoded.info["exif"] = image.getexif().tobytes()
+            upright = ImageOps.exif_transpose(decoded)
             upright.format = image.format
             if white_is_zero(image):
                 upright = Image.fromarray(MAX_GRAY - np.asarray(upright, dtype=np.uint16))
@@ -225,13 +230,8 @@ def _named_errors(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Non
 
 def _from_deep_gray(gray: npt.NDArray[Any], name: str, largest: int) -> npt.NDArray[np.uint8]:
     low, high = int(gray.min()), int(gray.max())
-    white = next((white for white in (255, 4095, MAX_GRAY) if max(high, largest) <= white), None)
-    if low < 0 or white is None:
+    if low < 0 or max(high, largest) > MAX_GRAY:
         raise UnreadableInputError(
             f"Cannot read {name!r}: gray values must lie in 0..65535, got {low}..{high}; rescale the picture first."
         )
-    scaled = gray.astype(np.uint32)
-    scaled *= 2 * 255
-    scaled += white  # rounds; no value lies half-way
-    scaled //= 2 * white
-    return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat(scaled(gray, max(high, largest))[..., None], 3, axis=2)

@@ -81,7 +81,7 @@ class TuningCheckpoint:
         self.best_metric = -math.inf
         self._own_prompts = _copied(network)
         self._loads = _LoadCount()
-        network.register_load_state_dict_post_hook(self._loads)
+        network.register_load_state_dict_post_hook(self._loads)  # type: ignore[no-untyped-call]
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handler that validates."""

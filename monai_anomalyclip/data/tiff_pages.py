@@ -25,6 +25,7 @@ __all__ = [
     "check_complete",
     "check_size",
     "deepest_sample",
+    "picture_pages",
     "samples_tagged_gray",
     "size_tagged_gray",
     "tiff_pages",
@@ -41,6 +42,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 # is (TIFF 6.0 section 2; BigTIFF design of the libtiff project).
 _ORDER = {b"II": "<", b"MM": ">"}
 _KINDS = {42: ("I", "H", 12, 4), 43: ("Q", "Q", 20, 8)}
+_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _PHOTOMETRIC = 254, 255, 262
+_REDUCED_OR_MASK, _REDUCED, _MASK = 0b101, 2, 4  # values of these tags
+_MAX_TAGS = 4096  # of a page; they are sorted, and those above come first
 _GRAY_PHOTOMETRIC = (0, 1)  # WhiteIsZero, BlackIsZero
 _SEPARATE = 2  # planar configuration: one plane after the other
 
@@ -54,6 +58,29 @@ def tiff_pages(stream: BinaryIO) -> Iterator[int]:
     Raises:
         UnreadableInputError: the file ends within a directory, or has more than 10 000.
     """
+    return (offset for offset, _ in _directories(stream))
+
+
+def picture_pages(stream: BinaryIO) -> tuple[list[int], int]:
+    """Numbers of a TIFF's pages that are pictures of their own, and how many pages it has.
+
+    Pages of reduced size (thumbnails, levels of a pyramid) and transparency masks are none, by what the file says of
+    them (tags 254, 255 and 262); where it says so of every page, all are taken for pictures.
+
+    Raises:
+        UnreadableInputError: as for :func:`tiff_pages`.
+    """
+    beside = [
+        bool(tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
+        or tags.get(_SUBFILE_TYPE) == _REDUCED
+        or tags.get(_PHOTOMETRIC) == _MASK
+        for _, tags in _directories(stream)
+    ]
+    return [number for number, other in enumerate(beside) if not other or all(beside)], len(beside)
+
+
+def _directories(stream: BinaryIO) -> Iterator[tuple[int, dict[int, int]]]:
+    """Where each page's directory begins, and those of its tags that tell what kind of page it is."""
     magic = stream.read(4)
     order = _ORDER.get(magic[:2])
     kind = _KINDS.get(struct.unpack(order + "H", magic[2:])[0]) if order and len(magic) == 4 else None
@@ -75,8 +102,17 @@ def tiff_pages(stream: BinaryIO) -> Iterator[int]:
             raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} pages.")
         entries = number(offset, count_format)
         seen.add(offset)
-        yield offset
-        offset = number(offset + struct.calcsize(count_format) + entries * entry, offset_format)
+        start = offset + struct.calcsize(count_format)
+        block = stream.read(min(entries, _MAX_TAGS) * entry)
+        tags = {}
+        for at in range(0, len(block) - entry + 1, entry):
+            tag, form = struct.unpack_from(order + "HH", block, at)
+            if tag in (_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _PHOTOMETRIC) and form in (3, 4):  # 16 or 32 bits
+                tags[tag] = struct.unpack_from(
+                    order + {3: "H", 4: "I"}[form], block, at + 4 + struct.calcsize(offset_format)
+                )[0]
+        yield offset, tags
+        offset = number(start + entries * entry, offset_format)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

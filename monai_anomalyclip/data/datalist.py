@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from monai_anomalyclip.data.input_files import sha256_of_file
 
 __all__ = ["entries_digest", "load_datalist"]
 
@@ -82,18 +83,24 @@ def _checked(entry: Any, folder: Path, which: str, check_files: bool) -> dict[st
 
 
 def entries_digest(entries: Iterable[Mapping[str, Any]]) -> str:
-    """A short text that differs where the images, their order or their labels do; folders do not count.
+    """A short text that differs where what is in the images or masks, their order, labels or classes do.
+
+    Every file is read once, a mebibyte at a time. What files are called and where they lie does not count, so that a
+    data set can be moved, and one that was corrected under the same names is another.
 
     Args:
         entries: with ``image``, and ``label``, ``image_label`` and ``class`` where known.
+
+    Raises:
+        FileNotFoundError: a file is missing.
     """
-    named = [
+    contents = [
         [
-            os.path.basename(os.fspath(entry["image"])),
-            os.path.basename(os.fspath(entry.get("label") or "")),
+            sha256_of_file(entry["image"]),
+            sha256_of_file(entry["label"]) if entry.get("label") else "",
             str(entry.get("image_label")),
             str(entry.get("class")),
         ]
         for entry in entries
     ]
-    return f"{len(named)} images, {hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]}"
+    return f"{len(contents)} images, {hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]}"

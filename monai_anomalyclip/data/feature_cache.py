@@ -91,7 +91,7 @@ class _FeatureStore(PersistentDataset):
 
 
 class FeatureKey:
-    """Cache key of an item: backbone, what of the settings changes the features, and the files' path, size and time.
+    """Cache key of an item: backbone, what of the settings changes the features, and the files' path, size and times.
 
     Args:
         network: whose encoder makes the features.
@@ -108,7 +108,7 @@ class FeatureKey:
             parts.append([key, str(value)])
             if isinstance(value, str | os.PathLike) and Path(value).is_file():
                 status = Path(value).stat()
-                parts.append([status.st_size, status.st_mtime_ns])
+                parts.append([status.st_size, status.st_mtime_ns, status.st_ctime_ns])  # the last cannot be set back
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest().encode()
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read pictures (PNG, JPEG, TIFF, BMP, GIF) as upright RGB, whatever way they were stored."""
+"""Read pictures (PNG, JPEG, JPEG 2000, TIFF, BMP, GIF, WebP, PNM) as upright RGB, whatever way they were stored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, eight_bits, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.tiff_pages import (
-    MAX_GRAY,
+    MAX_PAGES,
     check_complete,
     check_size,
-    deepest_gray,
+    deepest_sample,
+    picture_pages,
     samples_tagged_gray,
     size_tagged_gray,
     tiff_pages,
@@ -33,15 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRAME_SUFFIXES",
-    "count_pages",
     "load_frame",
     "open_picture",
+    "pictures_in",
     "read_frame",
     "stored_size",
     "to_rgb",
 ]
 
-FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+FRAME_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """File names that are taken for pictures; what a file really is, its content says."""
 
 MAX_PIXELS = 89_478_485
@@ -50,22 +55,26 @@ MAX_PIXELS = 89_478_485
 # At the level DEBUG Pillow logs the text of TIFF and PNG files, such as names of patients.
 logging.getLogger("PIL").setLevel(logging.INFO)
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+_MOVING = ("GIF", "PNG", "WEBP")
 
 
-def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def read_frame(
+    path: str | os.PathLike[str], page: int | None = 0, *, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
     """Read a picture as (H, W, 3) uint8 RGB.
 
     The EXIF rotation is applied; palettes are looked up; CMYK and YCbCr are converted (without colour profiles). Alpha
     is dropped when the picture is opaque, otherwise it is composited on black, so that colours hidden under transparent
-    pixels do not appear. Gray of more than 8 bits is scaled by 255, 4095 or 65535, the smallest that holds the
-    maximum of all pages of the file: 12-bit exports in a 16-bit file would otherwise come out nearly black, and pages
-    of their own scale would not compare. GIF gives its first frame. TIFF with three samples tagged as gray
+    pixels do not appear. Gray and colours of more than 8 bits are scaled by 255, 4095 or 65535, the smallest that holds
+    the maximum of all pages of the file: 12-bit exports in a 16-bit file would otherwise come out nearly black, and
+    pages of their own scale would not compare. TIFF with three samples tagged as gray
     (CVC-ClinicDB) is read as RGB with tifffile.
 
     Args:
         path: the file.
-        page: which page of a TIFF, from 0 (see :func:`count_pages`); every other file has page 0 alone.
+        page: which page of a TIFF or frame of a moving GIF, PNG or WebP, from 0 (see :func:`pictures_in`); every other
+            file has page 0 alone. None refuses files of several pictures.
         max_pixels: pictures of more pixels are refused before they are decoded.
 
     Raises:
@@ -74,18 +83,32 @@ def read_frame(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
     """
     picture = open_picture(path, page, max_pixels=max_pixels)
     with _named_errors(path, max_pixels):
-        largest = deepest_gray(path, max_pixels) if picture.mode.startswith("I") else 0
+        largest = deepest_sample(path, max_pixels) if picture.mode.startswith("I") else 0
     return to_rgb(picture, Path(path).name, largest)
 
 
-def count_pages(path: str | os.PathLike[str]) -> int:
-    """Number of pages of a TIFF, each of which is a frame of its own; 1 for every other picture, GIF included.
+def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
+    """Numbers of the pages of a TIFF, or of the frames of a moving GIF, PNG or WebP, that are pictures of their own.
+
+    Thumbnails, levels of a pyramid and transparency masks of a TIFF are none, nor are further pictures in a JPEG (the
+    other eye of a stereo camera, previews): each belongs to a picture that is read.
+
+    Returns:
+        the numbers, from 0, for `page` of :func:`read_frame`; and how many pictures of the file are left out.
 
     Raises:
         UnreadableInputError: the file is missing, its pages cannot be followed, or it has more than 10 000.
     """
-    with _named_errors(path, MAX_PIXELS), open(path, "rb") as stream:
-        return sum(1 for _ in tiff_pages(stream)) or 1
+    with _named_errors(path, MAX_PIXELS):
+        with open(path, "rb") as stream:
+            pages, count = picture_pages(stream)
+        if count:
+            return pages, count - len(pages)
+        with Image.open(path, formats=_FORMATS) as image:
+            count = getattr(image, "n_frames", 1)
+            if count > MAX_PAGES:
+                raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} frames.")
+            return ([0], count - 1) if image.format not in _MOVING else (list(range(count)), 0)
 
 
 def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:
@@ -115,7 +138,7 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
 
     Args:
         path: the file.
-        page: which page of a TIFF, from 0; None refuses a TIFF of several pages.
+        page: which page of a TIFF or frame of a moving picture, from 0; None refuses files of several pictures.
         max_pixels: pictures of more pixels are refused before they are decoded.
 
     Raises:
@@ -123,25 +146,44 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
     """
     with _named_errors(path, max_pixels):
         with open(path, "rb") as stream:
-            pages = sum(1 for _ in islice(tiff_pages(stream), None if page is None else max(page, 0) + 1))
-        if page is None and pages > 1:
-            raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
-        if page is not None and not 0 <= page < max(pages, 1):
-            raise UnreadableInputError(f"it has no page {page}, counted from 0.")
-        if pages and (picture := samples_tagged_gray(path, page or 0, max_pixels)) is not None:
+            if page is None:
+                numbers, pages = picture_pages(stream)
+            else:  # those before a break can be read
+                pages = sum(1 for _ in islice(tiff_pages(stream), max(page, 0) + 1))
+        if page is None and pages:
+            if len(numbers) > 1:
+                raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
+            page = numbers[0]
+        if pages and (picture := samples_tagged_gray(path, _checked(page or 0, pages), max_pixels)) is not None:
             return picture
         with Image.open(path, formats=_FORMATS) as image:
+            if not pages:
+                frames = getattr(image, "n_frames", 1) if page != 0 and image.format in _MOVING else 1
+                if page is None and frames > 1:
+                    raise UnreadableInputError(f"it has {frames} frames; save the one you mean as its own file.")
+                _checked(page or 0, frames)
             if page:
                 image.seek(page)
             check_size(image.width, image.height, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 check_complete(image)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            samples = deep_colour(image, path, page or 0)
+            image.load()  # also where the samples are known: this finds damage
+            decoded: Image.Image = image
+            if samples is not None:
+                decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
+                decoded.info["exif"] = image.getexif().tobytes()
+            upright = ImageOps.exif_transpose(decoded)
             upright.format = image.format
             if white_is_zero(image):
                 upright = Image.fromarray(MAX_GRAY - np.asarray(upright, dtype=np.uint16))
             return upright
+
+
+def _checked(page: int, count: int) -> int:
+    if not 0 <= page < count:
+        raise UnreadableInputError(f"it has no page {page}, counted from 0.")
+    return page
 
 
 def to_rgb(picture: Image.Image, name: str, largest: int = 0) -> npt.NDArray[np.uint8]:
@@ -176,12 +218,12 @@ def to_rgb(picture: Image.Image, name: str, largest: int = 0) -> npt.NDArray[np.
         ) from error
 
 
-def load_frame(path: str | os.PathLike[str], page: int = 0) -> MetaTensor:
+def load_frame(path: str | os.PathLike[str], page: int | None = 0) -> MetaTensor:
     """Read a picture as MetaTensor (3, H, W) uint8 RGB in 0..255, affine the identity, meta ``kind`` = ``"frame"``.
 
     Args:
         path: the file.
-        page: which page of a TIFF, from 0.
+        page: as for :func:`read_frame`.
 
     Raises:
         UnreadableInputError: as for :func:`read_frame`.
@@ -225,13 +267,8 @@ def _named_errors(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Non
 
 def _from_deep_gray(gray: npt.NDArray[Any], name: str, largest: int) -> npt.NDArray[np.uint8]:
     low, high = int(gray.min()), int(gray.max())
-    white = next((white for white in (255, 4095, MAX_GRAY) if max(high, largest) <= white), None)
-    if low < 0 or white is None:
+    if low < 0 or max(high, largest) > MAX_GRAY:
         raise UnreadableInputError(
             f"Cannot read {name!r}: gray values must lie in 0..65535, got {low}..{high}; rescale the picture first."
         )
-    scaled = gray.astype(np.uint32)
-    scaled *= 2 * 255
-    scaled += white  # rounds; no value lies half-way
-    scaled //= 2 * white
-    return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat(scaled(gray, max(high, largest))[..., None], 3, axis=2)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.dicom import SkippedFile
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["EXCLUDED", "RESULTS", "PathLike", "find_files", "holds_results", "matches"]
+__all__ = ["EXCLUDED", "RESULTS", "PathLike", "find_files", "holds_results", "matches", "sha256_of_file"]
 
 EXCLUDED = "excluded"
 """Why a file or folder that matches a pattern is skipped."""
@@ -100,6 +101,15 @@ def holds_results(folder: Path) -> bool:
         return any(_is_ours(path) for path in (*(folder / name for name in _MARKS), *records[:1]))
     except OSError:
         return False
+
+
+def sha256_of_file(path: PathLike) -> str:
+    """SHA-256 of what is in a file, 64 hexadecimal digits; a mebibyte of it is in memory at a time."""
+    content = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(2**20):
+            content.update(piece)
+    return content.hexdigest()
 
 
 def _is_ours(path: Path) -> bool:

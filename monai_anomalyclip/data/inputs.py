@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
 from monai_anomalyclip.data.dicom.exclusion import included_reasons
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages
+from monai_anomalyclip.data.frames import FRAME_SUFFIXES, pictures_in
 from monai_anomalyclip.data.input_files import PathLike, find_files
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
 from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
@@ -153,16 +153,17 @@ class InputCatalogue:
             return [(NiftiSource(file, identity, self.options), name)]
         if suffix in VIDEO_SUFFIXES:
             return [(VideoSource(file, identity, self.options), name)]
-        pages = 1
-        if suffix in _TIFF_SUFFIXES:
-            with contextlib.suppress(UnreadableInputError):  # reading it says why
-                pages = count_pages(file)
-        if pages == 1:
-            return [(FrameSource(file, identity, options=self.options), name)]
+        pages, left_out = [0], 0
+        with contextlib.suppress(UnreadableInputError):  # reading it says why
+            pages, left_out = pictures_in(file)
+        self.skipped += [SkippedFile(file, "further picture of a file")] * left_out
+        if len(pages) == 1:
+            return [(FrameSource(file, identity, pages[0], self.options), name)]
         stem = file.name[: len(file.name) - len(suffix)]
+        word = "page" if suffix in _TIFF_SUFFIXES else "frame"
         return [
-            (FrameSource(file, identity, page, self.options), name.with_name(f"{stem}_page{page + 1}{suffix}"))
-            for page in range(pages)
+            (FrameSource(file, identity, page, self.options), name.with_name(f"{stem}_{word}{page + 1}{suffix}"))
+            for page in pages
         ]
 
     def _dicom_sources(

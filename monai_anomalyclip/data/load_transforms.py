@@ -60,7 +60,7 @@ class LoadFramed(MapTransform):
         """
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = load_frame(item[key])
+            item[key] = load_frame(item[key], None)  # which of several pictures its mask and label belong to is unknown
         return item
 
 

@@ -24,6 +24,7 @@ from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import load_frame
+from monai_anomalyclip.data.input_files import sha256_of_file
 from monai_anomalyclip.data.nifti import load_volume
 from monai_anomalyclip.data.video import VideoReader, one_open
 from monai_anomalyclip.transforms.intensity_presets import check_preset
@@ -174,21 +175,13 @@ def _content(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     now = path.stat()
     if time.time() - max(now.st_mtime, now.st_ctime) < _SETTLED:
-        return _read(path)
+        return sha256_of_file(path)
     return _read_once(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-
-
-def _read(path: Path) -> str:
-    content = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(2**20):
-            content.update(piece)
-    return content.hexdigest()
 
 
 @functools.lru_cache(maxsize=8)  # the pages of a TIFF are inputs of one file
 def _read_once(path: Path, *_: int) -> str:
-    return _read(path)
+    return sha256_of_file(path)
 
 
 _UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only

@@ -14,16 +14,18 @@ from math import ceil, prod
 from typing import Any, BinaryIO
 
 import numpy as np
+import tifffile
 from PIL import Image, TiffImagePlugin
 
+from monai_anomalyclip.data.deep_colour import MAX_GRAY, colours, deep_colour, eight_bits
 from monai_anomalyclip.data.errors import UnreadableInputError
 
 __all__ = [
-    "MAX_GRAY",
     "MAX_PAGES",
     "check_complete",
     "check_size",
-    "deepest_gray",
+    "deepest_sample",
+    "picture_pages",
     "samples_tagged_gray",
     "size_tagged_gray",
     "tiff_pages",
@@ -33,9 +35,6 @@ __all__ = [
 MAX_PAGES = 10_000
 """TIFF files of more pages are refused."""
 
-MAX_GRAY = 65535
-"""The largest gray value that a picture may hold."""
-
 # Its warnings and errors quote names and texts of the file, such as names of patients; what matters is also raised.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
@@ -43,6 +42,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 # is (TIFF 6.0 section 2; BigTIFF design of the libtiff project).
 _ORDER = {b"II": "<", b"MM": ">"}
 _KINDS = {42: ("I", "H", 12, 4), 43: ("Q", "Q", 20, 8)}
+_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _PHOTOMETRIC = 254, 255, 262
+_REDUCED_OR_MASK, _REDUCED, _MASK = 0b101, 2, 4  # values of these tags
+_MAX_TAGS = 4096  # of a page; they are sorted, and those above come first
 _GRAY_PHOTOMETRIC = (0, 1)  # WhiteIsZero, BlackIsZero
 _SEPARATE = 2  # planar configuration: one plane after the other
 
@@ -56,6 +58,29 @@ def tiff_pages(stream: BinaryIO) -> Iterator[int]:
     Raises:
         UnreadableInputError: the file ends within a directory, or has more than 10 000.
     """
+    return (offset for offset, _ in _directories(stream))
+
+
+def picture_pages(stream: BinaryIO) -> tuple[list[int], int]:
+    """Numbers of a TIFF's pages that are pictures of their own, and how many pages it has.
+
+    Pages of reduced size (thumbnails, levels of a pyramid) and transparency masks are none, by what the file says of
+    them (tags 254, 255 and 262); where it says so of every page, all are taken for pictures.
+
+    Raises:
+        UnreadableInputError: as for :func:`tiff_pages`.
+    """
+    beside = [
+        bool(tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
+        or tags.get(_SUBFILE_TYPE) == _REDUCED
+        or tags.get(_PHOTOMETRIC) == _MASK
+        for _, tags in _directories(stream)
+    ]
+    return [number for number, other in enumerate(beside) if not other or all(beside)], len(beside)
+
+
+def _directories(stream: BinaryIO) -> Iterator[tuple[int, dict[int, int]]]:
+    """Where each page's directory begins, and those of its tags that tell what kind of page it is."""
     magic = stream.read(4)
     order = _ORDER.get(magic[:2])
     kind = _KINDS.get(struct.unpack(order + "H", magic[2:])[0]) if order and len(magic) == 4 else None
@@ -77,8 +102,17 @@ def tiff_pages(stream: BinaryIO) -> Iterator[int]:
             raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} pages.")
         entries = number(offset, count_format)
         seen.add(offset)
-        yield offset
-        offset = number(offset + struct.calcsize(count_format) + entries * entry, offset_format)
+        start = offset + struct.calcsize(count_format)
+        block = stream.read(min(entries, _MAX_TAGS) * entry)
+        tags = {}
+        for at in range(0, len(block) - entry + 1, entry):
+            tag, form = struct.unpack_from(order + "HH", block, at)
+            if tag in (_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _PHOTOMETRIC) and form in (3, 4):  # 16 or 32 bits
+                tags[tag] = struct.unpack_from(
+                    order + {3: "H", 4: "I"}[form], block, at + 4 + struct.calcsize(offset_format)
+                )[0]
+        yield offset, tags
+        offset = number(start + entries * entry, offset_format)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -101,8 +135,7 @@ def check_complete(image: TiffImagePlugin.TiffImageFile) -> None:
     samples = tags.get(277, 1)
     if tags.get(262) in _GRAY_PHOTOMETRIC and samples >= 3:
         raise UnreadableInputError(
-            "a TIFF of several samples tagged as gray needs 8-bit samples and the package tifffile: install it, or "
-            "save the picture as RGB."
+            "a TIFF of several samples tagged as gray needs samples of 8 or 16 bits without sign: save it as RGB."
         )
     if 324 in tags:  # tiles
         needed, stored = ceil(tags[256] / tags[322]) * ceil(tags[257] / tags[323]), len(tags[324])
@@ -119,8 +152,8 @@ def white_is_zero(image: Image.Image) -> bool:
     return isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0 and "I;16" in image.mode
 
 
-def deepest_gray(path: str | os.PathLike[str], max_pixels: int) -> int:
-    """The largest value among all pages of more than 8 bits of a TIFF; 0 for every other file, and for a single page.
+def deepest_sample(path: str | os.PathLike[str], max_pixels: int) -> int:
+    """The largest brightness among all pages of more than 8 bits of a TIFF; 0 for other files, and for a single page.
 
     Pages that cannot be reached or read count for nothing. One page is in memory at a time; the answer is kept, so that
     a page after the other can be read without going through all of them again.
@@ -130,11 +163,11 @@ def deepest_gray(path: str | os.PathLike[str], max_pixels: int) -> int:
         max_pixels: pages of more pixels are not decoded.
     """
     status = os.stat(path)
-    return _deepest_gray(os.fspath(path), max_pixels, status.st_mtime_ns, status.st_size)
+    return _deepest_sample(os.fspath(path), max_pixels, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=64)
-def _deepest_gray(path: str, max_pixels: int, *_state: int) -> int:
+def _deepest_sample(path: str, max_pixels: int, *_state: int) -> int:
     count = deepest = 0
     # Pages before a break, or up to the bound, can be read: what lies behind is no reason to refuse them.
     with open(path, "rb") as stream, contextlib.suppress(UnreadableInputError):
@@ -146,11 +179,13 @@ def _deepest_gray(path: str, max_pixels: int, *_state: int) -> int:
         for number in range(count):
             with contextlib.suppress(Exception):  # reading that page says why
                 image.seek(number)
-                if not image.mode.startswith("I"):
-                    continue
                 check_size(image.width, image.height, max_pixels)
                 assert isinstance(image, TiffImagePlugin.TiffImageFile)
                 check_complete(image)
+                if (samples := deep_colour(image, path, number)) is not None:
+                    deepest = max(deepest, int(colours(samples, image.mode).max()))
+                if not image.mode.startswith("I"):
+                    continue
                 values = np.asarray(image)
                 low, high = int(values.min()), int(values.max())
                 if white_is_zero(image):
@@ -197,19 +232,15 @@ def samples_tagged_gray(path: str | os.PathLike[str], number: int, max_pixels: i
         samples = page.asarray()
         if page.planarconfig == _SEPARATE:
             samples = np.moveaxis(samples, 0, -1)
-    picture = Image.fromarray(np.ascontiguousarray(samples[..., :3]))
+    samples = np.ascontiguousarray(samples[..., :3])
+    picture = Image.fromarray(samples) if samples.dtype == np.uint8 else eight_bits(samples, "RGB", 0)
     picture.format = "TIFF"
     return picture
 
 
 @contextlib.contextmanager
 def _page_tagged_gray(path: str | os.PathLike[str], number: int) -> Iterator[Any]:
-    """tifffile's page, if it is of that kind and tifffile can be used."""
-    try:
-        import tifffile
-    except ImportError:  # optional: without it such files are refused
-        yield None
-        return
+    """tifffile's page, if it is of that kind."""
     try:
         tiff = tifffile.TiffFile(path)
     except tifffile.TiffFileError:  # Pillow may still read it, or say what is wrong
@@ -218,4 +249,4 @@ def _page_tagged_gray(path: str | os.PathLike[str], number: int) -> Iterator[Any
     with tiff:
         page = tiff.pages[number]
         tagged_gray = page.photometric in _GRAY_PHOTOMETRIC and page.samplesperpixel >= 3
-        yield page if tagged_gray and page.dtype == np.uint8 else None
+        yield page if tagged_gray and page.dtype in (np.uint8, np.uint16) else None

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -244,7 +245,7 @@ class AnomalyResultWriter:
             if part + 1 >= _number(item.get("parts", 1)):
                 self._finish_film(name, source, image, begun)
             return
-        findings = Findings.of(scores, maps.numpy(), masks.numpy(), margins)
+        findings = replace(Findings.of(scores, maps.numpy(), masks.numpy(), margins), p_value=_p_value(item))
         content = content or source.state()
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
         try:
@@ -260,6 +261,7 @@ class AnomalyResultWriter:
                 sheared_nifti=self.sheared_nifti,
                 **self.segment_codes,
             )
+            notes += str(item.get("doubts", "")).splitlines()
             picture = _picture(scored)
             timings["write_s"] = time.perf_counter() - begun
             self._finish(name, paths, image, view, findings, timings, notes, content, picture)
@@ -371,6 +373,12 @@ def _picture(scored: ScoredInput) -> Picture:
     labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(scored.findings.scores)]
     tensors = (_plain(scored.image), scored.anomaly_map, scored.mask)
     return montage(*tensors, scored.view, scored.findings.order(), labels)
+
+
+def _p_value(item: Mapping[str, Any]) -> float | None:
+    """Of the whole input; None where there is no reference, or too small a one."""
+    value = _number(item.get("p_value", math.nan))
+    return value if math.isfinite(value) else None
 
 
 def _margins(item: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:

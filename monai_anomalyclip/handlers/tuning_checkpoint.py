@@ -11,9 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
+from torch import Tensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.networks import AnomalyCLIP
@@ -35,6 +37,10 @@ class TuningCheckpoint:
     Written: ``checkpoint_dir/checkpoint_epoch=N.pt`` for each epoch; ``best_path`` whenever the validation's key
     metric rises; ``final_path`` when all epochs are done. The last two are bare state dicts of the prompts, as MONAI
     bundles have them.
+
+    Prompts that were put into the network after this handler was made, or between two runs of the trainer, win over a
+    checkpoint: so a client of federated learning (MONAI's ``MonaiAlgo``) goes on from the aggregate that it was sent.
+    Checkpoints of an earlier process then count as with ``resume=False``.
 
     Args:
         network: whose prompts are tuned.
@@ -73,11 +79,14 @@ class TuningCheckpoint:
         # Written and read as JSON: what is no plain value could not be read back, and better fails now.
         self.run_settings = json.loads(json.dumps({**_identity(network), **(run_settings or {})}))
         self.best_metric = -math.inf
-        self._finished_before = False
+        self._own_prompts = _copied(network)
+        self._loads = _LoadCount()
+        network.register_load_state_dict_post_hook(self._loads)  # type: ignore[no-untyped-call]
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handler that validates."""
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_epoch)
         engine.add_event_handler(Events.COMPLETED, self._save_final)
 
@@ -92,12 +101,28 @@ class TuningCheckpoint:
         checkpoints: list[Path] = []
         if self.checkpoint_dir:
             checkpoints = sorted(self.checkpoint_dir.glob("checkpoint_epoch=[0-9]*.pt"), key=_epoch_of)
-        if not self.resume:
+        handed_in = self._are_handed_in()
+        self._remember(engine)
+        if handed_in and engine.state.iteration:
+            logger.info("The prompts come from outside: tuning goes on from them.")
+        elif handed_in or not self.resume:
+            if handed_in:
+                logger.info("The prompts come from outside: tuning begins with them, not with a checkpoint.")
             if _is_first_process():
                 for path in [*checkpoints, *([self.best_path] if self.best_path else [])]:
                     path.unlink(missing_ok=True)
         elif checkpoints:
             self._load(engine, checkpoints[-1])
+
+    def _are_handed_in(self) -> bool:
+        """Whether the prompts were loaded by somebody else, or are not those that this run knows."""
+        own, present = self._own_prompts, self.network.state_dict()
+        handed_in = self._loads.count > 0 or any(not torch.equal(present[name], own[name]) for name in own)
+        return bool(idist.broadcast(float(handed_in)))  # the first process, whose prompts all get, decides
+
+    def _remember(self, _: Engine) -> None:
+        self._own_prompts = _copied(self.network)
+        self._loads.count = 0
 
     def _load(self, engine: Engine, path: Path) -> None:
         try:
@@ -120,11 +145,11 @@ class TuningCheckpoint:
         if epoch > engine.state.max_epochs:
             raise ValueError(f"'{path}' is {epoch} epochs old, more than max_epochs={engine.state.max_epochs}.")
         self.network.load_state_dict(state["model"])
+        self._remember(engine)
         self.optimizer.load_state_dict(state["optimizer"])
         engine.state.iteration, engine.state.epoch = position["iteration"], epoch
         self.best_metric = state["best_metric"]
-        self._finished_before = epoch == engine.state.max_epochs
-        if self._finished_before:
+        if epoch == engine.state.max_epochs:
             logger.info(f"All {epoch} epochs are done already; give --resume False to tune anew.")
         else:
             logger.info(f"Resuming after epoch {epoch} of {engine.state.max_epochs}.")
@@ -157,6 +182,20 @@ class TuningCheckpoint:
         if _is_first_process() and done:
             _save(self.network.state_dict(), self.final_path)
             logger.info(f"Prompts after epoch {engine.state.epoch}: {self.final_path}")
+
+
+def _copied(network: AnomalyCLIP) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+class _LoadCount:
+    """Counts how often a state dict was loaded into a network. A copy of the network gets a count of its own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
 
 
 def _identity(network: AnomalyCLIP) -> dict[str, Any]:

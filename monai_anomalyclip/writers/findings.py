@@ -35,12 +35,14 @@ class Findings:
         map_max: (n,) highest value of each map.
         area_fraction: (n,) share of each mask that is anomalous.
         margins: (n,) abnormal minus normal logit of each; None where the network has none.
+        p_value: of the whole input among normal ones; None where there is no reference, or too small a one.
     """
 
     scores: npt.NDArray[np.float64]
     map_max: npt.NDArray[np.float64]
     area_fraction: npt.NDArray[np.float64]
     margins: npt.NDArray[np.float64] | None = None
+    p_value: float | None = None
 
     @classmethod
     def of(
@@ -208,6 +210,7 @@ def finished_record(
         anomaly_score=findings.anomaly_score,
         map_max=float(findings.map_max.max()),
         score_margin=findings.score_margin,
+        p_value=findings.p_value,
         most_suspicious=tuple(findings.peaks(source)),
         threshold=threshold,
         threshold_source=threshold_source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -139,21 +140,37 @@ def test_encodings(folder: Path) -> None:
         load_datalist(path)
 
 
-def test_digest_tells_lists_apart_and_does_not_look_at_folders() -> None:
+def test_digest_tells_contents_apart_and_does_not_look_at_names(tmp_path: Path) -> None:
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        for name, content in (("a.png", b"one"), ("b.png", b"two"), ("b_mask.png", b"mask")):
+            (tmp_path / folder / (name if folder == "old" else f"other {name}")).write_bytes(content)
+    old, new = tmp_path / "old", tmp_path / "new"
     entries: list[dict[str, Any]] = [
-        {"image": "/old/a.png", "image_label": 0, "class": "colon"},
-        {"image": "/old/b.png", "label": "/old/b_mask.png", "image_label": 1},
+        {"image": str(old / "a.png"), "image_label": 0, "class": "colon"},
+        {"image": old / "b.png", "label": str(old / "b_mask.png"), "image_label": 1},
     ]
-    moved = [{**entries[0], "image": "/new/a.png"}, {**entries[1], "image": Path("/new/b.png"), "label": "b_mask.png"}]
+    moved = [
+        {**entries[0], "image": new / "other a.png"},
+        {**entries[1], "image": str(new / "other b.png"), "label": new / "other b_mask.png"},
+    ]
     digest = entries_digest(entries)
     assert digest == entries_digest(moved)
     assert digest.startswith("2 images, ")
     others = [
         entries[:1],
         entries[::-1],
-        [entries[0], {**entries[1], "image": "c.png"}],
-        [entries[0], {**entries[1], "label": "c.png"}],
+        [entries[0], {**entries[1], "image": old / "a.png"}],
+        [entries[0], {**entries[1], "label": old / "b.png"}],
         [entries[0], {**entries[1], "image_label": 0}],
         [{**entries[0], "class": "brain"}, entries[1]],
     ]
-    assert len({digest, *map(entries_digest, others)}) == 7
+    digests = {digest, *map(entries_digest, others)}
+    assert len(digests) == 7
+    status = (old / "b_mask.png").stat()
+    (old / "b_mask.png").write_bytes(b"msak")  # corrected under the same name, at equal size and times
+    os.utime(old / "b_mask.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert entries_digest(entries) not in digests
+    (old / "b_mask.png").unlink()
+    with pytest.raises(FileNotFoundError):
+        entries_digest(entries)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from monai_anomalyclip.data import UnreadableInputError, load_frame, read_frame, read_mask
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES, count_pages, stored_size
+from monai_anomalyclip.data.frames import FRAME_SUFFIXES, pictures_in, stored_size
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -157,7 +157,7 @@ def test_pages_of_a_tiff_are_frames(tmp_path: Path, kind: str) -> None:
             tifffile.imwrite(path, np.iinfo(depth).max - stored, photometric="miniswhite", metadata=None)
         else:
             Image.fromarray(stored[0]).save(path, save_all=True, append_images=[Image.fromarray(s) for s in stored[1:]])
-    assert count_pages(path) == len(tifffile.TiffFile(path).pages) == 3
+    assert len(pictures_in(path)[0]) == len(tifffile.TiffFile(path).pages) == 3
     for page in range(3):
         np.testing.assert_array_equal(read_frame(path, page), pages[page])
     np.testing.assert_array_equal(load_frame(path, 2).permute(1, 2, 0), pages[2])
@@ -171,15 +171,58 @@ def test_pages_of_a_tiff_are_frames(tmp_path: Path, kind: str) -> None:
 
 def test_other_pictures_have_one_page(tmp_path: Path) -> None:
     frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
-    for name in ("a.png", "a.gif", "a.jpg", "a.tif"):
-        options = {"save_all": True, "append_images": frames[1:]} if name == "a.gif" else {}
-        path = saved(tmp_path, frames[0], name, **options)
-        assert count_pages(path) == 1
+    for name in ("a.png", "a.gif", "a.jpg", "a.tif", "a.webp", "a.jp2", "a.pgm"):
+        path = saved(tmp_path, frames[0], name)
+        assert len(pictures_in(path)[0]) == 1
         read_frame(path, 0)
         with pytest.raises(UnreadableInputError, match="no page 1"):
             read_frame(path, 1)
     with pytest.raises(UnreadableInputError, match="no such file"):
-        count_pages(tmp_path / "absent.tif")
+        pictures_in(tmp_path / "absent.tif")
+
+
+@pytest.mark.parametrize("name", ["m.gif", "m.png", "m.webp"])
+def test_frames_of_a_moving_picture(tmp_path: Path, name: str) -> None:
+    pictures = [np.full((20, 30, 3), level, np.uint8) for level in (10, 120, 240)]
+    pictures[1][5:9, 5:9] = 255
+    frames = [Image.fromarray(picture) for picture in pictures]
+    options = {"lossless": True} if name == "m.webp" else {}
+    path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:], duration=100, **options)
+    assert pictures_in(path) == ([0, 1, 2], 0)
+    for page in (2, 0, 1):
+        np.testing.assert_array_equal(read_frame(path, page), pictures[page])
+    with pytest.raises(UnreadableInputError, match="no page 3"):
+        read_frame(path, 3)
+    for read in (read_mask, lambda path: read_frame(path, None)):
+        with pytest.raises(UnreadableInputError, match="it has 3 frames; save the one you mean"):
+            read(path)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_thumbnails_and_masks_of_a_tiff_are_no_pictures(tmp_path: Path, byteorder: str, bigtiff: bool) -> None:
+    options: dict[str, object] = {"metadata": None}
+    path = tmp_path / "t.tif"
+    with tifffile.TiffWriter(path, byteorder=byteorder, bigtiff=bigtiff) as writer:  # type: ignore[arg-type]
+        writer.write(RGB[::4, ::4], photometric="rgb", subfiletype=1, **options)
+        writer.write(RGB, photometric="rgb", **options)
+        writer.write(GRAY > 9, photometric="minisblack", subfiletype=4, **options)
+        writer.write(GRAY, photometric="minisblack", subfiletype=2, **options)  # one page of many: a picture
+    assert pictures_in(path) == ([1, 3], 2)
+    with tifffile.TiffWriter(path, byteorder=byteorder, bigtiff=bigtiff) as writer:  # type: ignore[arg-type]
+        writer.write(RGB[::4, ::4], photometric="rgb", subfiletype=1, **options)
+        writer.write(RGB, photometric="rgb", **options)
+    if not (bigtiff and byteorder == ">"):  # which Pillow does not read
+        np.testing.assert_array_equal(read_frame(path, None), RGB)
+    tifffile.imwrite(path, RGB, photometric="rgb", subfiletype=1, metadata=None)
+    assert pictures_in(path) == ([0], 0)  # what is all that there is is meant
+
+
+def test_further_pictures_in_a_jpeg_are_left_out(tmp_path: Path) -> None:
+    eyes = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (200, 40)]
+    eyes[0].save(tmp_path / "stereo.jpg", "MPO", save_all=True, append_images=eyes[1:])
+    assert pictures_in(tmp_path / "stereo.jpg") == ([0], 1)
+    assert abs(int(read_frame(tmp_path / "stereo.jpg", None).min()) - 200) < 3
 
 
 def test_a_page_that_cannot_be_read_is_no_obstacle_to_the_others(tmp_path: Path) -> None:
@@ -187,7 +230,7 @@ def test_a_page_that_cannot_be_read_is_no_obstacle_to_the_others(tmp_path: Path)
         writer.write(RGB, photometric="rgb", metadata=None)
         writer.write(GRAY.astype(np.float32), metadata=None)
         writer.write(GRAY, metadata=None)
-    assert count_pages(tmp_path / "mixed.tif") == 3
+    assert len(pictures_in(tmp_path / "mixed.tif")[0]) == 3
     np.testing.assert_array_equal(read_frame(tmp_path / "mixed.tif", 2)[..., 0], GRAY)
     with pytest.raises(UnreadableInputError, match="floating point"):
         read_frame(tmp_path / "mixed.tif", 1)
@@ -280,7 +323,7 @@ def test_mutated_pictures_are_read_or_refused(
     path = tmp_path / "mutated"
     path.write_bytes(content[:keep])
     try:
-        count_pages(path)
+        pictures_in(path)
         picture, message = read_frame(path, page), ""
     except UnreadableInputError as error:
         picture, message = None, str(error)
@@ -301,7 +344,7 @@ def test_real_frames(real_data: Path) -> None:
             size = image.size
         assert read_frame(path).shape == (size[1], size[0], 3)
     pages = real_data / "frames/endoscopy_8/masks/0000600_mask.tif"
-    assert count_pages(pages) == 5
+    assert len(pictures_in(pages)[0]) == 5
     for page in range(5):
         with Image.open(pages) as image:
             image.seek(page)

@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import tifffile
 import torch
 from PIL import Image
 
@@ -180,6 +181,19 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     make(tmp_path, "README", "LICENSE")
     with pytest.raises(UnreadableInputError, match="left out: 2 x not DICOM"):
         InputCatalogue(tmp_path)
+
+
+def test_frames_of_a_moving_picture_are_inputs_and_thumbnails_are_none(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (10, 20, 30)]
+    frames[0].save(tmp_path / "g.gif", save_all=True, append_images=frames[1:])
+    with tifffile.TiffWriter(tmp_path / "t.tif") as writer:
+        writer.write(np.zeros((2, 2), np.uint8), subfiletype=1, metadata=None)
+        writer.write(np.full((4, 5), 200, np.uint8), metadata=None)
+    catalogue = InputCatalogue(tmp_path, keep_names=True)
+    assert list(catalogue.sources) == ["g_frame1", "g_frame2", "g_frame3", "t"]
+    read = [round(255 * float(load_input(item["image"]).max())) for item in catalogue.items()]
+    assert read == [10, 20, 30, 200]
+    assert catalogue.left_out() == {"further picture of a file": 1}
 
 
 def test_pages_of_a_tiff_are_frames(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from monai_anomalyclip.data import UnreadableInputError, read_frame
-from monai_anomalyclip.data.frames import count_pages
+from monai_anomalyclip.data.frames import pictures_in
 from monai_anomalyclip.data.tiff_pages import MAX_PAGES, tiff_pages
 
 
@@ -42,7 +42,7 @@ def test_loops_end_and_long_chains_are_refused(tmp_path: Path) -> None:
         list(tiff_pages(io.BytesIO(chain([14, 4000]))))
     (tmp_path / "long.tif").write_bytes(chain([8 + 6 * (i + 1) for i in range(MAX_PAGES)] + [0]))
     with pytest.raises(UnreadableInputError, match=r"'long\.tif': it has more than the allowed 10,000 pages"):
-        count_pages(tmp_path / "long.tif")
+        pictures_in(tmp_path / "long.tif")
 
 
 def with_chain_behind(path: Path, offset: int) -> None:
@@ -69,7 +69,7 @@ def test_pages_before_a_break_or_beyond_the_bound_are_read(tmp_path: Path, deep:
         long.write_bytes(long.read_bytes().ljust(size, b"\0") + b"".join(links))
         for file in (path, long):
             with pytest.raises(UnreadableInputError):
-                count_pages(file)
+                pictures_in(file)
             for number, page in enumerate(pages):
                 np.testing.assert_array_equal(read_frame(file, number)[..., 0], page)
 

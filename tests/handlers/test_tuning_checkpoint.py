@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 import math
 import os
 import pickle
@@ -483,6 +484,64 @@ def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("monai_anomalyclip.handlers.tuning_checkpoint._is_first_process", lambda: False)
     Run(tmp_path, metrics=[0.5] * EPOCHS).run()
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", ["load_state_dict", "same values", "copy", "file"])
+def test_prompts_from_outside_win_over_a_checkpoint(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    site, aggregate = Run(tmp_path / "site", metrics=[0.5] * EPOCHS).run(), small_network(3)
+    expected = Run(tmp_path / "fresh", seed=3).run()
+    anew = Run(tmp_path / "site", metrics=[0.4] * EPOCHS, seed=3 if way == "same values" else 99)
+    if way == "copy":
+        for parameter, source in zip(anew.network.prompts.parameters(), aggregate.prompts.parameters(), strict=True):
+            parameter.data.copy_(source.data)
+    elif way == "file":
+        aggregate.save_prompts(tmp_path / "aggregate.safetensors")
+        anew.network.load_prompts(tmp_path / "aggregate.safetensors")
+    else:
+        anew.network.load_state_dict(aggregate.state_dict())
+    with caplog.at_level("INFO"):
+        anew.run()
+    assert "The prompts come from outside" in caplog.text
+    assert anew.losses == expected.losses != site.losses
+    assert equal(saved(tmp_path / "site/models/model.pt"), expected.network.state_dict())
+    assert anew.checkpoint.best_metric == 0.4  # the best prompts are those of this course, too
+    assert equal(saved(tmp_path / "site/models/model_best.pt"), anew.epochs[1])
+    again = Run(tmp_path / "site", seed=99, epochs=EPOCHS + 1)
+    again.run()
+    assert sorted(again.losses) == list(range(EPOCHS * STEPS + 1, (EPOCHS + 1) * STEPS + 1))  # resumed as ever
+
+
+def test_second_run_of_one_trainer_goes_on_from_what_it_is_handed(tmp_path: Path) -> None:
+    run = Run(tmp_path, epochs=1, metrics=[0.9, 0.1]).run()
+    first = copied(run.network.state_dict())
+    handed = small_network(3).state_dict()
+    seen: list[State] = []
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda _: seen.append(copied(run.network.state_dict())))
+    run.network.load_state_dict(handed)
+    run.trainer.state.max_epochs = 2
+    run.trainer.run()
+    assert equal(seen[0], handed)
+    assert sorted(run.losses) == list(range(1, 2 * STEPS + 1))
+    assert run.checkpoint.best_metric == 0.9
+    assert equal(saved(tmp_path / "models/model_best.pt"), first)
+
+
+def test_copies_of_the_network_are_none_of_the_handlers_business(tmp_path: Path) -> None:
+    Run(tmp_path, epochs=2).run()
+    resumed = Run(tmp_path, seed=99)
+    copy.deepcopy(resumed.network).load_state_dict(small_network(3).state_dict())
+    pickle.dumps(resumed.checkpoint._loads)  # a network with its hooks goes to the workers of a data loader
+    resumed.run()
+    assert sorted(resumed.losses) == list(range(2 * STEPS + 1, EPOCHS * STEPS + 1))
+
+
+def test_repeated_finished_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    Run(tmp_path).run()
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    Run(tmp_path, seed=99).run()
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+    Run(tmp_path / "other").run()
+    assert (tmp_path / "other/models/model.pt").read_bytes() == before["models/model.pt"]
 
 
 def test_without_a_folder_only_the_final_prompts_are_written_and_nothing_is_resumed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
@@ -29,7 +30,9 @@ from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.nifti import NiftiGrid
-from monai_anomalyclip.writers.overlays import displayable, overlay
+from monai_anomalyclip.writers.overlays import displayable, large_slice, overlay
+from monai_anomalyclip.writers.record import Peak
+from monai_anomalyclip.writers.report import Picture, archive_place, jpeg
 from monai_anomalyclip.writers.result_files import (
     FRAME_RESULTS,
     OVERLAY,
@@ -40,12 +43,16 @@ from monai_anomalyclip.writers.result_files import (
 
 __all__ = [
     "DICOM_RESULTS",
+    "WORST",
     "ScoredInput",
     "film_notes",
+    "worst_caption",
     "write_results",
     "write_series_report",
+    "write_worst",
 ]
 
+WORST = "_worst.jpg"
 DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
 _NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
 
@@ -136,6 +143,10 @@ def write_results(
             order=scored.findings.order(),
             overwrite=True,
         )
+        peak = scored.findings.peaks(scored.source)[0]
+        tensors = (_plain(scored.image), _plain(scored.anomaly_map), _plain(scored.mask))
+        sentence = f"{worst_caption(peak, 'slice')}  |  {caption}"
+        paths.append(write_worst(folder, name, large_slice(*tensors, scored.view, peak.index, sentence)))
     if not isinstance(scored.source, DicomSource):
         return paths, notes
     kinds = [kind for kind in DICOM_RESULTS if kind in outputs]
@@ -155,6 +166,20 @@ def write_results(
     if kinds:
         notes += source_notes(scored.source.series)
     return paths, notes
+
+
+def worst_caption(peak: Peak, unit: str) -> str:
+    """Where a slice or frame lies, for the margin of its picture."""
+    place = archive_place(peak).replace("\N{NO-BREAK SPACE}", " ")
+    return f"{unit} {peak.index}{f' ({place})' if place else ''}"
+
+
+def write_worst(folder: str | os.PathLike[str], name: str, picture: Picture) -> Path:
+    """Write the picture of the most suspicious slice alone, replacing what is there."""
+    (path,) = result_paths(folder, name, [WORST])
+    make_private_folder(path.parent)
+    write_atomically(path, jpeg(picture, quality=90))
+    return path
 
 
 def film_notes(source: Source, outputs: Sequence[str], written: int, claimed: int) -> list[str]:

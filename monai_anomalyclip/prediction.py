@@ -235,7 +235,7 @@ class Prediction:
         """
         from monai_anomalyclip.writers.output_folder import parse_output_kinds
         from monai_anomalyclip.writers.result_files import FRAME_RESULTS, NIFTI_RESULTS, refuse_existing, result_paths
-        from monai_anomalyclip.writers.scored_input import DICOM_RESULTS, ScoredInput, write_results
+        from monai_anomalyclip.writers.scored_input import DICOM_RESULTS, WORST, ScoredInput, write_results
 
         if self.map.ndim == 4 and self.image.meta.get("kind") == "cine":
             raise ValueError("The files of a film are written while it is scored: use monai_anomalyclip.predict.")
@@ -244,7 +244,7 @@ class Prediction:
         kinds = parse_output_kinds(outputs)
         stem = name or (self._given.source.label if self._given.source else "volume" if self._view else "frame")
         make_private_folder(Path(folder))
-        refuse_existing(result_paths(folder, stem, [*FRAME_RESULTS, *NIFTI_RESULTS, *DICOM_RESULTS.values()]))
+        refuse_existing(result_paths(folder, stem, [*FRAME_RESULTS, *NIFTI_RESULTS, WORST, *DICOM_RESULTS.values()]))
         paths, _ = write_results(
             folder,
             stem,

@@ -24,7 +24,7 @@ def test_files_are_written_on_request_only(
     prediction, frame = predictor(ct_study), predictor(np.asarray(Image.open(noise_picture)))
     assert not list(tmp_path.iterdir())
     names = sorted(path.name for path in prediction.save(tmp_path / "out", name="a"))
-    assert names == ["a_map.nii.gz", "a_mask.nii.gz", "a_overlay.jpg", "a_seg.dcm", "a_sr.dcm"]
+    assert names == ["a_map.nii.gz", "a_mask.nii.gz", "a_overlay.jpg", "a_seg.dcm", "a_sr.dcm", "a_worst.jpg"]
     written = nib.load(tmp_path / "out" / "a_map.nii.gz")  # type: ignore[attr-defined]
     assert np.abs(np.asarray(written.dataobj) - np.asarray(prediction.map[0])).max() <= 1 / 131070 + 1e-7
     assert {path.name for path in frame.save(tmp_path / "out", name="b")} >= {"b_heat.png", "b_mask.png"}

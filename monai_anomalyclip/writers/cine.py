@@ -22,8 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 from monai_anomalyclip.atomic_file import make_private_folder, unfinished_path
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlays import Picture, montage, overlay
+from monai_anomalyclip.writers.overlays import Picture, montage, overlay, side_by_side
 from monai_anomalyclip.writers.result_files import refuse_existing, result_paths
+from monai_anomalyclip.writers.scored_input import write_worst
 
 __all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter", "ScoredCine"]
 
@@ -291,6 +292,7 @@ class ScoredCine:
         fps: float,
         threshold: float,
     ) -> None:
+        self._folder, self._name = folder, name
         self.times = [float(time) for time in times]
         self.findings: Findings | None = None
         self.read_s = self.score_s = 0.0
@@ -331,7 +333,7 @@ class ScoredCine:
         """Finish the film; its times are cut off where its frames ended.
 
         Returns:
-            film and table, the findings of all frames, and a picture of the most suspicious ones.
+            film, table and picture of the most suspicious frame; the findings of all frames; a picture of several.
 
         Raises:
             ValueError: there is no frame.
@@ -346,7 +348,11 @@ class ScoredCine:
         labels = [f"{self.times[index]:.1f} s    score {self.findings.scores[index]:.2f}" for index in shown]
         view = SliceView.native(volume.shape[1:])
         picture = montage(volume, heat, mask, view, labels=labels, max_slices=_KEPT)
-        return paths, self.findings, picture
+        peak = self.findings.peaks()[0]
+        caption = f"{self.times[peak.index]:.1f} s  |  anomaly score {self.findings.anomaly_score:.3f}"
+        frame, values, marked = self._kept[peak.index]
+        frame = side_by_side(frame, values, marked.astype(np.uint8), f"frame {peak.index}  |  {caption}")
+        return [*paths, write_worst(self._folder, self._name, frame)], self.findings, picture
 
     def abort(self) -> None:
         """Leave nothing behind."""

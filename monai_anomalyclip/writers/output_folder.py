@@ -76,6 +76,7 @@ scores.csv      one row per picture; per volume or film one row per slice or fra
 *_mask.*        where the map reaches the threshold that scores.csv states
 *_seg.dcm       the mask as DICOM segmentation; *_sr.dcm scores as structured report; *_pm.dcm the map; *_sc.dcm
                 overlays
+*_worst.jpg     the most suspicious slice or frame alone, beside its overlay
 *_overlay.*     pictures of the result; slices of NIfTI volumes in radiological convention (the patient's right is on
                 the left of axial and coronal slices), as far as the header tells the truth; DICOM as it is stored
 """

@@ -20,7 +20,7 @@ from torch import Tensor
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.ranking import most_suspicious_first
 
-__all__ = ["Picture", "contact_sheet", "framed", "jpeg", "montage", "overlay", "side_by_side"]
+__all__ = ["Picture", "contact_sheet", "framed", "jpeg", "large_slice", "montage", "overlay", "side_by_side"]
 
 Picture = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -30,6 +30,7 @@ _PAPER, _INK = (18, 18, 18), (230, 230, 230)
 _NOTICE = "research use only"
 _MIN_WIDTH = 260  # smaller pictures are enlarged by a whole factor, so that the margin's text fits
 _TILE = 300  # longer side of a slice on the contact sheet
+_ALONE = 768  # longer side of a slice that is shown alone
 _STRIP = 32768  # pixels
 _LARGE = 1200  # columns of two panels whose outlines are two pixels wide
 _MONTAGE_COLUMNS = 2  # a phone shows the montage at half its size: two columns leave the labels readable
@@ -178,6 +179,30 @@ def montage(
     return _grid(tiles, min(_MONTAGE_COLUMNS, len(tiles)))
 
 
+def large_slice(
+    volume: Tensor, anomaly_map: Tensor, mask: Tensor | None, view: SliceView, index: int, caption: str = ""
+) -> Picture:
+    """Show one slice alone, large and with square pixels, beside its overlay.
+
+    Args:
+        volume: as for :func:`contact_sheet`.
+        anomaly_map: (1, X, Y, Z) in [0, 1].
+        mask: (1, X, Y, Z), or None.
+        view: how the volume is sliced.
+        index: of the slice, from 0.
+        caption: text for the margin.
+
+    Returns:
+        (height, width, 3) uint8, about 1600 pixels wide where the slice is square.
+    """
+    picture = displayable(view.to_slices(volume)[[index]], volume).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()[0]
+    heat = view.to_slices(anomaly_map)[index, 0].numpy()
+    outline = None if mask is None else view.to_slices(mask)[index, 0].numpy()
+    height, width = _square_pixels(view, _ALONE)
+    shown, values, marked = _enlarged(picture, heat, outline, width, height)
+    return side_by_side(shown, values, None if marked is None else marked.astype(np.uint8), caption)
+
+
 def displayable(image: Tensor, whole: Tensor | None = None) -> Tensor:
     """Bring an image to uint8 for the eye: uint8 as it is, [0, 1] times 255, others windowed to 0.5-99.5 %.
 
@@ -287,20 +312,32 @@ def _tiles(
     slices = displayable(view.to_slices(volume)[chosen], volume)
     pictures = slices.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
     outlines = None if mask is None else view.to_slices(mask)[:, 0].numpy()
-    # Enlarging comes before drawing, so that outlines stay thin; both by the same grid, so that they stay in place.
-    millimetres = np.array(view.slice_shape) * np.array(view.pixel_spacing)
-    height, width = (max(1, round(float(side))) for side in millimetres * _TILE / millimetres.max())
+    height, width = _square_pixels(view, _TILE)
     font = _font(font_size)
     room = math.ceil(max(font.getlength(label) for label in labels)) + font_size
     tiles = []
     for picture, index, label in zip(pictures, chosen, labels, strict=True):
-        tile = overlay(
-            np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)),
-            np.clip(_resized(maps[index], width, height, Image.Resampling.BILINEAR), 0, 1),
-            None if outlines is None else _resized(outlines[index], width, height, Image.Resampling.NEAREST) != 0,
-        )
+        tile = overlay(*_enlarged(picture, maps[index], None if outlines is None else outlines[index], width, height))
         tiles.append(_with_text_below(tile, label, font, font_size + 10, room))
     return tiles
+
+
+def _square_pixels(view: SliceView, side: int) -> tuple[int, int]:
+    """Height and width of a slice that is shown with square pixels, its longer side `side`."""
+    millimetres = np.array(view.slice_shape) * np.array(view.pixel_spacing)
+    height, width = (max(1, round(float(length))) for length in millimetres * side / millimetres.max())
+    return height, width
+
+
+def _enlarged(
+    picture: Picture, heat: npt.NDArray[Any], outline: npt.NDArray[Any] | None, width: int, height: int
+) -> tuple[Picture, npt.NDArray[np.float32], npt.NDArray[Any] | None]:
+    """Enlarged before anything is drawn, so that outlines stay thin; all by one grid, so that they stay in place."""
+    return (
+        np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)),
+        np.clip(_resized(heat, width, height, Image.Resampling.BILINEAR), 0, 1),
+        None if outline is None else _resized(outline, width, height, Image.Resampling.NEAREST) != 0,
+    )
 
 
 def _grid(tiles: list[Picture], columns: int) -> Picture:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
@@ -30,7 +31,9 @@ from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.nifti import NiftiGrid
-from monai_anomalyclip.writers.overlays import Picture, displayable, overlay
+from monai_anomalyclip.writers.overlays import Picture, displayable, jpeg, large_slice, overlay
+from monai_anomalyclip.writers.record import Peak
+from monai_anomalyclip.writers.report import archive_place
 from monai_anomalyclip.writers.result_files import (
     FRAME_RESULTS,
     OVERLAY,
@@ -42,13 +45,17 @@ from monai_anomalyclip.writers.result_files import (
 
 __all__ = [
     "DICOM_RESULTS",
+    "WORST",
     "ScoredInput",
     "film_notes",
     "map_precision",
+    "worst_caption",
     "write_results",
     "write_series_report",
+    "write_worst",
 ]
 
+WORST = "_worst.jpg"
 DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
 _NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
 
@@ -173,6 +180,10 @@ def write_results(
             overwrite=True,
             float_map="map32" in outputs,
         )
+        peak = scored.findings.peaks(scored.source)[0]
+        tensors = (_plain(scored.image), _plain(scored.anomaly_map), _plain(scored.mask))
+        sentence = f"{worst_caption(peak, 'slice')}  |  {caption}"
+        paths.append(write_worst(folder, name, large_slice(*tensors, scored.view, peak.index, sentence)))
     if not isinstance(scored.source, DicomSource):
         return paths, notes
     kinds = [kind for kind in DICOM_RESULTS if kind in outputs]
@@ -192,6 +203,20 @@ def write_results(
     if kinds:
         notes += source_notes(scored.source.series)
     return paths, notes
+
+
+def worst_caption(peak: Peak, unit: str) -> str:
+    """Where a slice or frame lies, for the margin of its picture."""
+    place = archive_place(peak).replace("\N{NO-BREAK SPACE}", " ")
+    return f"{unit} {peak.index}{f' ({place})' if place else ''}"
+
+
+def write_worst(folder: str | os.PathLike[str], name: str, picture: Picture) -> Path:
+    """Write the picture of the most suspicious slice alone, replacing what is there."""
+    (path,) = result_paths(folder, name, [WORST])
+    make_private_folder(path.parent)
+    write_atomically(path, jpeg(picture, quality=90))
+    return path
 
 
 def film_notes(source: Source, outputs: Sequence[str], written: int, claimed: int) -> list[str]:

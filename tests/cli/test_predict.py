@@ -173,7 +173,7 @@ def test_outputs_names_and_several_inputs(picture: Path, predict: Predict, tmp_p
     pictures = {file for file in files if file.startswith("rosamund_")}
     assert len(pictures) == 2  # the two of one name both
     assert all(file.endswith("_overlay.jpg") for file in pictures)
-    assert files - pictures == {"v_map.nii.gz", "v_mask.nii.gz", "v_overlay.jpg"}
+    assert files - pictures == {"v_map.nii.gz", "v_mask.nii.gz", "v_overlay.jpg", "v_worst.jpg"}
     assert len([row for row in rows_of(out) if row["name"] == "v"]) == 5 + 1  # slices along the first axis
 
 
@@ -187,7 +187,7 @@ def test_series_and_dicom_options(study: Path, predict: Predict, tmp_path: Path,
         assert record["intensity"]["preset"] == "ct-lung"
         suffixes = {output.replace(record["name"], "") for output in record["outputs"]}
         assert suffixes == {
-            "_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_seg.dcm", "_sr.dcm", "_pm.dcm", "_sc.dcm",
+            "_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_worst.jpg", "_seg.dcm", "_sr.dcm", "_pm.dcm", "_sc.dcm",
         }  # fmt: skip
         identifiers.append(
             {path.name: str(pydicom.dcmread(path).SOPInstanceUID) for path in (tmp_path / name).glob("*.dcm")}
@@ -210,7 +210,11 @@ def test_every_other_frame_of_a_video(predict: Predict, tmp_path: Path) -> None:
     assert predict(tmp_path / "rosamund.mkv", "--stride", "2") == 0
     (record,) = results_of(tmp_path / "out")["inputs"]
     assert record["times"] == pytest.approx([0, 0.2, 0.4, 0.6], abs=2e-3)
-    assert [output.replace(record["name"], "") for output in record["outputs"]] == ["_overlay.mp4", "_frames.csv"]
+    assert [output.replace(record["name"], "") for output in record["outputs"]] == [
+        "_overlay.mp4",
+        "_frames.csv",
+        "_worst.jpg",
+    ]
     with av.open(str(tmp_path / "out" / record["outputs"][0])) as film:
         assert len(list(film.decode(video=0))) == 4
 

@@ -51,7 +51,7 @@ def test_a_run_writes_files_tables_report_and_notice(
         engine = run(writer, [frame, bad, volume])
     assert files_of(out) == sorted([
         *OWN, "sub/doe_heat.png", "sub/doe_mask.png", "sub/doe_overlay.jpg",
-        "sub/john_map.nii.gz", "sub/john_mask.nii.gz", "sub/john_overlay.jpg",
+        "sub/john_map.nii.gz", "sub/john_mask.nii.gz", "sub/john_overlay.jpg", "sub/john_worst.jpg",
     ])  # fmt: skip
     rows = {(row["name"], row["slice"]): row for row in rows_of(out)}
     assert list(rows) == [
@@ -127,7 +127,9 @@ def test_results_json_holds_everything(inputs: Path, tmp_path: Path) -> None:
     frame, volume = document.inputs
     assert (frame.name, frame.kind, frame.frames) == ("sub/doe", "frame", 1)
     assert (volume.name, volume.frames, volume.plane) == ("sub/john", 7, "axial")
-    assert list(volume.outputs) == ["sub/john_map.nii.gz", "sub/john_mask.nii.gz", "sub/john_overlay.jpg"]
+    assert list(volume.outputs) == [
+        "sub/john_map.nii.gz", "sub/john_mask.nii.gz", "sub/john_overlay.jpg", "sub/john_worst.jpg",
+    ]  # fmt: skip
     assert all((tmp_path / "out" / output).is_file() for record in document.inputs for output in record.outputs)
     assert volume.timings is not None
     assert volume.timings.score_s == 0.5
@@ -218,7 +220,8 @@ def test_dicom_objects_are_written_where_they_apply(phantoms: ModuleType, tmp_pa
     writer = writer_of(out, catalogue, outputs=["default", "pm"], deterministic_uids=True)
     run(writer, scored_items(catalogue))
     expected = [
-        f"{name}{end}" for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_pm.dcm", "_seg.dcm", "_sr.dcm")
+        f"{name}{end}"
+        for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_pm.dcm", "_seg.dcm", "_sr.dcm", "_worst.jpg")
     ]
     assert files_of(out) == sorted([*OWN, *expected])
     (record,) = RunDocument.read(out / "results.json").inputs

@@ -241,7 +241,9 @@ def test_what_is_not_written_again_is_removed(phantoms: ModuleType, tmp_path: Pa
     forced.record_failure(name, "cut")
     assert (out / f"{name}_seg.dcm").exists()
     run(writer_of(out, catalogue, **options), scored_items(catalogue))
-    files = [f"{name}{end}" for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_seg_by_hand.dcm")]
+    files = [
+        f"{name}{end}" for end in ("_map.nii.gz", "_mask.nii.gz", "_overlay.jpg", "_seg_by_hand.dcm", "_worst.jpg")
+    ]
     assert files_of(out) == sorted([*OWN, *files])
 
 

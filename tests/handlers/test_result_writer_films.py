@@ -40,7 +40,9 @@ def test_parts_of_a_film_become_one_result(film: Path, tmp_path: Path) -> None:
     (name,) = catalogue.sources
     writer = writer_of(out, catalogue, threshold=0.9)
     run(writer, items)
-    assert files_of(out) == sorted([*OWN, f"{name}_frames.csv", f"{name}_overlay.mp4", f"{name}_sr.dcm"])
+    assert files_of(out) == sorted(
+        [*OWN, f"{name}_frames.csv", f"{name}_overlay.mp4", f"{name}_sr.dcm", f"{name}_worst.jpg"]
+    )
     report = pydicom.dcmread(out / f"{name}_sr.dcm")
     assert report.SOPClassUID == Comprehensive3DSRStorage
     assert report.StudyInstanceUID == catalogue.sources[name].series.header.StudyInstanceUID
@@ -120,7 +122,11 @@ def test_a_film_whose_last_part_is_short_keeps_what_was_scored(film: Path, tmp_p
         "No DICOM segmentation of a film: its overlay is an MP4, its scores are a table.",
         "No DICOM secondary capture of a film: its overlay is an MP4, its scores are a table.",
     ]
-    assert {output.replace(record.name, "") for output in record.outputs} == {"_overlay.mp4", "_frames.csv"}
+    assert {output.replace(record.name, "") for output in record.outputs} == {
+        "_overlay.mp4",
+        "_frames.csv",
+        "_worst.jpg",
+    }
     assert len(rows_of(out)) == 150
 
 

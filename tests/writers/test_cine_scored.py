@@ -64,7 +64,7 @@ def test_parts_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(whole, parts)
     np.testing.assert_array_equal(direct, parts)
     assert len({picture.tobytes() for picture in parts}) == COUNT
-    for path, table in (results[0][0], results[1][0], alone):
+    for path, table, *_ in (results[0][0], results[1][0], alone):
         assert shown_at(path) == pytest.approx(TIMES, abs=1e-4)
         assert table.read_bytes() == alone[1].read_bytes()
     np.testing.assert_array_equal(results[0][2], results[1][2])
@@ -72,7 +72,7 @@ def test_parts_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(findings.scores, scores)
     np.testing.assert_allclose(findings.map_max, maps.max(axis=(1, 2)))
     np.testing.assert_allclose(findings.area_fraction, masks.mean(axis=(1, 2)))
-    assert [path.name for path in results[0][0]] == [f"f{suffix}" for suffix in CINE_RESULTS]
+    assert [path.name for path in results[0][0]] == [*(f"f{suffix}" for suffix in CINE_RESULTS), "f_worst.jpg"]
     with results[1][0][1].open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert [float(row["anomaly_score"]) for row in rows] == pytest.approx(list(scores), abs=1e-6)
@@ -126,7 +126,7 @@ def test_equal_scores_are_told_apart_as_in_the_record(
 
 def test_a_film_that_ends_early_is_cut_off(tmp_path: Path) -> None:
     cine = in_parts(tmp_path, 8, 8)
-    (path, _), findings, _ = cine.close()
+    (path, *_), findings, _ = cine.close()
     assert cine.written == len(findings.scores) == 16
     assert cine.times == pytest.approx(TIMES[:16])
     assert shown_at(path) == pytest.approx(TIMES[:16], abs=1e-4)

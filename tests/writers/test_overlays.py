@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from monai_anomalyclip.data import SliceView
 from monai_anomalyclip.ranking import most_suspicious_first
-from monai_anomalyclip.writers.overlays import contact_sheet, jpeg, montage, overlay, side_by_side
+from monai_anomalyclip.writers.overlays import contact_sheet, jpeg, large_slice, montage, overlay, side_by_side
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -167,6 +167,25 @@ def test_montage_shows_the_slices_of_highest_score_in_order_two_abreast() -> Non
     by_map = heat.clone()
     by_map[..., 7] = 0.001
     assert montage(gray, by_map, None, view, max_slices=1)[100, 150, 0] == 70
+
+
+def test_a_slice_alone_is_large_with_square_pixels_and_its_overlay_in_place() -> None:
+    view = SliceView.native((40, 30, 20), (1.0, 1.0))
+    gray = (10 * torch.arange(20, dtype=torch.uint8)).expand(3, 40, 30, 20)
+    heat = torch.zeros(1, 40, 30, 20)
+    heat[0, 30:, :, 7] = 1.0  # the right quarter
+    shown = large_slice(gray, heat, (heat >= 0.5).to(torch.uint8), view, 7)
+    height, width = 576, 768  # 30 rows of 40 columns
+    assert shown.shape[0] > height
+    assert shown.shape[1] > 2 * width
+    assert (shown[: height - 4, :width] == 70).all()
+    gap = shown.shape[1] - 2 * width
+    start = int(np.argmax((shown[100, width:] == 70).all(axis=-1))) + width  # of the overlay, behind the gap
+    assert start - width < gap
+    assert (shown[:500, start : start + width * 3 // 4 - 16] == 70).all()
+    assert (shown[100:500, start + width * 3 // 4 + 24 : start + width - 8] != 70).any(axis=-1).all()
+    tall = SliceView.native((40, 30, 20), (4.0, 1.0))  # rows four times as far apart as columns
+    assert large_slice(gray, heat, None, tall, 0).shape[0] > 768
 
 
 def test_stored_frames_are_shown_as_stored_in_colour() -> None:

@@ -101,12 +101,12 @@ def test_a_tilted_stack_gets_a_nifti_on_request_only(phantoms: ModuleType, tmp_p
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     names, notes = write(tmp_path / "a", result, "nifti")
-    assert names == ["r_overlay.jpg"]
+    assert names == ["r_overlay.jpg", "r_worst.jpg"]
     assert notes == [
         "No NIfTI: the stack is no regular volume (gantry tilt); a sheared one is written on request (sheared_nifti)."
     ]
     names, notes = write(tmp_path / "b", result, "nifti", sheared_nifti=True)
-    assert (names, notes) == (["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg"], [])
+    assert (names, notes) == (["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg", "r_worst.jpg"], [])
     written = nib.load(tmp_path / "b" / "r_map.nii.gz")
     assert np.abs(np.asarray(written.dataobj) - result.anomaly_map[0].numpy()).max() <= 1 / 131070 + 1e-7
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]  # in the order along the normal
@@ -135,7 +135,7 @@ def test_no_nifti_where_none_can_be_true(
     phantoms.make_series(tmp_path / "in", **options)
     (tmp_path / "out").mkdir()
     result = scored(tmp_path / "in")
-    assert write(tmp_path / "out", result, "nifti", sheared_nifti=True) == (["r_overlay.jpg"], [note])
+    assert write(tmp_path / "out", result, "nifti", sheared_nifti=True) == (["r_overlay.jpg", "r_worst.jpg"], [note])
 
 
 def test_dicom_objects_hold_what_was_found(phantoms: ModuleType, tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def numeric_values(item: Dataset) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("outputs", "names"),
     [
-        ("png", ["r_overlay.jpg"]),
-        ("sr", ["r_overlay.jpg", "r_sr.dcm"]),
-        ("sc,seg", ["r_overlay.jpg", "r_seg.dcm", "r_sc.dcm"]),
-        ("nifti", ["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg"]),
+        ("png", ["r_overlay.jpg", "r_worst.jpg"]),
+        ("sr", ["r_overlay.jpg", "r_worst.jpg", "r_sr.dcm"]),
+        ("sc,seg", ["r_overlay.jpg", "r_worst.jpg", "r_seg.dcm", "r_sc.dcm"]),
+        ("nifti", ["r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg", "r_worst.jpg"]),
     ],
 )
 def test_outputs_of_a_volume(phantoms: ModuleType, tmp_path: Path, outputs: str, names: list[str]) -> None:
@@ -236,7 +236,7 @@ def test_an_object_that_cannot_be_written_does_not_keep_the_others(
     with pytest.raises(ValueError, match=r"seg \(ValueError\); pm \(KeyError\); the other files are there"):
         write(tmp_path / "out", scored(tmp_path / "in"), "nifti,seg,sr,pm,sc")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg", "r_sc.dcm", "r_sr.dcm",
+        "r_map.nii.gz", "r_mask.nii.gz", "r_overlay.jpg", "r_sc.dcm", "r_sr.dcm", "r_worst.jpg",
     ]  # fmt: skip
 
 

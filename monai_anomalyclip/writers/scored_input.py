@@ -16,6 +16,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
@@ -261,7 +262,8 @@ def write_series_report(
 def _attempt(write: Callable[[Path], Path], path: Path) -> str:
     """Write a DICOM object; what went wrong, in words that quote nothing of the source, or nothing."""
     try:
-        write(path)
+        with quiet_pydicom():  # once for the many headers that are looked into
+            write(path)
     except UnsuitableSourceError as error:
         return str(error)
     except Exception as error:  # headers can be odd in any way, and other libraries quote them

@@ -82,7 +82,7 @@ def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
     assert f"Report: {out / 'report.html'}" in shown.out
     assert RESEARCH_USE_ONLY in shown.out
     for name in names:
-        assert (out / f"{name}_overlay.{'mp4' if name.startswith('us') else 'png'}").is_file() == (name != bad)
+        assert (out / f"{name}_overlay.{'mp4' if name.startswith('us') else 'jpg'}").is_file() == (name != bad)
     assert len(list(out.glob("ct_*_seg.dcm"))) == len(list(out.glob("ct_*_sr.dcm"))) == 2
     assert len(list(out.glob("ct_*_map.nii.gz"))) == 1  # none for the tilted one
     assert not list(out.glob("*_pm.dcm"))
@@ -103,7 +103,7 @@ def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
     assert predict(study) == 0
     after = times_of(out)
     assert {path: after[path] for path in before} == before
-    assert len(list(out.glob(f"{bad}_*.png"))) == 3
+    assert len(list(out.glob(f"{bad}_*.[jp][np]g"))) == 3
     assert {record["status"] for record in results_of(out)["inputs"]} == {"ok"}
     assert [record["name"] for record in results_of(out)["inputs"]] == names
     assert predict(study, "--resume") == 0

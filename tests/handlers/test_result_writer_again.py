@@ -97,7 +97,7 @@ def test_an_output_that_was_deleted_is_made_again(inputs: Path, tmp_path: Path) 
     ("change", "named"),
     [
         ({"threshold": 0.4}, "threshold"),
-        ({"outputs": "png"}, "outputs"),
+        ({"outputs": "png"}, "map_precision, outputs"),
         ({"slice_axis": 2}, "slice_axis"),
         ({"sheared_nifti": True}, "sheared_nifti"),
         ({"settings": {"sigma": 1}}, "sigma"),

@@ -243,7 +243,7 @@ def test_kinds_are_put_in_order(given: str | Sequence[str], kinds: tuple[str, ..
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("", "Unknown output nothing: choose from default, nifti, seg, sr, png, pm, sc"),
+        ("", "Unknown output nothing: choose from default, nifti, seg, sr, png, heat16, map32, pm, sc"),
         ([], "Unknown output nothing"),
         (" , ", "Unknown output nothing"),
         ("nifti,jpeg,avi", "Unknown output avi, jpeg: choose"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,18 +128,27 @@ except ImportError:  # pydicom 2.4
     generate_fragments = get_frame = parse_basic_offsets = parse_fragments = _compressed
 
 
+_silence = threading.local()
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Silence pydicom's warnings and its loggers within the block.
 
-    pydicom decodes an element when it is first used, so every place that looks into a header needs this.
+    pydicom decodes an element when it is first used, so every place that looks into a header needs this. A block
+    within another costs nothing; the outermost takes a millisecond, for Python clears the caches of all loggers.
     """
+    if getattr(_silence, "held", False):
+        yield
+        return
     logger = logging.getLogger("pydicom")
     level = logger.level  # that of its child loggers, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.CRITICAL + 1)
+        _silence.held = True
         try:
             yield
         finally:
+            _silence.held = False
             logger.setLevel(level)

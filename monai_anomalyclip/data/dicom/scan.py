@@ -59,12 +59,13 @@ def scan_files(paths: Iterable[Path], *, progress: bool = False) -> Scan:
     """
     instances: list[Instance] = []
     skipped: list[SkippedFile] = []
-    for path in tqdm(sorted(_files(paths, skipped)), desc="headers", unit="file", disable=not progress):
-        outcome = read_header(path)
-        if isinstance(outcome, Instance):
-            instances.append(outcome)
-        else:
-            skipped.append(outcome)
+    with quiet_pydicom():  # once for all files
+        for path in tqdm(sorted(_files(paths, skipped)), desc="headers", unit="file", disable=not progress):
+            outcome = read_header(path)
+            if isinstance(outcome, Instance):
+                instances.append(outcome)
+            else:
+                skipped.append(outcome)
 
     kinds = {_kind(instance.path) for instance in instances}
     skipped = [_as_cut_off(file) if _kind(file.path) in kinds else file for file in skipped]

@@ -284,7 +284,8 @@ def _whole_number(text: str) -> int | None:
 
 def values_of(instances: Iterable[Instance], keyword: str) -> list[str]:
     """The different texts of an attribute among files, without those that lack it, in the order of the files."""
-    texts = (text_of(instance.header, keyword) for instance in instances)
+    with quiet_pydicom():
+        texts = [text_of(instance.header, keyword) for instance in instances]
     return list(dict.fromkeys(text for text in texts if text))
 
 

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from monai_anomalyclip.data.dicom.pydicom_api import NativeDecoder
+from monai_anomalyclip.data.dicom.pydicom_api import NativeDecoder, quiet_pydicom
 
 GRAY = {"samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2", "planar_configuration": 0}
 COLOUR = {"samples_per_pixel": 3, "photometric_interpretation": "RGB", "planar_configuration": 0}
@@ -56,3 +58,23 @@ def test_uncompressed_frames_are_those_of_pydicom_3(name: str, syntax: UID) -> N
         np.testing.assert_array_equal(found, expected)
         assert found.dtype.kind == expected.dtype.kind
         assert own["photometric_interpretation"] == properties["photometric_interpretation"]
+
+
+def test_silence_within_silence_ends_with_the_outermost(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("pydicom")
+    before = logger.level
+    changes = []
+    monkeypatch.setattr(logger, "setLevel", lambda level: (changes.append(level), setattr(logger, "level", level)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with quiet_pydicom():
+            with quiet_pydicom():
+                warnings.warn("inner", stacklevel=1)
+            with pytest.raises(KeyError), quiet_pydicom():
+                raise KeyError
+            warnings.warn("outer", stacklevel=1)
+        with pytest.raises(KeyError), quiet_pydicom():
+            raise KeyError
+        warnings.warn("after", stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["after"]
+    assert changes == [logging.CRITICAL + 1, before] * 2  # twice a block: it clears the caches of all loggers

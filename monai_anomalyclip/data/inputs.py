@@ -17,7 +17,7 @@ from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instanc
 from monai_anomalyclip.data.dicom.exclusion import included_reasons
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, pictures_in
-from monai_anomalyclip.data.input_files import PathLike, find_files
+from monai_anomalyclip.data.input_files import NOT_READ, PathLike, find_files, format_of
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
 from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
 from monai_anomalyclip.data.sources import (
@@ -114,6 +114,9 @@ class InputCatalogue:
         else:
             names = anonymous_names([*sources, *dicom])
         self.sources = dict(zip(names, [*sources, *dicom], strict=True))
+        if ways := {file.code: file.detail for file in self.skipped if file.code.endswith(NOT_READ)}:
+            count = sum(file.code in ways for file in self.skipped)
+            logger.warning("%d files may hold images but are not read. %s", count, " ".join(ways.values()))
         if self.skipped or self.excluded:
             logger.info("%d inputs found; left out: %s.", len(self.sources), _counted(self.left_out()))
 
@@ -167,7 +170,8 @@ class InputCatalogue:
     ) -> list[Source]:
         scan = scan_files(files, progress=progress)
         stacks, not_grouped = group_instances(scan.instances, scan.skipped)
-        self.skipped += [*scan.skipped, *not_grouped]
+        skipped = [*scan.skipped, *not_grouped]
+        self.skipped += [format_of(file) if file.code == "not DICOM" else file for file in skipped]
         if absent := [uid for uid in wanted if uid not in {stack.series_uid for stack in stacks}]:
             raise ValueError(
                 f"Series {', '.join(absent)} is not among the {len({stack.series_uid for stack in stacks})} series of "

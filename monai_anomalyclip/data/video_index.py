@@ -89,7 +89,7 @@ MAX_FRAMES = 2**24
 """Videos of more frames are refused (77 hours at 60 frames per second)."""
 
 # Playlists and the like, which FFmpeg would recognise by their content too, name other files and addresses to open.
-_CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v"
+_CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,asf,flv,ogg"
 # Of these codecs every packet of a container holds one picture that is shown. Others hide pictures (VP8) or leave some
 # out (MPEG-4 in AVI), so only decoding tells how many there are.
 ONE_PICTURE_PER_PACKET = frozenset(("av1", "ffv1", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"))
@@ -217,6 +217,8 @@ def named_errors(source: VideoSource) -> Iterator[None]:
         raise UnreadableInputError(f"Cannot read {label}: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableInputError(f"Cannot read {label}: there is no such file.") from error
+    except MemoryError as error:
+        raise UnreadableInputError(f"Cannot read {label}: there is not enough memory for it.") from error
     except Exception as error:  # the text of PyAV's errors ends in the path
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableInputError(f"Cannot read {label}: it is no video, truncated or damaged ({reason}).") from error

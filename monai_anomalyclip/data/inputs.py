@@ -77,7 +77,7 @@ class InputCatalogue:
 
     def __init__(
         self,
-        path: PathLike | Sequence[PathLike],
+        path: PathLike | int | Sequence[PathLike | int],
         *,
         exclude: PathLike | None = None,
         series: str | Sequence[str] = (),
@@ -90,7 +90,9 @@ class InputCatalogue:
         self.options = options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))
         self.skipped: list[SkippedFile] = []
         self.excluded: list[DicomSeries] = []
-        roots = [path] if isinstance(path, str | os.PathLike) else list(path)
+        # On the command line of MONAI's bundles a name of digits becomes a number.
+        given = [path] if isinstance(path, str | os.PathLike | int) else path
+        roots: list[PathLike] = [str(root) if isinstance(root, int) else root for root in given]
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
         included = included_reasons(include)
         self.roots = [str(Path(root).resolve()) for root in roots]

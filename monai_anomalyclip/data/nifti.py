@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, BoundedFile, choose_affine
-from monai_anomalyclip.data.other_volumes import OTHER_SUFFIXES, describe_other, read_other
+from monai_anomalyclip.data.other_volumes import OTHER_SUFFIXES, describe_other, read_other, voxel_files
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -27,6 +27,7 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "NiftiVolume",
     "describe_volume",
+    "files_of_volume",
     "is_nifti",
     "load_volume",
     "read_volume",
@@ -38,6 +39,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", *OTHER_SUFFIXES)
 MAX_VOXELS = 2**29
 """Volumes of more voxels are refused before anything is inflated (2 GiB as float32)."""
 
+_PAIRED = (".img", ".IMG", ".img.gz")  # where the voxels of a .hdr file are
 _MAX_HEADER = 2**26  # bytes before the data; extensions of a volume are far smaller
 _MAX_INFLATED = 2**36  # bytes up to the end of the chosen time point; those before it are inflated, but not kept
 _BLOCK = 2**22  # voxels that are converted at a time
@@ -60,6 +62,13 @@ class NiftiVolume(NamedTuple):
 def is_nifti(path: str | os.PathLike[str]) -> bool:
     """Whether the file name is that of a volume: NIfTI, NRRD, MetaImage or MGH."""
     return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def files_of_volume(path: Path) -> tuple[Path, ...]:
+    """A volume's file, and after it that of its voxels where they are in a file of their own."""
+    if path.suffix.lower() == ".hdr":
+        return (path, *[place for place in map(path.with_suffix, _PAIRED) if place.is_file()][:1])
+    return (path, *voxel_files(path))
 
 
 def read_volume(
@@ -203,11 +212,10 @@ def _voxels_of(path: str | os.PathLike[str], header: Any, stream: BoundedFile) -
         # Writers that leave the offset 0 mean the first byte after the header and its four bytes of extension flags.
         yield stream, header.sizeof_hdr + 4
         return
-    places = [Path(path).with_suffix(suffix) for suffix in (".img", ".IMG", ".img.gz")]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    files = files_of_volume(Path(path))
+    if len(files) == 1:
         raise UnreadableInputError("its voxels are in a separate .img file, which is not beside it.")
-    with BoundedFile.open(found) as voxels:
+    with BoundedFile.open(files[1]) as voxels:
         yield voxels, 0
 
 

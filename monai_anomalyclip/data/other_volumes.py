@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["OTHER_SUFFIXES", "describe_other", "read_other"]
+__all__ = ["OTHER_SUFFIXES", "describe_other", "read_other", "voxel_files"]
 
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 OTHER_SUFFIXES = (*_ITK_SUFFIXES, ".mgz", ".mgh")
@@ -63,12 +64,23 @@ def read_other(path: Path, index: int) -> npt.NDArray[np.float32]:
     return np.array(flat[..., index], dtype=np.float32, order="F")
 
 
+def voxel_files(path: Path) -> tuple[Path, ...]:
+    """The file beside a header in which its voxels are; none where they are in the file itself."""
+    if path.suffix.lower() not in (".nhdr", ".mhd"):
+        return ()
+    names = [os.fsdecode(name.strip()) for name in _data_files(path)]
+    return tuple(place for place in map(path.with_name, filter(None, map(os.path.basename, names))) if place.is_file())
+
+
+def _data_files(path: Path) -> list[bytes]:
+    with path.open("rb") as stream:
+        return _DATA_FILE.findall(stream.read(_HEADER_BYTES).split(b"\n\n")[0])
+
+
 def _itk_reader(path: Path) -> Any:
     import SimpleITK as sitk
 
-    with path.open("rb") as stream:
-        named = _DATA_FILE.findall(stream.read(_HEADER_BYTES).split(b"\n\n")[0])
-    if any(re.search(rb"[/\\%]|^LIST", name) for name in named):
+    if any(re.search(rb"[/\\%]|^LIST", name) for name in _data_files(path)):
         raise UnreadableInputError("its voxels are in several files, or in another folder; save it as one file first.")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

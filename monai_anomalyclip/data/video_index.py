@@ -112,6 +112,7 @@ class VideoIndex:
         quarter_turns: counter-clockwise turns that make a decoded picture upright.
         pts: (n_frames,) int64, the file's time stamps; None where frames can only be counted.
         keyframes: int64, ascending numbers of the frames at which decoding can begin.
+        pixel_aspect: how much wider than high a pixel of the upright picture is to be shown.
     """
 
     n_frames: int
@@ -123,6 +124,7 @@ class VideoIndex:
     quarter_turns: int = 0
     pts: npt.NDArray[np.int64] | None = None
     keyframes: npt.NDArray[np.int64] | None = None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIndex:
@@ -144,6 +146,7 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
             size, turns = (first.width, first.height), round(first.rotation / 90) % 4
             codec = str(stream.codec_context.codec.canonical_name)
             fps = _nominal_rate(stream)
+            aspect = stream.sample_aspect_ratio or Fraction(1)  # absent or 0 where nothing is said
             clock = stream.time_base
         packets = None
         if codec in ONE_PICTURE_PER_PACKET and not first.interlaced_frame:
@@ -161,7 +164,9 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
                 raise broken_at(len(stamps))
         times = _fill(stamps * clock.numerator / clock.denominator, float(fps))
         width, height = size[::-1] if turns % 2 else size
-        return VideoIndex(len(times), times, width, height, fps, codec, turns, pts, keyframes)
+        return VideoIndex(
+            len(times), times, width, height, fps, codec, turns, pts, keyframes, 1 / aspect if turns % 2 else aspect
+        )
 
 
 @contextmanager

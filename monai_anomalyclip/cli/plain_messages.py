@@ -59,9 +59,9 @@ _DAMAGED = ("damaged header", "damaged pixels", "deflated too large", "header to
 
 
 def damaged_files(left_out: Mapping[str, int]) -> int:
-    """How many files are damaged, cannot be opened, or claim more than can be read.
+    """How many files are damaged, cannot be opened, claim more than can be read, or hold images that are not read.
 
     Args:
         left_out: number of files and series by reason, as :meth:`monai_anomalyclip.data.InputCatalogue.left_out` gives.
     """
-    return sum(left_out.get(code, 0) for code in _DAMAGED)
+    return sum(count for code, count in left_out.items() if code in _DAMAGED or code.endswith(", not read"))

@@ -260,6 +260,8 @@ def _named_errors(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Non
         ) from error
     except PermissionError as error:
         raise UnreadableInputError(f"Cannot read {name!r}: you have no permission to read it.") from error
+    except MemoryError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: there is not enough memory for it.") from error
     except Exception as error:  # a damaged file makes decoders raise nearly anything (struct, zlib, Index, Syntax, ...)
         reason = str(error).replace(str(path), name) or type(error).__name__
         raise UnreadableInputError(f"Cannot read {name!r}: the file is truncated or damaged ({reason}).") from error

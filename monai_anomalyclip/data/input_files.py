@@ -15,13 +15,65 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.dicom import SkippedFile
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["EXCLUDED", "RESULTS", "PathLike", "find_files", "holds_results", "matches", "sha256_of_file"]
+__all__ = [
+    "EXCLUDED",
+    "NOT_READ",
+    "RESULTS",
+    "PathLike",
+    "find_files",
+    "format_of",
+    "holds_results",
+    "matches",
+    "sha256_of_file",
+]
 
 EXCLUDED = "excluded"
 """Why a file or folder that matches a pattern is skipped."""
 
 RESULTS = "results of an earlier run"
 """Why a folder with results of this program is skipped."""
+
+NOT_READ = ", not read"
+"""How the reasons end for which files are left out that are, or hold, images of a kind that is not read."""
+
+# What files begin with that are, or hold, images: offset, bytes, and the name of the format.
+_BEGINNINGS = (
+    (0, b"7z\xbc\xaf\x27\x1c", "7z archive"),
+    (0, b"Rar!", "RAR archive"),
+    (257, b"ustar", "TAR archive"),
+    (0, b"\x1f\x8b", "gzip-compressed file"),
+    (0, b"BZh", "bzip2-compressed file"),
+    (0, b"\xfd7zXZ", "xz-compressed file"),
+    (0, b"\x89PNG", "picture without its suffix"),
+    (0, b"\xff\xd8\xff", "picture without its suffix"),
+    (0, b"GIF8", "picture without its suffix"),
+    (0, b"II*\0", "TIFF of another suffix"),
+    (0, b"MM\0*", "TIFF of another suffix"),
+    (8, b"WEBP", "picture without its suffix"),
+    (0, b"NRRD000", "NRRD volume without its suffix"),
+    (344, b"n+1\0", "NIfTI volume without its suffix"),
+    (4, b"ftyphei", "HEIC picture"),
+    (4, b"ftypmif1", "HEIC picture"),
+    (4, b"ftypavif", "AVIF picture"),
+    (4, b"ftyp", "video without its suffix"),
+    (0, b"\x1aE\xdf\xa3", "video without its suffix"),
+    (8, b"AVI ", "video without its suffix"),
+    (0, b"8BPS", "Photoshop picture"),
+    (0, b"v/1\x01", "OpenEXR picture"),
+    (0, b"ZISRAWFILE", "CZI microscopy"),
+    (0, b"MATRIX7", "ECAT volume"),
+)
+# Formats without a beginning of their own.
+_ENDINGS = {
+    ".par": "Philips PAR/REC volume",
+    ".mnc": "MINC volume",
+    ".nd2": "ND2 microscopy",
+    ".lif": "LIF microscopy",
+    ".heic": "HEIC picture",
+    ".img": "Analyze volume without its header",
+}
+_HEADERS = (".hdr", ".mhd", ".nhdr", ".par")  # beside which other files hold the voxels
+_VOXELS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz", ".rec")
 
 _MARKS = ("NOTICE.txt", "results.json")  # which the program writes into a folder of results
 _MARK_BYTES = 4096
@@ -101,6 +153,36 @@ def holds_results(folder: Path) -> bool:
         return any(_is_ours(path) for path in (*(folder / name for name in _MARKS), *records[:1]))
     except OSError:
         return False
+
+
+def format_of(file: SkippedFile) -> SkippedFile:
+    """A file that is no DICOM, with the name of its format if it is, or holds, images that are not read.
+
+    The reasons of those end in :data:`NOT_READ`. Whatever is not known stays ``"not DICOM"``.
+    """
+    path = file.path
+    name = path.name.lower()
+    ending = next((ending for ending in _VOXELS if name.endswith(ending)), "")
+    if ending and any(path.with_name(path.name[: -len(ending)] + header).is_file() for header in _HEADERS[:3]):
+        return SkippedFile(path, "voxels of a header beside it")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(512)
+    except OSError:
+        return file
+    found = next((word for at, magic, word in _BEGINNINGS if start[at : at + len(magic)] == magic), None)
+    if start.startswith(b"PK\x03\x04") and path.suffix.lower() in (".zip", ""):  # not of offices and of NumPy
+        found = "ZIP archive"
+    found = found or _ENDINGS.get(path.suffix.lower())
+    if found is None:
+        return file
+    if "archive" in found or "compressed" in found:
+        way = "Unpack it first."
+    elif "suffix" in found:
+        way = "Give its name the usual suffix."
+    else:
+        way = "Save it as DICOM, NIfTI, PNG or TIFF first."
+    return SkippedFile(path, found + NOT_READ, f"It is a {found}. {way}")
 
 
 def sha256_of_file(path: PathLike) -> str:

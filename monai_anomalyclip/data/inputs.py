@@ -17,7 +17,7 @@ from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instanc
 from monai_anomalyclip.data.dicom.exclusion import included_reasons
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import FRAME_SUFFIXES, pictures_in
-from monai_anomalyclip.data.input_files import PathLike, find_files
+from monai_anomalyclip.data.input_files import NOT_READ, PathLike, find_files, format_of
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
 from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
 from monai_anomalyclip.data.sources import (
@@ -79,7 +79,7 @@ class InputCatalogue:
 
     def __init__(
         self,
-        path: PathLike | Sequence[PathLike],
+        path: PathLike | int | Sequence[PathLike | int],
         *,
         exclude: PathLike | None = None,
         exclude_patterns: str | Sequence[str] = (),
@@ -93,7 +93,9 @@ class InputCatalogue:
         self.options = options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))
         self.skipped: list[SkippedFile] = []
         self.excluded: list[DicomSeries] = []
-        roots = [path] if isinstance(path, str | os.PathLike) else list(path)
+        # On the command line of MONAI's bundles a name of digits becomes a number.
+        given = [path] if isinstance(path, str | os.PathLike | int) else path
+        roots: list[PathLike] = [str(root) if isinstance(root, int) else root for root in given]
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
         included = included_reasons(include)
         self.roots = [str(Path(root).resolve()) for root in roots]
@@ -118,6 +120,9 @@ class InputCatalogue:
         else:
             names = anonymous_names([*sources, *dicom])
         self.sources = dict(zip(names, [*sources, *dicom], strict=True))
+        if ways := {file.code: file.detail for file in self.skipped if file.code.endswith(NOT_READ)}:
+            count = sum(file.code in ways for file in self.skipped)
+            logger.warning("%d files may hold images but are not read. %s", count, " ".join(ways.values()))
         if self.skipped or self.excluded:
             logger.info("%d inputs found; left out: %s.", len(self.sources), _counted(self.left_out()))
 
@@ -171,7 +176,8 @@ class InputCatalogue:
     ) -> list[Source]:
         scan = scan_files(files, progress=progress)
         stacks, not_grouped = group_instances(scan.instances, scan.skipped)
-        self.skipped += [*scan.skipped, *not_grouped]
+        skipped = [*scan.skipped, *not_grouped]
+        self.skipped += [format_of(file) if file.code == "not DICOM" else file for file in skipped]
         if absent := [uid for uid in wanted if uid not in {stack.series_uid for stack in stacks}]:
             raise ValueError(
                 f"Series {', '.join(absent)} is not among the {len({stack.series_uid for stack in stacks})} series of "

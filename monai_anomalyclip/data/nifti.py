@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, BoundedFile, choose_affine
+from monai_anomalyclip.data.other_volumes import OTHER_SUFFIXES, describe_other, read_other, voxel_files
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -26,16 +27,19 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "NiftiVolume",
     "describe_volume",
+    "files_of_volume",
     "is_nifti",
     "load_volume",
     "read_volume",
 ]
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", *OTHER_SUFFIXES)
+"""File names that are taken for volumes: NIfTI, the header of a NIfTI pair, NRRD, MetaImage, MGH."""
 
 MAX_VOXELS = 2**29
 """Volumes of more voxels are refused before anything is inflated (2 GiB as float32)."""
 
+_PAIRED = (".img", ".IMG", ".img.gz")  # where the voxels of a .hdr file are
 _MAX_HEADER = 2**26  # bytes before the data; extensions of a volume are far smaller
 _MAX_INFLATED = 2**36  # bytes up to the end of the chosen time point; those before it are inflated, but not kept
 _BLOCK = 2**22  # voxels that are converted at a time
@@ -56,8 +60,15 @@ class NiftiVolume(NamedTuple):
 
 
 def is_nifti(path: str | os.PathLike[str]) -> bool:
-    """Whether the file name is that of a NIfTI volume."""
+    """Whether the file name is that of a volume: NIfTI, NRRD, MetaImage or MGH."""
     return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def files_of_volume(path: Path) -> tuple[Path, ...]:
+    """A volume's file, and after it that of its voxels where they are in a file of their own."""
+    if path.suffix.lower() == ".hdr":
+        return (path, *[place for place in map(path.with_suffix, _PAIRED) if place.is_file()][:1])
+    return (path, *voxel_files(path))
 
 
 def read_volume(
@@ -93,14 +104,22 @@ def read_volume(
     if form not in NIFTI_FORMS:
         raise ValueError(f"The NIfTI form must be one of {', '.join(NIFTI_FORMS)}, got {form!r}.")
     name = Path(path).name
-    with _opened(path) as stream:
-        header = _read_header(stream)
-        shape, index, count, ignored = _choose(header, time_point, only_if_4d, max_voxels)
-        affine, notes = choose_affine(header, shape, form)
-        notes += ignored
-        data, bad = _read_voxels(stream, header, shape, index)
-        if index == count - 1:
-            stream.check_end()
+    if _is_other(path):
+        with _named_errors(path):
+            sizes, affine = describe_other(Path(path))
+            shape, index, _, notes = _choose(sizes, time_point, only_if_4d, max_voxels)
+            data = read_other(Path(path), index)
+            bad = data.size - int(np.isfinite(data).sum())
+    else:
+        with _opened(path) as stream:
+            header = _read_header(stream)
+            shape, index, count, ignored = _choose(header.get_data_shape(), time_point, only_if_4d, max_voxels)
+            affine, notes = choose_affine(header, shape, form)
+            notes += ignored
+            with _voxels_of(path, header, stream) as (voxels, least):
+                data, bad = _read_voxels(voxels, header, shape, index, least)
+                if index == count - 1:
+                    voxels.check_end()
     if bad == data.size:
         raise UnreadableInputError(f"Cannot read {name!r}: none of its {data.size} voxels is a finite number.")
     if bad:
@@ -121,9 +140,14 @@ def describe_volume(
     Raises:
         UnreadableInputError: as for :func:`read_volume`, as far as the header tells.
     """
+    if _is_other(path):
+        with _named_errors(path):
+            sizes, affine = describe_other(Path(path))
+            shape, _, _, ignored = _choose(sizes, time_point, only_if_4d, max_voxels)
+        return shape, affine, tuple(ignored)
     with _opened(path) as stream:
         header = _read_header(stream)
-        shape, _, _, ignored = _choose(header, time_point, only_if_4d, max_voxels)
+        shape, _, _, ignored = _choose(header.get_data_shape(), time_point, only_if_4d, max_voxels)
         affine, notes = choose_affine(header, shape, form)
         notes += ignored
     return shape, affine, tuple(notes)
@@ -170,21 +194,49 @@ def load_volume(
     return MetaTensor(torch.from_numpy(volume.data)[None], affine=affine, meta=meta)
 
 
+def _is_other(path: str | os.PathLike[str]) -> bool:
+    return Path(path).name.lower().endswith(OTHER_SUFFIXES)
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[BoundedFile]:
     """Open a file, and name it in the error when it cannot be read."""
+    with _named_errors(path), BoundedFile.open(path) as stream:
+        yield stream
+
+
+@contextmanager
+def _voxels_of(path: str | os.PathLike[str], header: Any, stream: BoundedFile) -> Iterator[tuple[BoundedFile, int]]:
+    """The file with the voxels, and the first byte at which they may begin."""
+    if not bytes(header["magic"]).startswith(b"ni"):
+        # Writers that leave the offset 0 mean the first byte after the header and its four bytes of extension flags.
+        yield stream, header.sizeof_hdr + 4
+        return
+    files = files_of_volume(Path(path))
+    if len(files) == 1:
+        raise UnreadableInputError("its voxels are in a separate .img file, which is not beside it.")
+    with BoundedFile.open(files[1]) as voxels:
+        yield voxels, 0
+
+
+@contextmanager
+def _named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn every error within the block into one sentence that names the file, never its folder."""
     name = Path(path).name
+    if not Path(path).is_file():
+        raise UnreadableInputError(f"Cannot read {name!r}: there is no such file.")
     try:
-        with BoundedFile.open(path) as stream:
-            yield stream
+        yield
     except UnreadableInputError as error:
         raise UnreadableInputError(f"Cannot read {name!r}: {error}") from error
-    except FileNotFoundError as error:
-        raise UnreadableInputError(f"Cannot read {name!r}: there is no such file.") from error
     except PermissionError as error:
         raise UnreadableInputError(f"Cannot read {name!r}: you have no permission to read it.") from error
-    except Exception as error:  # a damaged file makes nibabel, gzip and numpy raise nearly anything
-        reason = str(error).replace(str(path), name) or type(error).__name__
+    except MemoryError as error:
+        raise UnreadableInputError(f"Cannot read {name!r}: there is not enough memory for it.") from error
+    except Exception as error:  # a damaged file makes nibabel, ITK, gzip and numpy raise nearly anything
+        # ITK's messages are many lines, and quote the path.
+        reason = type(error).__name__ if "itk::" in str(error) else str(error).replace(str(path), name)
+        reason = reason or type(error).__name__
         raise UnreadableInputError(f"Cannot read {name!r}: the file is truncated or damaged ({reason}).") from error
 
 
@@ -196,9 +248,11 @@ def _read_header(stream: BoundedFile) -> Any:
             header = kind(block, check=False)
             break
     else:
+        if block[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):  # 348, the size of the header
+            raise UnreadableInputError(
+                "it is Analyze 7.5, which does not say which side is left; convert it to NIfTI first."
+            )
         raise UnreadableInputError("its content is not NIfTI.")
-    if bytes(header["magic"]).startswith(b"ni"):
-        raise UnreadableInputError("its voxels are in a separate .img file; save both as one .nii first.")
     try:
         dtype = header.get_data_dtype()
     except KeyError as error:
@@ -211,13 +265,18 @@ def _read_header(stream: BoundedFile) -> Any:
 
 
 def _choose(
-    header: Any, time_point: int | None, only_if_4d: bool, max_voxels: int
+    sizes: Sequence[int], time_point: int | None, only_if_4d: bool, max_voxels: int
 ) -> tuple[tuple[int, int, int], int, int, list[str]]:
     """The shape of the volume, its number in the file, how many there are, and a note if that is not what was asked."""
-    shape = tuple(int(size) for size in header.get_data_shape())
+    shape = tuple(int(size) for size in sizes)
     if not shape or min(shape) < 1:
         raise UnreadableInputError(f"its header claims the shape {shape}.")
     count = math.prod(shape[3:])
+    if math.prod(shape[4:]) > 1 and shape[3] == 1 and shape[4] in (3, 4):
+        raise UnreadableInputError(
+            f"it holds {shape[4]} values per voxel (shape {shape}), colours or a vector; save one gray value per voxel "
+            "first."
+        )
     if math.prod(shape[4:]) > 1:
         raise UnreadableInputError(
             f"it has {len(shape)} dimensions {shape}; only 3-D volumes and 4-D ones with a time point are supported, "
@@ -241,7 +300,7 @@ def _choose(
 
 
 def _read_voxels(
-    stream: BoundedFile, header: Any, shape: tuple[int, int, int], index: int
+    stream: BoundedFile, header: Any, shape: tuple[int, int, int], index: int, least: int
 ) -> tuple[npt.NDArray[np.float32], int]:
     """The voxels of one volume (X, Y, Z), and how many of them are not finite."""
     dtype = header.get_data_dtype()
@@ -249,8 +308,7 @@ def _read_voxels(
     offset = float(header["vox_offset"])
     if not 0 <= offset <= _MAX_HEADER:
         raise UnreadableInputError(f"its header claims that the data begins at byte {offset:.0f}.")
-    # Writers that leave the offset 0 mean the first byte after the header and its four bytes of extension flags.
-    start = max(int(offset), header.sizeof_hdr + 4) + index * size
+    start = max(int(offset), least) + index * size
     if stream.size is not None and stream.size < start + size:
         raise UnreadableInputError(f"the file is truncated ({stream.size} of {start + size} bytes).")
     if start + size > _MAX_INFLATED:

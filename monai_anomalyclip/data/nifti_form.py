@@ -18,6 +18,7 @@ from monai_anomalyclip.data.errors import UnreadableInputError
 
 __all__ = ["NIFTI_FORMS", "NO_FORM", "BoundedFile", "choose_affine", "distance_apart"]
 
+_GZIP = b"\x1f\x8b"
 _PIECE = 2**20
 _PADDING = 2**20  # what may follow the data; writers pad at most to a block
 
@@ -38,8 +39,10 @@ class BoundedFile:
     @classmethod
     @contextmanager
     def open(cls, path: str | os.PathLike[str]) -> Iterator[BoundedFile]:
-        """Open a file; one whose name ends in ``.gz`` is inflated."""
-        if os.fspath(path).lower().endswith(".gz"):
+        """Open a file; one that begins like gzip is inflated, whatever its name."""
+        with open(path, "rb") as beginning:
+            compressed = beginning.read(2) == _GZIP
+        if compressed:
             with gzip.open(path, "rb") as inflated:
                 yield cls(inflated, None)
         else:

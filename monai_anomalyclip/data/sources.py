@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -25,7 +26,7 @@ from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.input_files import sha256_of_file
-from monai_anomalyclip.data.nifti import load_volume
+from monai_anomalyclip.data.nifti import files_of_volume, load_volume
 from monai_anomalyclip.data.video import VideoReader, one_open
 from monai_anomalyclip.transforms.intensity_presets import check_preset
 
@@ -109,6 +110,10 @@ class Source(ABC):
     def timing(self) -> tuple[list[float], float]:
         """Of a film: when each scored frame is shown, in seconds, and nominal frames per second."""
         raise TypeError(f"{self!r} is no film.")
+
+    def pixel_aspect(self) -> Fraction:
+        """Of a film: how much wider than high its pixels are to be shown."""
+        return Fraction(1)
 
     def parts(self) -> list[tuple[int, int | None]]:
         """The ranges of frames it is read in; only films have more than one."""
@@ -222,7 +227,7 @@ class NiftiSource(Source):
     origin, kind, label = "nifti", "volume", "volume"
 
     def __init__(self, path: Path, identity: str, options: ReadOptions) -> None:
-        self.paths = (path,)
+        self.paths = files_of_volume(path)
         self.options = options
         self.key = digest(identity)
         self.among_others = False
@@ -344,6 +349,10 @@ class VideoSource(Source):
         """Presentation times from the container, from 0 on where its clock begins before."""
         times = self.reader.times - min(0.0, float(self.reader.times[0]))
         return [float(time) for time in times], float(self.reader.index.fps) / self.options.stride
+
+    def pixel_aspect(self) -> Fraction:
+        """As the file says."""
+        return self.reader.index.pixel_aspect
 
     def parts(self) -> list[tuple[int, int | None]]:
         """Ranges of scored frames; a file that cannot be indexed is one range, so that reading it says why."""

@@ -74,7 +74,10 @@ def _release(used: Reader) -> None:
             former.close()
 
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg"),
+    *(".wmv", ".asf", ".ts", ".m2ts", ".mts", ".flv", ".ogv", ".3gp"),
+)
 """File names that are taken for videos; what a file really is, its content says."""
 
 MAX_BYTES = 2**30

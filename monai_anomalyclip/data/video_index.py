@@ -89,7 +89,7 @@ MAX_FRAMES = 2**24
 """Videos of more frames are refused (77 hours at 60 frames per second)."""
 
 # Playlists and the like, which FFmpeg would recognise by their content too, name other files and addresses to open.
-_CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v"
+_CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,hevc,m4v,asf,flv,ogg"
 # Of these codecs every packet of a container holds one picture that is shown. Others hide pictures (VP8) or leave some
 # out (MPEG-4 in AVI), so only decoding tells how many there are.
 ONE_PICTURE_PER_PACKET = frozenset(("av1", "ffv1", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"))
@@ -112,6 +112,7 @@ class VideoIndex:
         quarter_turns: counter-clockwise turns that make a decoded picture upright.
         pts: (n_frames,) int64, the file's time stamps; None where frames can only be counted.
         keyframes: int64, ascending numbers of the frames at which decoding can begin.
+        pixel_aspect: how much wider than high a pixel of the upright picture is to be shown.
     """
 
     n_frames: int
@@ -123,6 +124,7 @@ class VideoIndex:
     quarter_turns: int = 0
     pts: npt.NDArray[np.int64] | None = None
     keyframes: npt.NDArray[np.int64] | None = None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIndex:
@@ -144,6 +146,7 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
             size, turns = (first.width, first.height), round(first.rotation / 90) % 4
             codec = str(stream.codec_context.codec.canonical_name)
             fps = _nominal_rate(stream)
+            aspect = stream.sample_aspect_ratio or Fraction(1)  # absent or 0 where nothing is said
             clock = stream.time_base
         packets = None
         if codec in ONE_PICTURE_PER_PACKET and not first.interlaced_frame:
@@ -161,7 +164,9 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
                 raise broken_at(len(stamps))
         times = _fill(stamps * clock.numerator / clock.denominator, float(fps))
         width, height = size[::-1] if turns % 2 else size
-        return VideoIndex(len(times), times, width, height, fps, codec, turns, pts, keyframes)
+        return VideoIndex(
+            len(times), times, width, height, fps, codec, turns, pts, keyframes, 1 / aspect if turns % 2 else aspect
+        )
 
 
 @contextmanager
@@ -217,6 +222,8 @@ def named_errors(source: VideoSource) -> Iterator[None]:
         raise UnreadableInputError(f"Cannot read {label}: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableInputError(f"Cannot read {label}: there is no such file.") from error
+    except MemoryError as error:
+        raise UnreadableInputError(f"Cannot read {label}: there is not enough memory for it.") from error
     except Exception as error:  # the text of PyAV's errors ends in the path
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableInputError(f"Cannot read {label}: it is no video, truncated or damaged ({reason}).") from error

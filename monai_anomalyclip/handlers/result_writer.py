@@ -297,7 +297,8 @@ class AnomalyResultWriter:
 
     def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> _Film:
         times, fps = source.timing()
-        return _Film(ScoredCine(self.folder.stage(name), name, size, times, fps, self.threshold), content)
+        folder, aspect = self.folder.stage(name), source.pixel_aspect()
+        return _Film(ScoredCine(folder, name, size, times, fps, self.threshold, aspect), content)
 
     def _finish_film(self, name: str, source: Source, image: Tensor, begun: float) -> None:
         film, content = self._films[name]

@@ -64,6 +64,7 @@ class CineWriter:
         fps: nominal frames per second, for the length of the last frame.
         threshold: from which value of the map on a frame is flagged.
         overwrite: replace existing results.
+        pixel_aspect: how much wider than high a pixel is to be shown.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -82,6 +83,7 @@ class CineWriter:
         *,
         threshold: float = 0.5,
         overwrite: bool = False,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         av = _pyav()
         self._seconds = np.asarray(times, dtype=np.float64)
@@ -108,7 +110,7 @@ class CineWriter:
         self._state = "open"
         self._files = contextlib.ExitStack()
         try:
-            self._container, self._stream = self._open_film(av, fps)
+            self._container, self._stream = self._open_film(av, fps, pixel_aspect)
             table = self._temporary(self._paths[1]).open("w", newline="", encoding="utf-8")
             self._table = csv.writer(self._files.enter_context(table), lineterminator="\n")
             self._table.writerow(FRAME_COLUMNS)
@@ -209,7 +211,7 @@ class CineWriter:
         path.touch(mode=0o600, exist_ok=False)
         return path
 
-    def _open_film(self, av: ModuleType, fps: float) -> tuple[Any, Any]:
+    def _open_film(self, av: ModuleType, fps: float, pixel_aspect: Fraction) -> tuple[Any, Any]:
         # "bitexact" keeps muxer and encoder from naming themselves in the metadata. The movie's own clock tells when
         # the first frame is due, in milliseconds if nothing is said.
         options = {"fflags": "+bitexact", "video_track_timescale": str(_TICKS), "movie_timescale": str(_TICKS)}
@@ -218,6 +220,8 @@ class CineWriter:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=_ENCODING)
         stream.height, stream.width = (side + side % 2 for side in self.size)
         stream.pix_fmt = "yuv420p"
+        if pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         # Said, because players guess the colours of a film that does not say them by its height.
@@ -277,6 +281,7 @@ class ScoredCine:
         times: when each frame is shown, in seconds.
         fps: nominal frames per second.
         threshold: of the mask.
+        pixel_aspect: as for :class:`CineWriter`.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -291,13 +296,16 @@ class ScoredCine:
         times: Sequence[float],
         fps: float,
         threshold: float,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self._folder, self._name = folder, name
         self.times = [float(time) for time in times]
         self.findings: Findings | None = None
         self.read_s = self.score_s = 0.0
         self._kept: dict[int, tuple[Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
-        self._writer = CineWriter(folder, name, size, times, fps, threshold=threshold, overwrite=True)
+        self._writer = CineWriter(
+            folder, name, size, times, fps, threshold=threshold, overwrite=True, pixel_aspect=pixel_aspect
+        )
 
     def add(
         self,

@@ -8,8 +8,11 @@ import re
 
 __all__ = ["redacted"]
 
-# An absolute path: /x, //host, ~/x, C:\x, \\host, file:. Not "and/or", "</p>", "https://host/x".
-_PATH_START = r"(?:(?<![\w.\-<)/:])//?(?=[^\s/])|(?<=:)/(?=[^\s/])|~[\w.-]*/|\b[A-Za-z]:[\\/]|\\\\(?=\w)|\bfile:/)"
+# An absolute path: /x, //host, ~/x, C:\x, \\host, file:. Not "and/or", "</p>", "https://host/x", the bytes b'\\\x01'.
+_PATH_START = (
+    r"(?:(?<![\w.\-<)/:])//?(?=[^\s/])|(?<=:)/(?=[^\s/])|~[\w.-]*/|\b[A-Za-z]:[\\/]"
+    r"|(?<!\\)(?<!b['\"])\\{2,}(?=\w)|\bfile:/)"
+)
 _QUOTED_PATH = re.compile(rf"""(['"]){_PATH_START}.*?\1""")
 _BARE_PATH = re.compile(rf"{_PATH_START}.*")
 _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}")

@@ -37,6 +37,7 @@ def make_video(tmp_path: Path) -> Callable[..., MadeVideo]:
         options: dict[str, str] | None = None,
         container: dict[str, str] | None = None,
         title: str = "",
+        aspect: Fraction | None = None,
     ) -> MadeVideo:
         y, x = np.mgrid[: size[0], : size[1]]
         ramp = np.stack([x * 200 / size[1], y * 180 / size[0] + 30, 220 - x * 150 / size[1]], axis=-1)
@@ -49,6 +50,8 @@ def make_video(tmp_path: Path) -> Callable[..., MadeVideo]:
             stream.height, stream.width = size
             stream.pix_fmt = pixels
             stream.bit_rate = 4_000_000
+            if aspect is not None:
+                stream.codec_context.sample_aspect_ratio = aspect
             if pts is not None:
                 stream.codec_context.time_base = clock
             for i, picture in enumerate(pictures):

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.plain_messages import damaged_files
 from monai_anomalyclip.data import InputCatalogue, UnreadableInputError
-from monai_anomalyclip.data.input_files import find_files
+from monai_anomalyclip.data.dicom import SkippedFile
+from monai_anomalyclip.data.input_files import find_files, format_of
 
 
 def make(root: Path, *names: str) -> None:
@@ -186,3 +188,29 @@ def test_patterns_leave_out_files_and_folders(tmp_path: Path, patterns: list[str
     # What is named itself is meant, whatever it is called.
     named = InputCatalogue([tmp_path / "scout", tmp_path / "a.png"], exclude_patterns=["scout", "a.png"])
     assert len(named.sources) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("study.zip", b"PK\x03\x04", "ZIP archive, not read"),
+        ("study.tar", b"\0" * 257 + b"ustar", "TAR archive, not read"),
+        ("a.dcm.gz", b"\x1f\x8b\x08", "gzip-compressed file, not read"),
+        ("photo.heic", b"\0\0\0\x18ftypheic", "HEIC picture, not read"),
+        ("photo", b"\x89PNG\r\n\x1a\n", "picture without its suffix, not read"),
+        ("slide.svs", b"II*\0", "TIFF of another suffix, not read"),
+        ("scan.par", b"# === DATA", "Philips PAR/REC volume, not read"),
+        ("a.img", b"\0" * 9, "voxels of a header beside it"),
+        ("b.img", b"\0" * 9, "Analyze volume without its header, not read"),
+        ("table.xlsx", b"PK\x03\x04", "not DICOM"),
+        ("notes.txt", b"I am a text", "not DICOM"),
+    ],
+)
+def test_formats_have_names(tmp_path: Path, name: str, content: bytes, code: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "a.hdr").touch()
+    found = format_of(SkippedFile(tmp_path / name, "not DICOM"))
+    assert found.code == code
+    assert str(tmp_path) not in found.detail
+    assert ("first." in found.detail or "suffix" in found.detail) == code.endswith(", not read")
+    assert damaged_files({found.code: 2}) == 2 * code.endswith(", not read")

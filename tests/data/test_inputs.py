@@ -350,3 +350,24 @@ def test_a_preset_that_cannot_be_obeyed_is_refused_with_a_sentence(tmp_path: Pat
     with pytest.warns(UserWarning, match="preset ct-bone does not apply to pictures"):
         picture = load_input(tmp_path / "a.png", {"preset": "ct-bone"})
     assert "ct-bone does not apply" in json.loads(picture.meta["intensity"])["warnings"][0]
+
+
+def test_folder_whose_name_is_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MONAI's command line makes numbers of such names."""
+    make(tmp_path / "12345", "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(InputCatalogue(12345).sources) == len(InputCatalogue([12345]).sources) == 1
+
+
+@pytest.mark.parametrize("header", ["p.hdr", "v.mhd"])
+def test_state_knows_the_voxels_beside_a_header(tmp_path: Path, header: str) -> None:
+    if header == "p.hdr":
+        nib.save(nib.Nifti1Pair(np.zeros((3, 4, 5), np.int16), np.eye(4)), tmp_path / header)
+        voxels = tmp_path / "p.img"
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16)), str(tmp_path / header))
+        voxels = tmp_path / "v.raw"
+    (source,) = InputCatalogue(tmp_path).sources.values()
+    before = source.state()
+    voxels.write_bytes(b"\1" + voxels.read_bytes()[1:])
+    assert source.state() != before

@@ -60,7 +60,10 @@ def test_slope_and_intercept(tmp_path: Path) -> None:
 def test_dimensions(tmp_path: Path) -> None:
     assert read_volume(saved(tmp_path, nib.Nifti1Image(DATA[..., None, None], AFFINE))).data.shape == (5, 6, 7)
     assert read_volume(saved(tmp_path, nib.Nifti1Image(DATA[..., 0], AFFINE))).data.shape == (5, 6, 1)
-    with pytest.raises(UnreadableInputError, match=r"'v\.nii\.gz': it has 5 dimensions \(5, 6, 7, 1, 3\); only 3-D"):
+    with pytest.raises(
+        UnreadableInputError,
+        match=r"'v\.nii\.gz': it holds 3 values per voxel \(shape \(5, 6, 7, 1, 3\)\), colours or a",
+    ):
         read_volume(saved(tmp_path, nib.Nifti1Image(np.zeros((5, 6, 7, 1, 3), np.uint8), AFFINE)))
 
 
@@ -187,7 +190,6 @@ def test_damaged_files(tmp_path: Path) -> None:
         "empty.nii": b"",
         "empty.nii.gz": b"",
         "text.nii": b"x" * 1000,
-        "notgz.nii.gz": raw,
     }
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -212,8 +214,40 @@ def test_load_volumed_gives_a_metatensor(tmp_path: Path) -> None:
 
 def test_header_and_data_in_two_files(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(DATA, AFFINE), tmp_path / "pair.img")
-    with pytest.raises(UnreadableInputError, match=r"separate \.img file"):
-        read_volume((tmp_path / "pair.hdr").rename(tmp_path / "pair.nii"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "pair.hdr").data, DATA)
+    np.testing.assert_allclose(read_volume(tmp_path / "pair.hdr").affine, AFFINE)
+    content = (tmp_path / "pair.img").read_bytes()
+    (tmp_path / "pair.img").write_bytes(content[:-3])
+    with pytest.raises(UnreadableInputError, match=r"'pair\.hdr': the file is truncated"):
+        read_volume(tmp_path / "pair.hdr")
+    (tmp_path / "pair.img").unlink()
+    (tmp_path / "pair.img.gz").write_bytes(gzip.compress(content))
+    np.testing.assert_array_equal(read_volume(tmp_path / "pair.hdr").data, DATA)
+    (tmp_path / "pair.img.gz").unlink()
+    with pytest.raises(UnreadableInputError, match=r"separate \.img file, which is not beside it"):
+        read_volume(tmp_path / "pair.hdr")
+    nib.save(nib.AnalyzeImage(DATA.astype(np.int16), AFFINE), tmp_path / "old.hdr")
+    with pytest.raises(UnreadableInputError, match=r"Analyze 7\.5, which does not say which side is left"):
+        read_volume(tmp_path / "old.hdr")
+
+
+def test_compression_is_told_by_content(tmp_path: Path) -> None:
+    raw = nib.Nifti1Image(DATA, AFFINE).to_bytes()
+    (tmp_path / "gzipped.nii").write_bytes(gzip.compress(raw))
+    (tmp_path / "plain.nii.gz").write_bytes(raw)
+    for name in ("gzipped.nii", "plain.nii.gz"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name).data, DATA)
+
+
+def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, nib.Nifti1Image(DATA, AFFINE))
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("monai_anomalyclip.data.nifti._read_voxels", full)
+    with pytest.raises(UnreadableInputError, match=r"there is not enough memory for it"):
+        read_volume(path)
 
 
 def small_file(compressed: bool) -> bytes:

@@ -41,10 +41,13 @@ def refusal(source: Any, **options: Any) -> str:
         ("v.mp4", "mpeg4", False),
         ("v.mpg", "mpeg2video", False),
         ("v.h264", "libx264", False),
+        ("v.ts", "libx264", None),
+        ("v.flv", "libx264", None),
+        ("v.wmv", "wmv2", None),
     ],
 )
 def test_frames_of_containers_and_codecs(
-    make_video: Callable[..., Any], capfd: pytest.CaptureFixture[str], name: str, codec: str, by_packets: bool
+    make_video: Callable[..., Any], capfd: pytest.CaptureFixture[str], name: str, codec: str, by_packets: bool | None
 ) -> None:
     options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     if codec == "mpeg2video":
@@ -54,12 +57,12 @@ def test_frames_of_containers_and_codecs(
     index = index_video(made.path)
     assert index.n_frames == 30
     assert index.times.dtype == np.float64
-    start = 0.54 if name == "v.mpg" else 0  # MPEG streams do not begin at 0
+    start = {"v.mpg": 0.54, "v.flv": 0.08, "v.ts": index.times[0]}.get(name, 0)  # some streams do not begin at 0
     np.testing.assert_allclose(index.times, start + np.arange(30) / 25, atol=6e-4)  # Matroska rounds to milliseconds
     assert (index.width, index.height) == (64, 48)
     assert index.fps == Fraction(25)
     assert index.codec in codec.replace("libx265", "hevc").replace("libx264", "h264").replace("libvpx", "vp8vp9")
-    assert (index.pts is not None) == by_packets
+    assert by_packets is None or (index.pts is not None) == by_packets
     assert capfd.readouterr() == ("", "")
 
 
@@ -68,6 +71,12 @@ def test_varying_frame_rate_and_late_start(make_video: Callable[..., Any], name:
     pts = [500, 540, 600, 610, 900, 2000, 2040, 2041, 5000, 5100]
     index = index_video(make_video(name, n=10, pts=pts, options={"bf": "2"}).path)
     np.testing.assert_allclose(index.times, np.array(pts) / 1000, atol=1e-9)
+
+
+@pytest.mark.parametrize("aspect", [None, Fraction(4, 3), Fraction(16, 15)])
+def test_shape_of_pixels(make_video: Callable[..., Any], aspect: Fraction | None) -> None:
+    for name in ("v.mp4", "v.mkv", "v.ts"):
+        assert index_video(make_video(name, aspect=aspect).path).pixel_aspect == (aspect or 1)
 
 
 def test_key_frames(make_video: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ def test_film_is_plain_h264_without_sound_or_metadata(tmp_path: Path) -> None:
         assert length == pytest.approx(TIMES[-1] - TIMES[0] + 1 / 25, abs=1e-4)
     assert b"Doe" not in path.read_bytes()
     assert b"Lav" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(4, 3)])
+def test_pixels_keep_their_shape(aspect: Fraction, tmp_path: Path) -> None:
+    with av.open(str(write(tmp_path, pixel_aspect=aspect)[0])) as container:
+        assert (container.streams.video[0].sample_aspect_ratio or 1) == aspect
 
 
 def test_banner_covers_nothing_but_the_lower_left_corner(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from monai_anomalyclip.writers.redaction import redacted
         (r"C:\Users\doe\x.nii", "[path]"),
         ("D:/doe", "[path]"),
         (r"'\\server\doe\x'", "'[path]'"),
+        (repr(r"\\server\doe\x"), "'[path]'"),
         ("//server/doe", "[path]"),
         ("~/scans and ~doe/scans", "[path]"),
         ("file:///x", "[path]"),
@@ -35,6 +36,8 @@ def test_paths_and_uids_are_blanked_out(text: str, expected: str) -> None:
     "text",
     [
         "and/or 3/4 mm/s",
+        r"Not a gzipped file (b'\\\\\x01')",
+        r"it begins with b'\\\\ab'",
         "frames/001 sub/a_mask.png",
         "score / frame",
         "</p> <br/>",

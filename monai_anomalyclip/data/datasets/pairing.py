@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], where: str) -> tup
     """Find the mask of each image by its name, never by its place in the list.
 
     The same file name counts first, then the same name without suffix, then the same without regard to case, then a
-    mask's name without an ending such as ``_mask``, ``_segmentation`` or ``_label``.
+    mask's name without an ending such as ``_mask``, ``_segmentation`` or ``_label``. Two ways to write an accented
+    letter in Unicode (NFC, and NFD as on a Mac) are one.
 
     Args:
         images: pictures of one folder.
@@ -91,11 +93,15 @@ def anomalous_entries(
 
 
 def _name(path: Path) -> str:
-    return path.name
+    return unicodedata.normalize("NFC", path.name)
+
+
+def _stem(path: Path) -> str:
+    return unicodedata.normalize("NFC", stem(path))
 
 
 def _folded(path: Path) -> str:
-    return stem(path).casefold()
+    return unicodedata.normalize("NFC", _stem(path).casefold())
 
 
 def _without_ending(path: Path) -> str:
@@ -105,7 +111,7 @@ def _without_ending(path: Path) -> str:
 # How the name of an image and that of its mask are compared, the strictest way first.
 _KEYS: tuple[tuple[_Key, _Key], ...] = (
     (_name, _name),
-    (stem, stem),
+    (_stem, _stem),
     (_folded, _folded),
     (_folded, _without_ending),
 )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,5 +65,9 @@ def _visible(parent: Path) -> list[Path]:
 
 
 def _child(parent: Path, name: str) -> Path | None:
-    alike = [path for path in folders(parent) if path.name.casefold() == name.casefold()]
+    alike = [path for path in folders(parent) if _folded(path.name) == _folded(name)]
     return next((path for path in alike if path.name == name), alike[0] if alike else None)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,11 @@ def test_what_is_left_over_is_named() -> None:
     normal = paths("n", "GOOD.png", "other.jpg")
     assert len(anomalous_entries(images, paths("m", "8.png", "good.png", "other_mask.png"), "c", "x", normal)[1]) == 1
     assert anomalous_entries(images, [], "c", "x")[0][0].label is None
+
+
+def test_two_ways_to_write_an_accent_are_one() -> None:
+    """Macs decompose the letters of names (NFD)."""
+    images = paths("i", *(unicodedata.normalize("NFD", f"Pölyp é {number}.png") for number in range(3)))
+    masks = paths("m", *(unicodedata.normalize("NFC", f"PÖLYP é {number}_mask.png") for number in range(3)))
+    assert images[0].name.casefold() != masks[0].name.replace("_mask", "").casefold()
+    assert pair_masks(images, masks, "x") == (dict(zip(images, masks, strict=True)), [])

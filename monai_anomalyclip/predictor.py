@@ -35,7 +35,7 @@ from monai_anomalyclip.writers import RunDocument
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Predictor", "predict"]
+__all__ = ["Predictor", "predict", "run_inference"]
 
 
 def predict(
@@ -91,6 +91,31 @@ def predict(
         >>> document = predict("study", "results", "bundles/anomalyclip_demo")
         >>> [(record.name, record.anomaly_score) for record in document.inputs]
     """
+    document, _ = run_inference(
+        inputs, output, bundle, prompts=prompts, threshold=threshold, outputs=outputs, preset=preset,
+        reference=reference, device=device, precision=precision, force=force, links=links, configs=configs, **ids,
+    )  # fmt: skip
+    return document
+
+
+def run_inference(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    bundle: str | os.PathLike[str] | None = None,
+    *,
+    prompts: str | os.PathLike[str] | None = None,
+    threshold: float | str | None = None,
+    outputs: Sequence[str] | None = None,
+    preset: str | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    force: bool = False,
+    links: str | os.PathLike[str] | None = None,
+    configs: Sequence[str | os.PathLike[str]] = (),
+    **ids: Any,
+) -> tuple[RunDocument, bool]:
+    """What :func:`predict` does, and whether an input failed in this run, for an exit status."""
     from monai.bundle import ConfigWorkflow
 
     config = inference_config(None if bundle is None else Path(bundle))
@@ -121,6 +146,7 @@ def predict(
         output_dir=literal_path(folder),
         **{key: value for key, value in given.items() if value is not None},
     )
+    failed = False
     try:
         workflow.initialize()
         if links is not None:
@@ -129,8 +155,9 @@ def predict(
     except RuntimeError as error:  # MONAI wraps what its expressions raise
         if not isinstance(cause := cause_of(error), InputsFailedError):
             raise cause from None
+        failed = True
     workflow.finalize()
-    return RunDocument.read(folder / "results.json")
+    return RunDocument.read(folder / "results.json"), failed
 
 
 class Predictor:

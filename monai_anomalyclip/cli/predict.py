@@ -118,9 +118,9 @@ def _run(arguments: argparse.Namespace) -> int:
         level=logging.INFO if arguments.verbose else logging.WARNING,
     )
     with plain_messages(arguments.verbose):
-        from monai_anomalyclip import predict  # slow to import, and --help needs none of it
+        from monai_anomalyclip.predictor import run_inference  # slow to import, and --help needs none of it
 
-        document = predict(
+        document, failed = run_inference(
             arguments.input,
             arguments.output,
             arguments.bundle,
@@ -132,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
             **_overrides(arguments),
         )
     damaged = show_summary(document, arguments.output)
-    return int(document.summary.failed > 0 or damaged > 0)
+    return int(failed or damaged > 0)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "files_of_volume",
     "is_nifti",
     "load_volume",
+    "nifti_header",
     "read_volume",
 ]
 
@@ -192,6 +193,20 @@ def load_volume(
         "notes": " ".join(volume.notes),
     }
     return MetaTensor(torch.from_numpy(volume.data)[None], affine=affine, meta=meta)
+
+
+def nifti_header(path: str | os.PathLike[str]) -> Any:
+    """nibabel's NIfTI-1 or NIfTI-2 header of a file, as of one without extensions; None for a volume of another kind.
+
+    Raises:
+        UnreadableInputError: as for :func:`read_volume`, as far as the header tells.
+    """
+    if _is_other(path):
+        return None
+    with _opened(path) as stream:
+        header = _read_header(stream)
+    header.set_data_offset(0)
+    return header
 
 
 def _is_other(path: str | os.PathLike[str]) -> bool:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from isal import igzip
 from nibabel.spatialimages import HeaderDataError
 
+from monai_anomalyclip.data.nifti import describe_volume, nifti_header
+
 __all__ = ["MAP_STEPS", "NiftiGrid"]
 
 MAP_STEPS = 65535
@@ -50,23 +52,28 @@ class NiftiGrid:
             self.kind, self.header = nib.Nifti1Image, _header_of(like)
             self.affine = like
             return
-        source = nib.load(like)
-        self.kind, self.header = type(source), _without_text(source.header)
-        spatial = (*source.shape[:3], *(1,) * (3 - len(source.shape)))
-        own = [source.affine]
+        source = nifti_header(like)
+        if source is None:  # NRRD and the like, which have no more than an affine
+            own = describe_volume(like, only_if_4d=True, time_point=0)[1]
+            self.kind, self.header, self.affine = nib.Nifti1Image, _header_of(own), own
+            return
+        self.kind = nib.Nifti2Image if isinstance(source, nib.Nifti2Header) else nib.Nifti1Image
+        self.header = _without_text(source)
+        shape_of_file, self.affine = source.get_data_shape(), source.get_best_affine()
+        spatial = (*shape_of_file[:3], *(1,) * (3 - len(shape_of_file)))
+        forms = [self.affine]
         if _has_rotation(self.header):
-            own.append(source.get_qform())  # the user may have chosen the qform of two that disagree
+            forms.append(source.get_qform())  # the user may have chosen the qform of two that disagree
         else:
             _forget_qform(self.header)
-        same = affine is None or any(np.allclose(affine, one, rtol=1e-4, atol=1e-4) for one in own)
+        same = affine is None or any(np.allclose(affine, one, rtol=1e-4, atol=1e-4) for one in forms)
         if affine is not None and not (same and spatial == self.shape):
             raise ValueError(
                 f"The result has shape {self.shape} and affine {np.asarray(affine).tolist()}, its file has "
-                f"{source.shape} and {source.affine.tolist()}: bring the map back to the input's grid first."
+                f"{shape_of_file} and {self.affine.tolist()}: bring the map back to the input's grid first."
             )
-        if int(np.prod(source.shape)) == int(np.prod(self.shape)):  # else one volume of a 4-D file
-            self.file_shape = source.shape
-        self.affine = source.affine
+        if int(np.prod(shape_of_file)) == int(np.prod(self.shape)):  # else one volume of a 4-D file
+            self.file_shape = shape_of_file
 
     def image(self, values: npt.NDArray[Any]) -> Any:
         """The image of nibabel that holds `values` (X, Y, Z) in [0, 1], as a reader of the file will see it.

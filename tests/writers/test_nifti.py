@@ -232,3 +232,22 @@ def test_any_program_unpacks_it(kind: str, tmp_path: Path) -> None:
     assert (reader.eof, reader.unused_data) == (True, b"")
     (tmp_path / "file.gz").write_bytes(packed)
     assert subprocess.run(["gzip", "-dc", str(tmp_path / "file.gz")], capture_output=True).stdout == content
+
+
+@pytest.mark.parametrize("name", ["v.mha", "v.mgz", "v.hdr", "plain.nii.gz"])
+def test_results_of_other_files_lie_where_their_inputs_do(name: str, tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 11], [0.5, 0, 0, -3], [0, 0, 4.0, 7], [0, 0, 0, 1]])
+    values = np.zeros((3, 4, 5), np.float32)
+    if name == "v.mha":
+        image = sitk.GetImageFromArray(values.T)
+        image.SetSpacing([0.5, 2, 4])
+        image.SetOrigin([-11, 3, 7])
+        image.SetDirection([0, 1, 0, -1, 0, 0, 0, 0, 1])  # ITK's places are those of LPS
+        sitk.WriteImage(image, str(tmp_path / name))
+    elif name == "plain.nii.gz":
+        (tmp_path / name).write_bytes(nib.Nifti1Image(values, affine).to_bytes())
+    else:
+        nib.save((nib.MGHImage if name == "v.mgz" else nib.Nifti1Pair)(values, affine), tmp_path / name)
+    written = NiftiGrid(tmp_path / name, values.shape, affine).image(values + 0.5)
+    np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+    np.testing.assert_array_equal(written.get_fdata(), 0.5)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib import import_module
 from pathlib import Path
@@ -92,13 +93,21 @@ def describe_data_sets() -> str:
 
 
 def _hint(data_set: DataSet, root: Path) -> str:
-    """What is there instead, and whether a folder within has the layout."""
+    """What is there instead, and which folders within have the layout, preferably that of its name."""
     inside = folders(root) if root.is_dir() else []
+    alike = []
     for folder in inside[:_LOOK_INTO]:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             data_set.read(folder)
-        except (OSError, ValueError):
-            continue
-        return f"; its folder '{folder.name}' is laid out like that: give that one if it is the data set."
+            alike.append(folder.name)
+    own = [name for name in alike if _letters(data_set.info.name) in _letters(name)]
+    if len(alike) == 1 or own:
+        return f"; its folder '{(own or alike)[0]}' is laid out like that: give that one if it is the data set."
+    if alike:
+        return f"; its folders {', '.join(alike)} are laid out like that: give the one of {data_set.info.title}."
     shown = ", ".join(folder.name for folder in inside[:_LOOK_INTO])
     return f"; it holds {f'the folders {shown}' if shown else 'no folders'}."
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

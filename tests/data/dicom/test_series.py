@@ -52,7 +52,7 @@ def test_key_tells_parts_apart_and_shows_nothing() -> None:
         for part in range(2)
     }
     assert len(keys) == 4
-    assert all(len(key) == 8 and set(key) <= set("0123456789abcdef") for key in keys)
+    assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,6 @@ def test_values_that_cannot_be_decoded_count_as_absent(keyword: str) -> None:
     # Two bytes are no number of eight; pydicom raises when the value is asked for.
     damaged.header[keyword] = RawDataElement(Tag(keyword), "FD", 2, b"US", 0, False, True)
     series = DicomSeries("frame", (FrameReference(damaged),), StackGeometry())
-    assert re.fullmatch("[0-9a-f]{8}", series.key)
+    assert re.fullmatch("[0-9a-f]{16}", series.key)
     assert series.modality == ("OT" if keyword == "Modality" else "CT")
     assert series.series_uid == ("" if keyword == "SeriesInstanceUID" else "1.2.3")

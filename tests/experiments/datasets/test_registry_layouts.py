@@ -114,3 +114,13 @@ def test_unknown_names_and_splits(tmp_path: Path) -> None:
     (tmp_path / "a.zip").touch()
     with pytest.raises(LayoutError, match="is a file: give the folder"):
         make_datalist("mvtec", tmp_path / "a.zip")
+
+
+def test_the_folder_that_is_named_like_the_set_is_recommended(planted: Planted, tmp_path: Path) -> None:
+    """The published folder of polyp sets holds several of one layout."""
+    for name in ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "Kvasir"):
+        planted(tmp_path / "sets" / name, "cvc-colondb")
+    with pytest.raises(LayoutError, match=r"its folder 'CVC-ColonDB' is laid out like that"):
+        make_datalist("cvc-colondb", tmp_path / "sets")
+    with pytest.raises(LayoutError, match=r"folders CVC-300, CVC-ClinicDB, CVC-ColonDB, Kvasir are laid out like that"):
+        make_datalist("endo", tmp_path / "sets")

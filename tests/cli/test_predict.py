@@ -121,7 +121,8 @@ def test_a_damaged_file_that_is_left_out_is_status_1(
     assert [row["status"] for row in rows_of(tmp_path / "out")] == ["ok"]
     assert predict(*inputs) == 1  # though nothing is to be done
     assert main(["inspect", *map(str, inputs)]) == 1
-    (tmp_path / "bad.dcm").write_text("no DICOM at all")
+    (tmp_path / "notes").write_text("no DICOM at all")  # with the suffix .dcm it would be a damaged file
+    inputs = (tmp_path / "notes", picture / "rosamund.png")
     assert predict(*inputs) == 0
     assert main(["inspect", *map(str, inputs)]) == 0
 

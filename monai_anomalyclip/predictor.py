@@ -91,7 +91,7 @@ def predict(
         >>> document = predict("study", "results", "bundles/anomalyclip_demo")
         >>> [(record.name, record.anomaly_score) for record in document.inputs]
     """
-    document, _ = run_inference(
+    document, _, _ = run_inference(
         inputs, output, bundle, prompts=prompts, threshold=threshold, outputs=outputs, preset=preset,
         reference=reference, device=device, precision=precision, force=force, links=links, configs=configs, **ids,
     )  # fmt: skip
@@ -114,8 +114,8 @@ def run_inference(
     links: str | os.PathLike[str] | None = None,
     configs: Sequence[str | os.PathLike[str]] = (),
     **ids: Any,
-) -> tuple[RunDocument, bool]:
-    """What :func:`predict` does, and whether an input failed in this run, for an exit status."""
+) -> tuple[RunDocument, bool, dict[str, int]]:
+    """What :func:`predict` does; also whether an input failed, and what was left out, in this run: for a status."""
     from monai.bundle import ConfigWorkflow
 
     config = inference_config(None if bundle is None else Path(bundle))
@@ -156,8 +156,9 @@ def run_inference(
         if not isinstance(cause := cause_of(error), InputsFailedError):
             raise cause from None
         failed = True
+    left_out: dict[str, int] = workflow.parser.get_parsed_content("catalogue").left_out()
     workflow.finalize()
-    return RunDocument.read(folder / "results.json"), failed
+    return RunDocument.read(folder / "results.json"), failed, left_out
 
 
 class Predictor:

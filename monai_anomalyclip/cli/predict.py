@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import plain_messages
+from monai_anomalyclip.cli.plain_messages import damaged_files, plain_messages
 from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
 from monai_anomalyclip.cli.report import show_summary
 
@@ -120,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with plain_messages(arguments.verbose):
         from monai_anomalyclip.predictor import run_inference  # slow to import, and --help needs none of it
 
-        document, failed = run_inference(
+        document, failed, left_out = run_inference(
             arguments.input,
             arguments.output,
             arguments.bundle,
@@ -131,8 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
             links=arguments.links,
             **_overrides(arguments),
         )
-    damaged = show_summary(document, arguments.output)
-    return int(failed or damaged > 0)
+    show_summary(document, arguments.output)  # of all that is in the folder
+    return int(failed or damaged_files(left_out) > 0)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

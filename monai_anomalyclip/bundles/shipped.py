@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -57,6 +58,7 @@ def inference_config(bundle: Path | None) -> Path:
 
     Raises:
         FileNotFoundError: when there is no bundle.
+        ValueError: its metadata are damaged.
     """
     folder = Path("anomalyclip") if bundle is None else bundle
     if not folder.is_dir() and len(folder.parts) == 1:
@@ -67,6 +69,14 @@ def inference_config(bundle: Path | None) -> Path:
         raise FileNotFoundError(
             f"There is no bundle at {str(folder)!r}: name a folder with configs/inference.json, or a shipped bundle."
         )
+    try:
+        sound = isinstance(json.loads(config.with_name("metadata.json").read_text(encoding="utf-8")), dict)
+    except FileNotFoundError:  # a bundle can do without
+        sound = True
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(f"configs/metadata.json of the bundle {folder.name!r} is no JSON object: mend or remove it.")
     return config
 
 

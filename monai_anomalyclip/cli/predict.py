@@ -16,6 +16,8 @@ from monai_anomalyclip.cli.report import show_summary
 
 __all__ = ["add_command"]
 
+_MOST_WORKERS = 256
+
 _DESCRIPTION = f"""Score images and show where they are anomalous.
 
 INPUT is a DICOM file, a series, a tree of studies, NIfTI volumes, pictures, videos, or folders with a mixture. Each
@@ -163,8 +165,8 @@ def _threshold(text: str) -> float | str:
 
 
 def _workers(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of processes, 0 or more")
+    if not (text.isdecimal() and len(text) < 4 and int(text) <= _MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of processes, 0 to {_MOST_WORKERS}")
     return int(text)
 
 

@@ -5,6 +5,7 @@ from .anomaly_metric import AUPRO, ImageAP, ImageAUROC, PixelAP, PixelAUROC, Reg
 from .bootstrap_intervals import BootstrapIntervals
 from .curve_plots import CurvePlots
 from .evaluation_loss import EvaluationLoss
+from .evaluation_maps import EvaluationMaps
 from .loss_terms import GlocalLossHandler
 from .metric_table import MetricTable
 from .result_writer import AnomalyResultWriter
@@ -19,6 +20,7 @@ __all__ = [
     "BootstrapIntervals",
     "CurvePlots",
     "EvaluationLoss",
+    "EvaluationMaps",
     "GlocalLossHandler",
     "ImageAP",
     "ImageAUROC",

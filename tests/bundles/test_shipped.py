@@ -73,3 +73,12 @@ def test_no_bundle(tmp_path: Path) -> None:
 def test_any_path_survives_the_parser(name: str) -> None:
     parser = ConfigParser({"path": literal_path(Path("/data") / name)})
     assert parser.get_parsed_content("path") == f"/data/{name}"
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "1"])
+def test_damaged_metadata_are_one_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.json").write_text("{}")
+    (tmp_path / "configs" / "metadata.json").write_text(content)
+    with pytest.raises(ValueError, match=r"metadata\.json of the bundle .* is no JSON object"):
+        inference_config(tmp_path)

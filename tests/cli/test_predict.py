@@ -596,3 +596,11 @@ def test_links_are_written_apart_from_the_results(
     # The margin is the logit of the score, p / (1 - p), as far as the digits of the table go.
     score = float(ranked["anomaly_score"])
     assert float(ranked["score_margin"]) == pytest.approx(math.log(score / (1 - score)), abs=1e-4)
+
+
+@pytest.mark.parametrize("workers", ["-1", "1.5", "257", "1" + "0" * 22, "²"])
+def test_a_number_of_workers_that_is_none(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["predict", "in", "-o", "out", f"--workers={workers}"])
+    assert left.value.code == 2
+    assert "0 to 256" in capsys.readouterr().err

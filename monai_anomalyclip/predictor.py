@@ -123,7 +123,7 @@ def run_inference(
     folder = Path(output).absolute()
     overlays = [*map(str, configs)]
     if reference is not None:
-        overlays.insert(0, str(shipped_folder("configs") / "reference.json"))
+        overlays.insert(0, str(shipped_folder("configs") / "reference" / "normals.json"))
         ids = {"reference": literal_path(Path(reference).absolute()), **ids}
     if links is not None:
         check_links(links, folder)
@@ -201,7 +201,7 @@ class Predictor:
         parser = ConfigParser()
         files = [str(config)]
         if reference is not None:
-            files.append(str(shipped_folder("configs") / "reference.json"))
+            files.append(str(shipped_folder("configs") / "reference" / "normals.json"))
             overrides = {"reference": literal_path(Path(reference).absolute()), **overrides}
         parser.read_config(files)
         parser["bundle_root"] = literal_path(config.parents[1].absolute())

@@ -13,6 +13,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+import tomllib
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -117,3 +119,19 @@ def test_overlays_only_change_what_exists() -> None:
             for part in key.split("#"):
                 assert part in node, f"{overlay.name}: {key}"
                 node = node[part]
+
+
+@pytest.mark.parametrize("bundle", ["anomalyclip", "anomalyclip_demo"])
+def test_versions_that_metadata_name_are_admitted_by_the_package(bundle: str) -> None:
+    """The model zoo installs what the metadata name, and this package beside it."""
+    metadata = read(REPOSITORY / "bundles" / bundle / "configs" / "metadata.json")
+    named = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+    }
+    named |= {name.replace("_", "-").lower(): one for name, one in metadata["required_packages_version"].items()}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    needed = {one.name.replace("_", "-").lower(): one.specifier for one in map(Requirement, project)}
+    wrong = {name: version for name, version in named.items() if name in needed and version not in needed[name]}
+    assert wrong == {}

@@ -225,4 +225,4 @@ def test_tuning_without_labels_says_what_to_do(demo: Path) -> None:
     text, cause = "", caught.value
     while cause is not None:
         text, cause = str(cause), cause.__cause__
-    assert "save final labels first" in text
+    assert "There is no final label to tune the prompts on" in text

@@ -144,8 +144,9 @@ def test_class_name_from_the_command_line(small_backbone: dict[str, Any], tmp_pa
 def test_missing_layers_are_told_before_the_backbone_is_built(tmp_path: Path) -> None:
     absent = {"prompts": str(tmp_path / "absent.pt"), "backbone#pretrained": "absent.safetensors"}
     given = workflow("anomalyclip_demo", ["train", "evaluate"], "vand", tmp_path, {}, **absent)
+    given.initialize()
     with pytest.raises(RuntimeError) as caught:
-        given.initialize()
+        given.run()
     assert "There are no linear layers of VAND at" in str(caught.value.__cause__)
 
 

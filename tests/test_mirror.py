@@ -37,6 +37,7 @@ WITHOUT_MODULE = {
 
 ELSEWHERE = {
     "data/errors": "data/test_inputs",
+    "data/datasets/datalist_file": "experiments/datasets/test_registry_datalist_file",
     "data/datasets/listing": "data/datasets/test_own_data",
     "data/datasets/registry": "experiments/datasets/test_registry_layouts",
     "data/datasets/tree": "data/datasets/test_own_data",

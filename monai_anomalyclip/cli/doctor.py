@@ -24,7 +24,6 @@ _MODEL = "timm/vit_large_patch14_clip_336.openai"
 _READY = "monai-anomalyclip weights bundle -o anomalyclip_ready"
 _EXTRAS = {
     "video": "MP4 and AVI in, films out",
-    "tiff": "TIFF with several pages",
     "export": "ONNX",
     "fullshot": "PatchCore and RD4AD",
     "reference": "encoder for comparing with your normals",

@@ -134,7 +134,7 @@ class WorstCases:
         rows: list[Sequence[Any]] = [("picture", "why", "index", "class", "anomaly_score", "dice")]
         for number, (kind, case) in enumerate(self._chosen(parts), start=1):
             name = f"{number:02d}_{kind}_{case.index:05d}_{re.sub(r'[^A-Za-z0-9-]+', '_', case.name)[:40]}.jpg"
-            write_atomically(self.folder / name, jpeg(self._picture(case, kind)))
+            write_atomically(self.folder / name, jpeg(self._picture(case, kind), thin=True))
             dice = "" if math.isnan(case.dice) else case.dice
             rows.append((name, kind.replace("_", " "), case.index, case.name, case.score, dice))
         stream = io.StringIO()

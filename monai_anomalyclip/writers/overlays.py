@@ -373,13 +373,17 @@ def _with_text_below(tile: Picture, text: str, font: Font, line: int, room: int)
     return np.pad(np.concatenate([tile, np.asarray(strip)]), ((2, 0), (2, 2), (0, 0)), constant_values=_PAPER[0])
 
 
-def jpeg(picture: Picture, quality: int = 82) -> bytes:
+def jpeg(picture: Picture, quality: int = 82, thin: bool | None = None) -> bytes:
     """Encode a picture (H, W, 3) as JPEG without metadata.
 
-    At full colour resolution where outlines are a pixel wide; at half of it in larger pictures, in half the time.
+    Args:
+        picture: the picture.
+        quality: of JPEG.
+        thin: whether its outlines are a pixel wide, which takes the full colour resolution; half of it takes half the
+            time. By default by its size, as that of an overlay or of two panels.
     """
     stream = io.BytesIO()
-    subsampling = 0 if max(picture.shape) < _LARGE else 2
+    subsampling = 0 if (max(picture.shape) < _LARGE if thin is None else thin) else 2
     Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=subsampling)
     return stream.getvalue()
 

@@ -50,5 +50,5 @@ def test_banner_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_missing_weights_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "WEIGHTS_FOLDER", tmp_path)
-    with pytest.raises(FileNotFoundError, match="backbone_training --output"):
+    with pytest.raises(FileNotFoundError, match=r"tools\.demo_backbone\.training --output"):
         demo_backbone()

@@ -147,6 +147,8 @@ class CheckedArchive(_CheckedStore, ArchiveDatastore):
         """The path of a series, which is fetched where it is not here yet."""
         self.check_image(image_id)
         try:
+            super().get_image_uri(image_id)
+            # The first time MONAI Label answers with a temporary file, beside which the series does not lie.
             return str(super().get_image_uri(image_id))
         except IndexError:
             raise HTTPException(status_code=_NOT_FOUND, detail="The archive has no such series.") from None

@@ -75,7 +75,7 @@ def read_image(path: str | os.PathLike[str], preset: str = "auto") -> MetaTensor
         return _read_itk(file, preset)
     if suffix := next((suffix for suffix in NIFTI_SUFFIXES if name.endswith(suffix)), ""):
         series = file.with_name(file.name[: -len(suffix)])
-        laid = _series_on_the_grid_of(file, series, options) if series.is_dir() else None
+        laid = _series_on_the_grid_of(file, series, options) if series.is_dir() else _colour_nifti(file)
         return load_input(file, options) if laid is None else laid
     return load_input(file, options) if is_picture(file) else _read_series(file, options)
 
@@ -142,6 +142,30 @@ def _series_on_the_grid_of(volume: Path, folder: Path, options: ReadOptions) -> 
         logger.warning("The DICOM series beside a volume lies on another grid: the volume is read as it is.")
         return None
     return _laid(image.flip(3) if backwards else image, affine, image.meta)
+
+
+def _colour_nifti(path: Path) -> MetaTensor | None:
+    """A NIfTI of colours, as MONAI Label makes it of an RGB series, without that series; None for any other."""
+    try:
+        file: Any = nib.loadsave.load(path)
+        if file.get_data_dtype().fields:
+            structured = np.asarray(file.dataobj)
+            values = np.stack([structured[channel] for channel in ("R", "G", "B")], axis=-1)
+        elif len(file.shape) == 5 and file.shape[3:] == (1, 3):
+            values = np.asarray(file.dataobj)[:, :, :, 0]
+        else:
+            return None
+    except Exception:  # the reader of gray volumes says what is wrong
+        return None
+    if values.min() < 0 or values.max() > 255:
+        raise UnreadableInputError(f"Cannot read {path.name!r}: colours must lie in 0..255; save them as 8-bit.")
+    while values.ndim < 4:
+        values = values[..., None, :]
+    pixels = torch.from_numpy(np.moveaxis(values, -1, 0).astype(np.uint8))
+    meta = {"kind": "volume", "native_slices": 1}
+    scaled = ScaleIntensityForCLIP()(_laid(pixels, np.asarray(file.affine, np.float64), meta))
+    assert isinstance(scaled, MetaTensor)
+    return scaled
 
 
 def _laid(image: torch.Tensor, affine: npt.NDArray[np.float64], meta: dict[str, Any]) -> MetaTensor:

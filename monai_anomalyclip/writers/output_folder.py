@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import (
@@ -33,7 +33,6 @@ from monai_anomalyclip.writers.finished import (
     sealed,
     write_state,
 )
-from monai_anomalyclip.writers.overlays import Picture, jpeg
 from monai_anomalyclip.writers.record import MadeWith
 from monai_anomalyclip.writers.report import write_html_report
 from monai_anomalyclip.writers.tables import (
@@ -44,6 +43,9 @@ from monai_anomalyclip.writers.tables import (
     write_input_table,
     write_score_table,
 )
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.overlays import Picture
 
 __all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "OutputFolder", "parse_output_kinds"]
 
@@ -225,6 +227,8 @@ class OutputFolder:
 
     def keep_picture(self, name: str, picture: Picture) -> None:
         """Keep the picture that stands for an input in the report."""
+        from monai_anomalyclip.writers.overlays import jpeg  # needs torch, which tables alone do not
+
         write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture))
 
     def summarise(

@@ -21,7 +21,6 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import write_atomically
-from monai_anomalyclip.writers.overlays import jpeg
 from monai_anomalyclip.writers.record import InputRecord, Peak
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
 from monai_anomalyclip.writers.tables import RunDocument, ranked_records
@@ -271,6 +270,8 @@ def _fitting(picture: Image.Image, largest: int) -> tuple[str, int, int]:
     side = _LONGEST_SIDE
     while True:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        from monai_anomalyclip.writers.overlays import jpeg  # needs torch, which JPEG files alone do not
+
         encoded = jpeg(np.asarray(picture))
         if len(encoded) <= largest or side < 64:
             return _data_uri(encoded), picture.width, picture.height

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai.data.meta_tensor import MetaTensor
 
@@ -17,9 +17,11 @@ from monai_anomalyclip.data.sources import InputPart, Source
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, differences
 from monai_anomalyclip.writers.output_folder import OutputFolder
-from monai_anomalyclip.writers.overlays import Picture
 from monai_anomalyclip.writers.record import InputRecord, MadeWith
 from monai_anomalyclip.writers.redaction import redacted
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.overlays import Picture
 
 __all__ = ["InputChangedError", "Resume"]
 

@@ -111,10 +111,15 @@ def tune_prompts(
             "device": str(device),
             "resume": False,
             "train#dataset#data": parts.entries,
+            "train#dataset#progress": False,
             "validate#dataset#data": [],
         }
         for name, value in {**settings, **fixed}.items():
             parser[name] = value
+        # A server or a notebook has no terminal to draw a bar in.
+        parser["train#handlers"] = [
+            handler for handler in parser["train#handlers"] if handler.get("_target_") != "ignite.handlers.ProgressBar"
+        ]
         trainer = parser.get_parsed_content("train#trainer")
         network = parser.get_parsed_content("model")
         before = _mean_loss(trainer)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_anomalyclip.writers.overlays import jpeg
 from monai_anomalyclip.writers.record import InputRecord, Model
-from monai_anomalyclip.writers.report import jpeg, write_html_report
+from monai_anomalyclip.writers.report import write_html_report
 from monai_anomalyclip.writers.tables import RunDocument, made_with
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

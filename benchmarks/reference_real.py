@@ -27,7 +27,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.data import read_mask
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES, read_frame
+from monai_anomalyclip.data.frames import read_frame
+from monai_anomalyclip.data.input_files import FRAME_SUFFIXES
 from monai_anomalyclip.metrics import AUPROMetric, PixelAUROCMetric
 from monai_anomalyclip.reference import ConformalScores, MemoryBank, PatchEncoder, image_score, join_stages
 from monai_anomalyclip.reference.encoder_choice import make_encoder

@@ -21,13 +21,14 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import make_private_folder
-from monai_anomalyclip.data.in_memory import GivenImage
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource
 
 if TYPE_CHECKING:
     import nibabel as nib
     from pydicom import Dataset
+
+    from monai_anomalyclip.data.in_memory import GivenImage
 
 __all__ = ["Geometry", "Prediction"]
 

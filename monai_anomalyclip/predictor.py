@@ -20,20 +20,20 @@ from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import inference_config, literal_path, shipped_folder
-from monai_anomalyclip.data.in_memory import GivenImage, given_image
 from monai_anomalyclip.data.inputs import InputCatalogue
-from monai_anomalyclip.data.links import check_links, write_links
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import InputPart, ReadOptions
 from monai_anomalyclip.engines import InputsFailedError
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.prediction import Prediction
-from monai_anomalyclip.reference.reference_network import ReferenceInferer
 from monai_anomalyclip.transforms import ScaleIntensityForCLIP
 from monai_anomalyclip.writers import RunDocument
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from monai_anomalyclip.data.in_memory import GivenImage
+    from monai_anomalyclip.reference.reference_network import ReferenceInferer
 
 __all__ = ["Predictor", "predict", "run_inference"]
 
@@ -126,6 +126,8 @@ def run_inference(
         overlays.insert(0, str(shipped_folder("configs") / "reference" / "normals.json"))
         ids = {"reference": literal_path(Path(reference).absolute()), **ids}
     if links is not None:
+        from monai_anomalyclip.data.links import check_links, write_links
+
         check_links(links, folder)
     given = {
         "prompts": None if prompts is None else literal_path(Path(prompts).absolute()),
@@ -242,6 +244,8 @@ class Predictor:
             TypeError: it is no image, or there is no such option.
             ValueError: its shape or values are not those of an image.
         """
+        from monai_anomalyclip.data.in_memory import given_image  # folders and files alone need none of it
+
         options = ReadOptions(**{**self.reading, **reading})
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
 __all__ = [
-    "FRAME_SUFFIXES",
     "load_frame",
     "open_picture",
     "pictures_in",
@@ -42,12 +41,6 @@ __all__ = [
     "stored_size",
     "to_rgb",
 ]
-
-FRAME_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
-    *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
-"""File names that are taken for pictures; what a file really is, its content says."""
 
 MAX_PIXELS = 89_478_485
 """Pictures of more pixels are refused (Pillow's own bound: 256 MiB of RGB)."""

@@ -17,12 +17,19 @@ from monai_anomalyclip.data.errors import UnreadableInputError
 
 __all__ = [
     "EXCLUDED",
+    "FRAME_SUFFIXES",
+    "ITK_SUFFIXES",
+    "NIFTI_SUFFIXES",
     "NOT_READ",
+    "OTHER_SUFFIXES",
     "RESULTS",
+    "VIDEO_SUFFIXES",
     "PathLike",
     "find_files",
     "format_of",
     "holds_results",
+    "is_nifti",
+    "is_picture",
     "matches",
     "sha256_of_file",
 ]
@@ -35,6 +42,27 @@ RESULTS = "results of an earlier run"
 
 NOT_READ = ", not read"
 """How the reasons end for which files are left out that are, or hold, images of a kind that is not read."""
+
+FRAME_SUFFIXES: tuple[str, ...] = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""File names that are taken for pictures; what a file really is, its content says. So for volumes and videos."""
+
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+"""Names of NRRD and MetaImage volumes."""
+
+OTHER_SUFFIXES = (*ITK_SUFFIXES, ".mgz", ".mgh")
+"""Names of volumes that are no NIfTI."""
+
+NIFTI_SUFFIXES: tuple[str, ...] = (".nii", ".nii.gz", ".hdr", *OTHER_SUFFIXES)
+"""Names of volumes: NIfTI, the header of a NIfTI pair, NRRD, MetaImage, MGH."""
+
+VIDEO_SUFFIXES: tuple[str, ...] = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg"),
+    *(".wmv", ".asf", ".ts", ".m2ts", ".mts", ".flv", ".ogv", ".3gp"),
+)
+"""Names of videos."""
 
 # What files begin with that are, or hold, images: offset, bytes, and the name of the format.
 _BEGINNINGS = (
@@ -79,6 +107,16 @@ _MARKS = ("NOTICE.txt", "results.json")  # which the program writes into a folde
 _MARK_BYTES = 4096
 
 PathLike = str | os.PathLike[str]
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether the file name is that of a picture."""
+    return Path(path).name.lower().endswith(FRAME_SUFFIXES)
+
+
+def is_nifti(path: str | os.PathLike[str]) -> bool:
+    """Whether the file name is that of a volume: NIfTI, NRRD, MetaImage or MGH."""
+    return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def find_files(

@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
 from monai_anomalyclip.data.dicom.exclusion import included_reasons
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES, pictures_in
-from monai_anomalyclip.data.input_files import NOT_READ, PathLike, find_files, format_of
+from monai_anomalyclip.data.input_files import (
+    FRAME_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NOT_READ,
+    VIDEO_SUFFIXES,
+    PathLike,
+    find_files,
+    format_of,
+)
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
-from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
 from monai_anomalyclip.data.sources import (
     DicomSource,
     FrameSource,
@@ -29,7 +35,6 @@ from monai_anomalyclip.data.sources import (
     Source,
     VideoSource,
 )
-from monai_anomalyclip.data.video import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -158,6 +163,8 @@ class InputCatalogue:
             return [(NiftiSource(file, identity, self.options), name)]
         if suffix in VIDEO_SUFFIXES:
             return [(VideoSource(file, identity, self.options), name)]
+        from monai_anomalyclip.data.frames import pictures_in  # each reader is imported for what it reads
+
         pages, left_out = [0], 0
         with contextlib.suppress(UnreadableInputError):  # reading it says why
             pages, left_out = pictures_in(file)

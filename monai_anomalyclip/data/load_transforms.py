@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from monai.transforms.transform import MapTransform
 from torch import Tensor
 
 from monai_anomalyclip.data.failures import failure_reason
-from monai_anomalyclip.data.frames import load_frame
+from monai_anomalyclip.data.input_files import is_nifti
 from monai_anomalyclip.data.inputs import load_input
-from monai_anomalyclip.data.masks import marked, read_mask
-from monai_anomalyclip.data.nifti import NiftiVolume, is_nifti, read_volume
-from monai_anomalyclip.data.nifti_form import NO_FORM, distance_apart
 from monai_anomalyclip.data.sources import ReadOptions
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.data.nifti import NiftiVolume
 
 __all__ = [
     "FaultTolerantDataset",
@@ -58,6 +58,8 @@ class LoadFramed(MapTransform):
         Raises:
             UnreadableInputError: as for :func:`read_frame`.
         """
+        from monai_anomalyclip.data.frames import load_frame  # each reader is imported for what it reads
+
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = load_frame(item[key], None)  # which of several pictures its mask and label belong to is unknown
@@ -150,6 +152,9 @@ class LoadMaskd(MapTransform):
             raise ValueError(f"Load the image (key {self.image_key!r}) before its mask: use LoadInputd or LoadFramed.")
         meta: dict[str, Any] = {"spatial_shape": np.asarray(image.shape[1:])}
         if path:
+            from monai_anomalyclip.data.masks import marked, read_mask
+            from monai_anomalyclip.data.nifti import read_volume
+
             volume = read_volume(path) if is_nifti(path) else None
             mask = torch.from_numpy(read_mask(path) if volume is None else marked(volume))[None]
             meta["filename_or_obj"] = str(path)
@@ -201,6 +206,8 @@ class FaultTolerantDataset(Dataset):
 
 
 def _check_place(name: str, mask: NiftiVolume, image: MetaTensor) -> None:
+    from monai_anomalyclip.data.nifti_form import NO_FORM, distance_apart
+
     if NO_FORM in mask.notes:
         return
     apart = distance_apart(mask.affine, np.asarray(image.affine, dtype=np.float64), mask.data.shape)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_anomalyclip.data.frames import open_picture, to_rgb
-from monai_anomalyclip.data.nifti import NiftiVolume, is_nifti, read_volume
+from monai_anomalyclip.data.input_files import is_nifti
+from monai_anomalyclip.data.nifti import NiftiVolume, read_volume
 
 __all__ = ["marked", "read_mask"]
 

@@ -17,25 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.input_files import OTHER_SUFFIXES
 from monai_anomalyclip.data.nifti_form import NIFTI_FORMS, BoundedFile, choose_affine
-from monai_anomalyclip.data.other_volumes import OTHER_SUFFIXES, describe_other, read_other, voxel_files
+from monai_anomalyclip.data.other_volumes import describe_other, read_other, voxel_files
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
 
 __all__ = [
-    "NIFTI_SUFFIXES",
     "NiftiVolume",
     "describe_volume",
     "files_of_volume",
-    "is_nifti",
     "load_volume",
     "nifti_header",
     "read_volume",
 ]
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", *OTHER_SUFFIXES)
-"""File names that are taken for volumes: NIfTI, the header of a NIfTI pair, NRRD, MetaImage, MGH."""
 
 MAX_VOXELS = 2**29
 """Volumes of more voxels are refused before anything is inflated (2 GiB as float32)."""
@@ -58,11 +54,6 @@ class NiftiVolume(NamedTuple):
     data: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     notes: tuple[str, ...]
-
-
-def is_nifti(path: str | os.PathLike[str]) -> bool:
-    """Whether the file name is that of a volume: NIfTI, NRRD, MetaImage or MGH."""
-    return Path(path).name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def files_of_volume(path: Path) -> tuple[Path, ...]:

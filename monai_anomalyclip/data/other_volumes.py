@@ -15,12 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.input_files import ITK_SUFFIXES
 
-__all__ = ["OTHER_SUFFIXES", "describe_other", "read_other", "voxel_files"]
-
-_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-OTHER_SUFFIXES = (*_ITK_SUFFIXES, ".mgz", ".mgh")
-"""File names that are taken for such volumes."""
+__all__ = ["describe_other", "read_other", "voxel_files"]
 
 _DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _HEADER_BYTES = 2**16
@@ -33,7 +30,7 @@ def describe_other(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]
         UnreadableInputError: its voxels are no gray values, or lie in another folder.
         Exception: whatever nibabel and SimpleITK raise for a damaged file.
     """
-    if path.name.lower().endswith(_ITK_SUFFIXES):
+    if path.name.lower().endswith(ITK_SUFFIXES):
         reader = _itk_reader(path)
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1:
@@ -50,7 +47,7 @@ def read_other(path: Path, index: int) -> npt.NDArray[np.float32]:
         path: the file.
         index: which volume of a 4-D file, from 0.
     """
-    if path.name.lower().endswith(_ITK_SUFFIXES):
+    if path.name.lower().endswith(ITK_SUFFIXES):
         import SimpleITK as sitk
 
         values = sitk.GetArrayFromImage(_itk_reader(path).Execute()).T

@@ -19,19 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
-from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video, with_true_frames
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.frames import load_frame
 from monai_anomalyclip.data.input_files import sha256_of_file
-from monai_anomalyclip.data.nifti import files_of_volume, load_volume
-from monai_anomalyclip.data.video import VideoReader, one_open
 from monai_anomalyclip.transforms.intensity_presets import check_preset
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
+
+    from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo
+    from monai_anomalyclip.data.video import VideoReader
 
 __all__ = [
     "DicomSource",
@@ -214,6 +213,8 @@ class FrameSource(Source):
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read it as (3, H, W) uint8."""
+        from monai_anomalyclip.data.frames import load_frame  # each reader is imported for what it reads
+
         return load_frame(self.paths[0], page=self.page)
 
 
@@ -227,6 +228,8 @@ class NiftiSource(Source):
     origin, kind, label = "nifti", "volume", "volume"
 
     def __init__(self, path: Path, identity: str, options: ReadOptions) -> None:
+        from monai_anomalyclip.data.nifti import files_of_volume
+
         self.paths = files_of_volume(path)
         self.options = options
         self.key = digest(identity)
@@ -234,6 +237,8 @@ class NiftiSource(Source):
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
         """Read it as (1, X, Y, Z) float32."""
+        from monai_anomalyclip.data.nifti import load_volume
+
         return load_volume(self.paths[0], **self.reading())
 
     def reading(self) -> dict[str, Any]:
@@ -312,12 +317,20 @@ class DicomSource(Source):
         """
         self._count_frames()
         last = stop in (None, len(self.series.frames))
-        with contextlib.nullcontext() if self._video is None else one_open(self._video, last=last):
+        if self._video is None:
+            return load_series(self.series, preset=self.options.preset, start=start, stop=stop)
+        from monai_anomalyclip.data.video import one_open
+
+        with one_open(self._video, last=last):
             return load_series(self.series, preset=self.options.preset, start=start, stop=stop, video=self._video)
 
     def _count_frames(self) -> None:
         """Find out once how many frames a video holds, which headers often tell wrongly."""
-        if self._video is None and self.kind != "volume" and self.series.colour and is_video(self.series.instances[0]):
+        if self._video is not None or self.kind == "volume" or not self.series.colour:
+            return
+        from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video, with_true_frames
+
+        if is_video(self.series.instances[0]):
             video = EncapsulatedVideo(self.series.instances[0])
             self.series = with_true_frames(self.series, video)
             self.kind, self._video = self.series.kind, video
@@ -342,6 +355,8 @@ class VideoSource(Source):
             UnreadableInputError: the file cannot be read.
         """
         if self._reader is None:
+            from monai_anomalyclip.data.video import VideoReader
+
             self._reader = VideoReader(self.paths[0], stride=self.options.stride)
         return self._reader
 
@@ -366,6 +381,8 @@ class VideoSource(Source):
         """Read scored frames start to stop as (3, W, H, n) uint8; the last part or another film closes the file."""
         import torch
         from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
+
+        from monai_anomalyclip.data.video import one_open
 
         stop = self.reader.n_frames if stop is None else stop
         with one_open(self.reader, last=stop == self.reader.n_frames):

@@ -26,7 +26,7 @@ from monai_anomalyclip.data.video_index import (
     open_video,
 )
 
-__all__ = ["MAX_BYTES", "VIDEO_SUFFIXES", "Reader", "VideoIndex", "VideoReader", "index_video", "one_open"]
+__all__ = ["MAX_BYTES", "Reader", "VideoIndex", "VideoReader", "index_video", "one_open"]
 
 
 class Reader(Protocol):
@@ -73,12 +73,6 @@ def _release(used: Reader) -> None:
         if former is not None and former is not used:
             former.close()
 
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg"),
-    *(".wmv", ".asf", ".ts", ".m2ts", ".mts", ".flv", ".ogv", ".3gp"),
-)
-"""File names that are taken for videos; what a file really is, its content says."""
 
 MAX_BYTES = 2**30
 """Frames that take more memory together are refused; once scaled to [0, 1] they take four times as much."""

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from monai_anomalyclip.demo.phantom_sets import prepare_demo_data
 from monai_anomalyclip.networks import AnomalyCLIP
 
 __all__ = ["DEMO_BANNER", "WEIGHTS_FOLDER", "demo_backbone", "demo_dataset_dir", "demo_network"]
@@ -67,6 +66,8 @@ def demo_dataset_dir(bundle_root: str | Path, part: str = "") -> str:
         bundle_root: folder of the demonstration bundle.
         part: "" for the datalist's folder, "inference" for the folder of inputs without labels.
     """
+    from monai_anomalyclip.demo.phantom_sets import prepare_demo_data  # a network needs no phantoms
+
     folder = Path(bundle_root) / "data"
     prepare_demo_data(folder)
     return str(folder / part)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
-from monai_anomalyclip.writers.cine import ScoredCine
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
@@ -47,6 +46,9 @@ from monai_anomalyclip.writers.scored_input import (
     write_series_report,
 )
 from monai_anomalyclip.writers.tables import made_with
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.cine import ScoredCine
 
 __all__ = ["AnomalyResultWriter"]
 
@@ -298,6 +300,8 @@ class AnomalyResultWriter:
     def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> _Film:
         times, fps = source.timing()
         folder, aspect = self.folder.stage(name), source.pixel_aspect()
+        from monai_anomalyclip.writers.cine import ScoredCine
+
         return _Film(ScoredCine(folder, name, size, times, fps, self.threshold, aspect), content)
 
     def _finish_film(self, name: str, source: Source, image: Tensor, begun: float) -> None:

@@ -23,12 +23,9 @@ from monai.transforms.transform import MapTransform
 from torch import Tensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.feature_cache import feature_dataset
+from monai_anomalyclip.data.input_files import is_nifti, is_picture
 from monai_anomalyclip.data.load_transforms import LoadFramed, LoadInputd, LoadMaskd
-from monai_anomalyclip.data.nifti import is_nifti
 from monai_anomalyclip.data.sources import ReadOptions
-from monai_anomalyclip.label.label_files import labelled_slices, read_label, representative_slices
-from monai_anomalyclip.label.reading import is_picture, read_image
 from monai_anomalyclip.networks import FrozenCLIPNetwork
 from monai_anomalyclip.transforms.clip_preprocess import CLIPMaskPreprocess
 
@@ -100,6 +97,8 @@ class LoadInputOrServedd(LoadInputd):
         """
         if self.request_key not in data:
             return super().__call__(data)
+        from monai_anomalyclip.label.reading import read_image  # what is not handed over needs none of it
+
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = read_image(item[key], self._preset)
@@ -137,6 +136,8 @@ def tuning_dataset(
     Raises:
         ValueError: there is no entry that can be read though there must be, or a volume has no label.
     """
+    from monai_anomalyclip.data.feature_cache import feature_dataset
+
     unreadable = 0
     if is_handed_over(data):
         parts = labelled_parts(data, preset, slice_axis)
@@ -184,6 +185,8 @@ def labelled_parts(
     Raises:
         ValueError: a volume has no label.
     """
+    from monai_anomalyclip.label.label_files import representative_slices
+
     entries: list[dict[str, Any]] = []
     anomalous = images = normal = unreadable = 0
     for entry in data:
@@ -267,6 +270,9 @@ def _state(path: str | os.PathLike[str]) -> int:
 @functools.lru_cache(maxsize=1)  # the slices of a volume follow each other
 def _slices(image: LabelledSlice, label: LabelledSlice, *_states: int) -> tuple[Tensor, Tensor]:
     """All slices (D, 1 or 3, H, W) of an image in [0, 1], as inference shows them, and their masks (D, 1, H, W)."""
+    from monai_anomalyclip.label.label_files import labelled_slices, read_label
+    from monai_anomalyclip.label.reading import read_image
+
     shown = read_image(image.path, image.preset)
     marked = read_label(label.path, shown).to(torch.uint8)
     return labelled_slices(shown, marked, image.slice_axis)

@@ -18,9 +18,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import Writer
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from monai_anomalyclip.data.input_files import is_picture
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
 from monai_anomalyclip.label.polygons import mask_polygons
-from monai_anomalyclip.label.reading import is_picture
 from monai_anomalyclip.transforms import ThresholdAnomalyMap
 from monai_anomalyclip.transforms.annotation_answer import level_names, level_set_labels
 from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES

@@ -28,24 +28,18 @@ from pydicom.uid import UncompressedTransferSyntaxes
 
 from monai_anomalyclip.data.dicom.reader import stack_affine
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES
+from monai_anomalyclip.data.input_files import NIFTI_SUFFIXES, is_picture
 from monai_anomalyclip.data.inputs import InputCatalogue, load_input
-from monai_anomalyclip.data.nifti import NIFTI_SUFFIXES
 from monai_anomalyclip.data.sources import DicomSource, InputPart, ReadOptions, Source
 from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP
 
-__all__ = ["is_picture", "itk_affine", "read_image"]
+__all__ = ["itk_affine", "read_image"]
 
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _PARALLEL = 0.999  # cosine between axes of the same direction
 _SAME_PLACE = 0.5  # voxels
 
 logger = logging.getLogger(__name__)
-
-
-def is_picture(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a picture by its name, with rows first once read."""
-    return Path(path).name.lower().endswith(FRAME_SUFFIXES)
 
 
 def read_image(path: str | os.PathLike[str], preset: str = "auto") -> MetaTensor:

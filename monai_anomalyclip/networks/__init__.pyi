@@ -5,7 +5,7 @@ from .anomaly_clip import AnomalyCLIP
 from .backbone import Backbone, build_backbone
 from .calibrated_thresholds import CalibratedThresholds, resolve_threshold, threshold_source, thresholds_path
 from .dpam import DualPathVision
-from .frozen_clip import FrozenCLIPNetwork, Logits
+from .frozen_clip import FrozenCLIPNetwork
 from .prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
 from .prompt_learner import PromptLearner
 from .prompt_tuned import PromptTunedNetwork
@@ -16,7 +16,6 @@ __all__ = [
     "CalibratedThresholds",
     "DualPathVision",
     "FrozenCLIPNetwork",
-    "Logits",
     "PromptCheckpoint",
     "PromptLearner",
     "PromptTunedNetwork",

@@ -26,8 +26,6 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from monai_anomalyclip.weights.fetched import fetched_clip
-
 __all__ = ["Backbone", "build_backbone"]
 
 logger = logging.getLogger(__name__)
@@ -217,6 +215,8 @@ def _check_activation(name: str, pretrained: str, *, wanted: bool, given: bool) 
 
 
 def _fetch(name: str, tag: str, config: dict[str, Any]) -> Path:
+    from monai_anomalyclip.weights.fetched import fetched_clip  # files of one's own need no downloads
+
     if (fetched := fetched_clip(str(config.get("url", "")))) is not None:
         return fetched
     try:

@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.networks.backbone import Backbone
 from monai_anomalyclip.networks.prompt_match import check_backbone_record, register_state_dict_hooks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FrozenCLIPNetwork", "Logits", "check_feature_layers", "check_settings", "cosine", "square_grid"]
+    from monai_anomalyclip.losses import Logits
+
+__all__ = ["FrozenCLIPNetwork", "check_feature_layers", "check_settings", "cosine", "square_grid"]
 
 _FEATURE_SETTINGS = ("vision", "image_size", "feature_layers", "dpam_start", "dpam_attention")
 

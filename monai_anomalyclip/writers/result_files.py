@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.writers.nifti import MAP_STEPS, NiftiGrid
 from monai_anomalyclip.writers.overlays import (
     Picture,
     check_map_range,
@@ -31,6 +30,9 @@ from monai_anomalyclip.writers.overlays import (
     side_by_side,
 )
 from monai_anomalyclip.writers.record import SAFE_NAME
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.nifti import NiftiGrid
 
 __all__ = [
     "FRAME_RESULTS",
@@ -89,7 +91,7 @@ def write_frame_result(
     """
     heat, marked = _checked(image, anomaly_map, mask, spatial_dims=2)
     panels = drawn_frame(image, heat, marked) if drawn is None else drawn
-    steps, kind = (MAP_STEPS, np.uint16) if deep else (255, np.uint8)
+    steps, kind = (65535, np.uint16) if deep else (255, np.uint8)
     makers: dict[str, Callable[[], bytes]] = {
         "_heat.png": lambda: _gray_png(np.rint(heat[0] * np.float32(steps)).astype(kind)),
         "_mask.png": lambda: _gray_png(marked[0] * np.uint8(255)),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +21,11 @@ from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
-from monai_anomalyclip.writers.dicom import (
-    Provenance,
-    write_parametric_map,
-    write_report,
-    write_secondary_capture,
-    write_segmentation,
-)
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE
+from monai_anomalyclip.writers.dicom.provenance import Provenance
 from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.nifti import NiftiGrid
 from monai_anomalyclip.writers.overlays import Picture, displayable, jpeg, large_slice, overlay
 from monai_anomalyclip.writers.record import Peak
 from monai_anomalyclip.writers.report import archive_place
@@ -43,6 +37,9 @@ from monai_anomalyclip.writers.result_files import (
     write_frame_result,
     write_volume_result,
 )
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.nifti import NiftiGrid
 
 __all__ = [
     "DICOM_RESULTS",
@@ -278,6 +275,10 @@ def _refuse_failed(failed: Sequence[str]) -> None:
 
 
 def _report(path: Path, series: DicomSeries, findings: Findings, threshold: float, provenance: Provenance) -> Path:
+    from monai_anomalyclip.writers.dicom.structured_report import (
+        write_report,
+    )  # each kind of object is imported when it is asked for
+
     return write_report(
         series,
         findings.scores,
@@ -295,6 +296,8 @@ def _dicom_writers(
     """Per kind of DICOM object what writes it to a path."""
 
     def seg(path: Path) -> Path:
+        from monai_anomalyclip.writers.dicom.segmentation import write_segmentation
+
         mask = _stack(scored, scored.mask)
         return write_segmentation(
             series, mask, path, provenance=provenance, category=category, segment_type=kind, overwrite=True
@@ -304,10 +307,14 @@ def _dicom_writers(
         return _report(path, series, scored.findings, threshold, provenance)
 
     def pm(path: Path) -> Path:
+        from monai_anomalyclip.writers.dicom.parametric_map import write_parametric_map
+
         maps = _stack(scored, scored.anomaly_map)
         return write_parametric_map(series, maps, path, provenance=provenance, overwrite=True)
 
     def sc(path: Path) -> Path:
+        from monai_anomalyclip.writers.dicom.secondary_capture import write_secondary_capture
+
         pictures = scored.slices(displayable(_plain(scored.image))).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
         frames = zip(pictures, _stack(scored, scored.anomaly_map), _stack(scored, scored.mask), strict=True)
         drawn = np.stack([overlay(*frame) for frame in frames])
@@ -318,6 +325,8 @@ def _dicom_writers(
 
 def nifti_grid(scored: ScoredInput, sheared: bool) -> tuple[NiftiGrid | None, list[str]]:
     """The grid of the NIfTI files, or None and why there is none."""
+    from monai_anomalyclip.writers.nifti import NiftiGrid
+
     shape = tuple(scored.anomaly_map.shape[1:])
     if isinstance(scored.source, NiftiSource):
         affine = scored.image.affine.numpy() if isinstance(scored.image, MetaTensor) else None

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from monai_anomalyclip.data import UnreadableInputError, load_frame, read_frame, read_mask
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES, pictures_in, stored_size
+from monai_anomalyclip.data.frames import pictures_in, stored_size
+from monai_anomalyclip.data.input_files import FRAME_SUFFIXES
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from nibabel.affines import from_matvec
 
 from monai_anomalyclip.data import LoadInputd, UnreadableInputError, read_volume
-from monai_anomalyclip.data.nifti import is_nifti, load_volume
+from monai_anomalyclip.data.input_files import is_nifti
+from monai_anomalyclip.data.nifti import load_volume
 
 DATA = np.random.default_rng(0).integers(-1000, 2000, (5, 6, 7)).astype(np.int16)
 TURN = np.array([[0.0, -1, 0], [0.9, 0, -0.436], [0.436, 0, 0.9]])

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_anomalyclip.data import UnreadableInputError
-from monai_anomalyclip.data.video import VIDEO_SUFFIXES, VideoReader, one_open
+from monai_anomalyclip.data.input_files import VIDEO_SUFFIXES
+from monai_anomalyclip.data.video import VideoReader, one_open
 
 av = pytest.importorskip("av")
 

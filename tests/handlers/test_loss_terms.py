@@ -16,8 +16,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from monai_anomalyclip.handlers import GlocalLossHandler
-from monai_anomalyclip.losses import GlocalLoss
-from monai_anomalyclip.networks import Logits
+from monai_anomalyclip.losses import GlocalLoss, Logits
 
 TERMS = ("global", "focal", "dice_abnormal", "dice_normal", "total")
 EPOCHS = 3

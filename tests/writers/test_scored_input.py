@@ -232,7 +232,7 @@ def test_an_object_that_cannot_be_written_does_not_keep_the_others(
         def broken(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(f"monai_anomalyclip.writers.scored_input.write_{kind}", broken)
+        monkeypatch.setattr(f"monai_anomalyclip.writers.dicom.{kind}.write_{kind}", broken)
     with pytest.raises(ValueError, match=r"seg \(ValueError\); pm \(KeyError\); the other files are there"):
         write(tmp_path / "out", scored(tmp_path / "in"), "nifti,seg,sr,pm,sc")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -275,7 +275,7 @@ def test_a_report_that_cannot_be_written_quotes_no_header(
         raise ValueError("could not convert string to float: 'ZEBRAFINCH'")
 
     with monkeypatch.context() as patch:
-        patch.setattr("monai_anomalyclip.writers.scored_input.write_report", broken)
+        patch.setattr("monai_anomalyclip.writers.dicom.structured_report.write_report", broken)
         assert report() == "These DICOM objects could not be written: sr (ValueError); the other files are there."
     del series.instances[0].header.SOPInstanceUID
     assert "sr (A file of the series has no SOPInstanceUID, so" in report()

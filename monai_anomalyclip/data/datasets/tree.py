@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_anomalyclip.data.frames import FRAME_SUFFIXES
+from monai_anomalyclip.data.input_files import FRAME_SUFFIXES
 
 __all__ = ["folders", "named", "pictures", "stem", "sub_folder"]
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video
 from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_gray_
 from monai_anomalyclip.data.dicom.lookup import real_values, to_rgb
 from monai_anomalyclip.data.dicom.pixel_stream import readable
@@ -24,6 +23,8 @@ from monai_anomalyclip.transforms.intensity_presets import IntensityChoice, chec
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
+
+    from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo
 
 __all__ = ["MAX_BYTES", "load_series", "stack_affine"]
 
@@ -113,6 +114,8 @@ def _load_colour(
     notes: list[str],
     video: EncapsulatedVideo | None,
 ) -> tuple[npt.NDArray[np.uint8], IntensityChoice]:
+    from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo, is_video  # gray stacks need none
+
     pixels = _allocate(series, stop - start, 3, np.uint8, max_bytes)
     instance = series.frames[0].instance
     if is_video(instance):

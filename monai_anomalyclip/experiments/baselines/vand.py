@@ -19,10 +19,10 @@ from monai_anomalyclip.experiments.baselines.adapter_file import read_adapters
 from monai_anomalyclip.experiments.baselines.fixed_prompts import FixedPrompts
 from monai_anomalyclip.experiments.baselines.plain_vision import PlainVision
 from monai_anomalyclip.experiments.baselines.prompt_ensemble import ensemble_prompts
+from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.networks.backbone import build_backbone
 from monai_anomalyclip.networks.frozen_clip import (
     FrozenCLIPNetwork,
-    Logits,
     check_feature_layers,
     check_settings,
     square_grid,

@@ -12,8 +12,8 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.losses.glocal import published_focal
-from monai_anomalyclip.networks import Logits
 
 __all__ = ["VANDLoss"]
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from monai_anomalyclip.experiments.baselines.fixed_prompts import FixedPrompts
 from monai_anomalyclip.experiments.baselines.prompt_ensemble import ensemble_prompts
 from monai_anomalyclip.experiments.baselines.windows import window_harmonic_mean, window_patches
+from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.networks.backbone import build_backbone
-from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, Logits, check_settings, cosine, square_grid
+from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, check_settings, cosine, square_grid
 from monai_anomalyclip.networks.token_embedding import TokenEmbedding
 
 __all__ = ["WinCLIP"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_anomalyclip.experiments.baselines import VANDLoss
-from monai_anomalyclip.networks import Logits
+from monai_anomalyclip.losses import Logits
 
 
 def random_logits(layers: int = 2) -> Logits:

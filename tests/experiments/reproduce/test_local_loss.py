@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from monai_anomalyclip.experiments.reproduce.local_loss import GlobalAndDiceLoss, GlobalAndFocalLoss, LocalLoss
-from monai_anomalyclip.losses import GlocalLoss
-from monai_anomalyclip.networks import Logits
+from monai_anomalyclip.losses import GlocalLoss, Logits
 
 
 def batch() -> tuple[Logits, dict[str, torch.Tensor]]:

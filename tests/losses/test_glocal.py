@@ -10,9 +10,9 @@ import pytest
 import torch
 from monai.losses import DiceLoss, FocalLoss
 
-from monai_anomalyclip.losses import GlocalLoss
+from monai_anomalyclip.losses import GlocalLoss, Logits
 from monai_anomalyclip.losses.glocal import published_focal
-from monai_anomalyclip.networks import AnomalyCLIP, Logits
+from monai_anomalyclip.networks import AnomalyCLIP
 
 
 @pytest.fixture

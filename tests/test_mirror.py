@@ -54,6 +54,7 @@ ELSEWHERE = {
     "experiments/reproduce/demo_table": "experiments/reproduce/test_tables",
     "export/int8": "export/test_exporting",
     "export/onnx_file": "export/test_exporting",
+    "federated/job_script": "federated/test_job",
     "label/archive_labels": "label_server/test_own_app_dicomweb",
     "label/checked_datastores": "label_server/test_hostile_requests",
     "label/server_checks": "label_server/test_hostile_requests",

@@ -27,6 +27,7 @@ _COMMANDS = {
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",
     "copy-bundle": "copy_bundle",
+    "federated": "federated",
     "convert-prompts": "convert_prompts",
     "export": "export",
     "label-app": "label_app",

@@ -8,6 +8,7 @@ from .evaluation_loss import EvaluationLoss
 from .evaluation_maps import EvaluationMaps
 from .loss_terms import GlocalLossHandler
 from .metric_table import MetricTable
+from .proximal_term import ProximalTerm
 from .result_writer import AnomalyResultWriter
 from .threshold_calibration import ThresholdCalibration
 from .tuning_checkpoint import TuningCheckpoint, tuning_is_finished
@@ -27,6 +28,7 @@ __all__ = [
     "MetricTable",
     "PixelAP",
     "PixelAUROC",
+    "ProximalTerm",
     "RegionRecall",
     "ThresholdCalibration",
     "TuningCheckpoint",

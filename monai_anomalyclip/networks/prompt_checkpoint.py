@@ -133,18 +133,21 @@ def _parse(path: Path) -> PromptCheckpoint:
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("prompt_learner"), Mapping):
         return _from_published(content["prompt_learner"], path)
+    beside: Mapping[str, Any] = {}
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        # A federated server averages tensors only, and keeps what else lay in the file that it began with.
+        beside = content.get(RECORD_KEY, {})
         content = content["model"]
     if isinstance(content, Mapping) and f"{STATE_PREFIX}context_normal" in content:
-        return _from_state_dict(content)
+        return _from_state_dict(content, beside)
     raise ValueError(
         f"'{path}' is not a prompt checkpoint: expected our .safetensors, a bundle's model.pt, or the published layout "
         "{'prompt_learner': state_dict}."
     )
 
 
-def _from_state_dict(state: Mapping[str, Tensor]) -> PromptCheckpoint:
-    record = getattr(state, "_metadata", {}).get("", {}).get(RECORD_KEY, {})
+def _from_state_dict(state: Mapping[str, Tensor], beside: Mapping[str, Any]) -> PromptCheckpoint:
+    record = getattr(state, "_metadata", {}).get("", {}).get(RECORD_KEY, beside)
     normal = state[f"{STATE_PREFIX}context_normal"]
     count = sum(key.startswith(f"{STATE_PREFIX}deep_prompts.") for key in state)
     return PromptCheckpoint(

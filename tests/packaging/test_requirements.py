@@ -13,7 +13,7 @@ from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-EXTRAS = ("export", "fullshot", "notebooks", "reference", "video")
+EXTRAS = ("export", "federated", "fullshot", "notebooks", "reference", "video")
 
 
 def floor(requirement: Requirement) -> Version:

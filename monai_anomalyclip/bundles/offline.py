@@ -14,7 +14,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.atomic_file import unfinished_path
 from monai_anomalyclip.bundles.shipped import copy_bundle
 from monai_anomalyclip.weights.integrity import sha256_of
-from monai_anomalyclip.weights.publishers import CLIP_TAG, clip_source
+from monai_anomalyclip.weights.publishers import clip_source
 
 __all__ = ["OfflineBundle", "make_offline_bundle", "verify_offline_bundle"]
 
@@ -99,7 +99,7 @@ def make_offline_bundle(output: str | Path, clip: str | Path, prompts: str | Pat
 def _use_local_clip(configs: Path, name: str) -> None:
     for path in configs.glob("*.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
-        if config.get("backbone", {}).get("pretrained") == CLIP_TAG:
+        if "clip_in_bundle" in str(config.get("backbone", {}).get("pretrained")):
             config["backbone"]["pretrained"] = f"$@bundle_root + '/models/{name}'"
             path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 

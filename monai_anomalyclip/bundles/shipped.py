@@ -14,7 +14,7 @@ __all__ = ["copy_bundle", "inference_config", "literal_path", "shipped_folder"]
 
 _PACKAGE = Path(__file__).parents[1]
 # Beside these may lie prompts that were tuned, data that was made and results of runs.
-_BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/README.md")
+_BUNDLE_FILES = ("LICENSE", "large_files.yml", "configs/*", "docs/*", "models/README.md")
 
 
 def shipped_folder(name: str) -> Path:

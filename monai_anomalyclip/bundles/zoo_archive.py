@@ -4,7 +4,8 @@
 
 Command: ``python -m monai_anomalyclip.bundles.zoo_archive BUNDLE -o DIR``.
 
-The archive ``<name>_v<version>.zip`` holds one folder ``<name>``, as ``monai.bundle.download`` and ``load`` expect.
+The archive ``<name>_v<version>.zip`` holds one folder ``<name>``, as ``monai.bundle.download`` and ``load`` expect;
+unpacked, it can be uploaded to the Hugging Face Hub as it is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import zipfile
 from pathlib import Path
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.bundles.hub_card import hub_card
 
 __all__ = ["zip_bundle"]
 
 # What a bundle consists of. Beside it may lie data that was made and results of runs.
-_FILES = ("LICENSE", "README.md", "configs/*", "docs/*", "models/*")
+_FILES = ("LICENSE", "large_files.yml", "configs/*", "docs/*", "models/*")
 
 
 def zip_bundle(bundle: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -49,16 +51,33 @@ def zip_bundle(bundle: str | Path, folder: str | Path, *, overwrite: bool = Fals
     if archive.exists() and not overwrite:
         raise FileExistsError(f"'{archive}' exists: give --overwrite to replace it.")
     archive.parent.mkdir(parents=True, exist_ok=True)
+    fetched = _large_files(bundle)
     files = sorted({path for pattern in _FILES for path in bundle.glob(pattern) if path.is_file()})
     with replaced_when_complete(archive) as unfinished, zipfile.ZipFile(unfinished, "w") as packed:
+        packed.writestr(_place(bundle, "README.md"), hub_card(bundle))
         for path in files:
-            if not path.name.startswith("."):
-                place = zipfile.ZipInfo(f"{bundle.name}/{path.relative_to(bundle).as_posix()}")  # of 1980, always
-                place.compress_type, place.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            if not path.name.startswith(".") and path.relative_to(bundle).as_posix() not in fetched:
+                place = _place(bundle, path.relative_to(bundle).as_posix())
                 with path.open("rb") as source, packed.open(place, "w", force_zip64=True) as target:
                     while chunk := source.read(1 << 20):
                         target.write(chunk)
     return archive
+
+
+def _large_files(bundle: Path) -> set[str]:
+    """What the zoo fetches by itself, and does not take into archives."""
+    listed = bundle / "large_files.yml"
+    return (
+        set(re.findall(r'^ *- path: "([^"]+)"', listed.read_text(encoding="utf-8"), re.M))
+        if listed.is_file()
+        else set()
+    )
+
+
+def _place(bundle: Path, name: str) -> zipfile.ZipInfo:
+    place = zipfile.ZipInfo(f"{bundle.name}/{name}")  # of 1980, always
+    place.compress_type, place.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    return place
 
 
 def _main() -> None:

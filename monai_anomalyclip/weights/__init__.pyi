@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .downloading import download
-from .fetched import default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
+from .fetched import clip_in_bundle, default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
 from .integrity import git_blob_id, sha256_of
 from .publishers import PROMPTS, ClipSource, PromptsSource, clip_source
 
@@ -10,6 +10,7 @@ __all__ = [
     "PROMPTS",
     "ClipSource",
     "PromptsSource",
+    "clip_in_bundle",
     "clip_source",
     "default_weights_folder",
     "download",

@@ -16,9 +16,9 @@ from platformdirs import user_cache_path
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.weights.downloading import download, read_address
 from monai_anomalyclip.weights.integrity import git_blob_id, sha256_of
-from monai_anomalyclip.weights.publishers import PromptsSource, clip_source
+from monai_anomalyclip.weights.publishers import CLIP_TAG, PromptsSource, clip_source
 
-__all__ = ["default_weights_folder", "fetch_clip", "fetch_prompts", "fetched_clip"]
+__all__ = ["clip_in_bundle", "default_weights_folder", "fetch_clip", "fetch_prompts", "fetched_clip"]
 
 _RECORD = "blob_ids.json"
 _LISTING_LIMIT = 8 << 20
@@ -52,6 +52,20 @@ def fetched_clip(url: str, folder: Path | None = None) -> Path | None:
         return None
     _check_existing(path, partial(_check_sha256, match[1]))
     return path
+
+
+def clip_in_bundle(bundle_root: str | Path) -> str:
+    """What a bundle takes for CLIP: the file in its ``models/`` where there is one, else the tag that open_clip knows.
+
+    Args:
+        bundle_root: folder of the bundle; ``python -m monai.bundle download_large_files`` puts CLIP there.
+
+    Example:
+        >>> clip_in_bundle("bundles/anomalyclip")
+        'openai'
+    """
+    path = Path(bundle_root) / "models" / clip_source().name
+    return str(path) if path.is_file() else CLIP_TAG
 
 
 def fetch_clip(folder: str | Path, *, say: Callable[[str], object] = print) -> Path:

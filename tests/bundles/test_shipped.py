@@ -64,6 +64,14 @@ def test_without_a_name_the_shipped_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert inference_config(None).absolute() == own / "inference.json"
 
 
+@pytest.mark.parametrize("name", ["anomalyclip", "anomalyclip_demo"])
+def test_shipped_name_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = inference_config(Path(name))
+    assert config.is_file()
+    assert config.parts[-3:] == (name, "configs", "inference.json")
+
+
 def test_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no bundle at"):
         inference_config(tmp_path)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tarfile
 import venv
 import zipfile
 from collections.abc import Callable
+from email import message_from_bytes
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,21 @@ def test_wheel_holds_nothing_else(names: set[str]) -> None:
     assert tops == {"monai_anomalyclip", f"monai_anomalyclip-{VERSION}.dist-info"}
     assert not [name for name in names if "/runs/" in name or "/data/image" in name or name.endswith("model.pt")]
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
+
+
+def test_page_of_the_package(built: Path) -> None:
+    """What a package index shows: its links lead somewhere."""
+    (wheel,) = built.glob("*.whl")
+    packed = zipfile.ZipFile(wheel)
+    shown = message_from_bytes(packed.read(f"monai_anomalyclip-{VERSION}.dist-info/METADATA"))
+    text = shown.get_payload()
+    assert "](https://arxiv.org/abs/2310.18961)" in text
+    assert "Research use only" in text
+    assert re.findall(r"\]\((?!https://|http://127\.0\.0\.1)[^)]*\)", text) == []
+    urls = dict(line.split(", ") for line in shown.get_all("Project-URL"))
+    assert urls["Paper"] == "https://arxiv.org/abs/2310.18961"
+    assert shown["Requires-Python"] == "<3.14,>=3.10"
+    assert {"all", "label"} <= set(shown.get_all("Provides-Extra"))
 
 
 def test_sdist_builds_alone(built: Path) -> None:

@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import tomllib
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-EXTRAS = ("export", "federated", "fullshot", "notebooks", "reference", "video")
+EXTRAS = ("export", "federated", "fullshot", "label", "notebooks", "reference", "video")
 
 
 def floor(requirement: Requirement) -> Version:
@@ -29,6 +31,21 @@ def test_every_requirement_has_a_floor_and_its_pin() -> None:
     lines = (REPOSITORY / "requirements" / "minimum.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert {name: Version(version) for name, version in pins.items()} == floors
+
+
+def test_extra_all_is_every_extra_of_users() -> None:
+    (everything,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
+    assert everything.extras == set(EXTRAS)
+
+
+def test_python_ends_where_a_dependency_ends() -> None:
+    """Classifiers name the versions that are admitted, and no installed dependency asks for less."""
+    admitted = SpecifierSet(PROJECT["requires-python"])
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert named == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in admitted]
+    for item in map(Requirement, PROJECT["dependencies"]):
+        theirs = SpecifierSet(metadata.metadata(item.name).get("Requires-Python") or "")
+        assert max(map(Version, named)) in theirs, item.name
 
 
 def test_the_makefile_uses_it() -> None:

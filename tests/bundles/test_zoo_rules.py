@@ -18,10 +18,8 @@ from typing import Any
 import pytest
 import tomllib
 import yaml
-from huggingface_hub import ModelCard
 from monai.bundle import create_workflow, download_large_files, verify_metadata, verify_net_in_out
 
-from monai_anomalyclip.bundles.hub_card import hub_card
 from monai_anomalyclip.bundles.zoo_archive import zip_bundle
 from monai_anomalyclip.networks import AnomalyCLIP
 from monai_anomalyclip.weights import PROMPTS, clip_in_bundle, clip_source
@@ -152,25 +150,6 @@ def test_archive_leaves_out_what_is_fetched(copy_bundle: Callable[..., Path], tm
         "anomalyclip/models/model.pt",
     }
     assert {"anomalyclip/large_files.yml", "anomalyclip/README.md"} <= set(names)
-
-
-def test_card_of_the_hub(bundle: Path) -> None:
-    text = hub_card(bundle)
-    fields = ModelCard(text).data
-    assert (fields.license, fields.library_name, fields.pipeline_tag) == ("apache-2.0", "monai", "image-segmentation")
-    assert {"monai", "medical", "arxiv:2310.18961"} <= set(fields.tags)
-    assert fields.base_model == ("openai/clip-vit-large-patch14-336" if bundle.name == "anomalyclip" else None)
-    assert "Research use only" in text
-    assert not re.findall(r"\]\((?!\w+:|#)", text), "relative links lead nowhere on the Hub"
-
-
-def test_card_that_monai_writes(bundle: Path) -> None:
-    from monai.bundle.scripts import _add_model_card_metadata
-
-    shutil.copy(bundle / "docs" / "README.md", bundle / "README.md")
-    _add_model_card_metadata(str(bundle / "README.md"))
-    fields = ModelCard.load(bundle / "README.md").data
-    assert (fields.license, fields.library_name, fields.tags) == ("apache-2.0", "monai", ["monai", "medical"])
 
 
 @pytest.mark.nightly

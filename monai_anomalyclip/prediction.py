@@ -192,7 +192,7 @@ class Prediction:
         return Findings.of(self.scores, maps, masks, self.margins)
 
     def _provenance(self, threshold: float) -> Any:
-        from monai_anomalyclip.writers.model_description import describe_model, provenance_of
+        from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of
 
         model = describe_model(self._model.network, self._model.prompts)
         preset = json.loads(self.image.meta.get("intensity") or "{}").get("preset", "none")

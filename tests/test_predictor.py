@@ -19,7 +19,7 @@ from PIL import Image
 import monai_anomalyclip
 from monai_anomalyclip import Predictor, predict
 from monai_anomalyclip.bundles.shipped import copy_bundle
-from monai_anomalyclip.demo.video import make_clip, write_mp4
+from monai_anomalyclip.demo.phantom_sets import make_clip, write_mp4
 from monai_anomalyclip.transforms import CLIPPreprocess
 
 

@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from monai_anomalyclip.export.agreement import Agreement
     from monai_anomalyclip.export.exporting import SUFFIXES, export_model
-    from monai_anomalyclip.export.int8 import MAP_MEAN_BOUND, SCORE_BOUND
+    from monai_anomalyclip.export.onnx_file import MAP_MEAN_BOUND, SCORE_BOUND
     from monai_anomalyclip.networks import FrozenCLIPNetwork
 
     output: Path = arguments.output

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .agreement import EXACT, Agreement
-from .baked import BakedNetwork
 from .description import read_description
-from .exporting import export_model
+from .exporting import BakedNetwork, export_model
 from .onnx_network import ONNXNetwork
 
 __all__ = ["EXACT", "Agreement", "BakedNetwork", "ONNXNetwork", "export_model", "read_description"]

@@ -13,7 +13,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.networks import FrozenCLIPNetwork
-from monai_anomalyclip.writers.model_description import describe_model
+from monai_anomalyclip.writers.dicom.provenance import describe_model
 
 __all__ = ["DESCRIPTION_KEY", "describe_export", "read_description"]
 

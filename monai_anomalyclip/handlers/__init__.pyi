@@ -4,15 +4,13 @@
 from .anomaly_metric import AUPRO, ImageAP, ImageAUROC, PixelAP, PixelAUROC, RegionRecall
 from .bootstrap_intervals import BootstrapIntervals
 from .curve_plots import CurvePlots
-from .evaluation_loss import EvaluationLoss
 from .evaluation_maps import EvaluationMaps
-from .loss_terms import GlocalLossHandler
-from .metric_table import MetricTable
+from .loss_terms import EvaluationLoss, GlocalLossHandler
+from .metric_table import MetricTable, UnreadableTable
 from .proximal_term import ProximalTerm
 from .result_writer import AnomalyResultWriter
 from .threshold_calibration import ThresholdCalibration
 from .tuning_checkpoint import TuningCheckpoint, tuning_is_finished
-from .unreadable_table import UnreadableTable
 from .worst_cases import WorstCases
 
 __all__ = [

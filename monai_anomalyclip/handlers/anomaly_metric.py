@@ -21,8 +21,7 @@ from monai_anomalyclip.metrics import (
     PixelAUROCMetric,
     RegionRecallMetric,
 )
-from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
-from monai_anomalyclip.metrics.per_class import PerClassMetric
+from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric, PerClassMetric
 from monai_anomalyclip.metrics.region_recall import COCO_SIZES
 
 __all__ = ["AUPRO", "AnomalyMetricHandler", "ImageAP", "ImageAUROC", "PixelAP", "PixelAUROC", "RegionRecall"]

@@ -13,10 +13,10 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from monai_anomalyclip.handlers.anomaly_metric import AnomalyMetricHandler
+from monai_anomalyclip.metrics.anomaly_metric import PerClassMetric
 from monai_anomalyclip.metrics.aupro import AUPROMetric
 from monai_anomalyclip.metrics.curves import plot_curves, pro_curve, roc_curve
 from monai_anomalyclip.metrics.image_level import ImageAUROCMetric
-from monai_anomalyclip.metrics.per_class import PerClassMetric
 from monai_anomalyclip.metrics.pixel_metric import PixelAUROCMetric
 
 __all__ = ["CurvePlots"]

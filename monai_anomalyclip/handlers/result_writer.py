@@ -31,8 +31,8 @@ from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
+from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
-from monai_anomalyclip.writers.model_description import describe_model, provenance_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
 from monai_anomalyclip.writers.overlays import Picture, displayable, montage
 from monai_anomalyclip.writers.record import MadeWith, Model

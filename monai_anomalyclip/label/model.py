@@ -19,7 +19,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.bundles.shipped import literal_path
 from monai_anomalyclip.inferers import AnomalySliceInferer
-from monai_anomalyclip.label.descriptors import DescribedNetwork, short_descriptor
+from monai_anomalyclip.label.ranking import DescribedNetwork, short_descriptor
 from monai_anomalyclip.label.reading import read_image
 from monai_anomalyclip.networks import AnomalyCLIP, resolve_threshold
 from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest

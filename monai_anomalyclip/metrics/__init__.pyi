@@ -1,12 +1,11 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
 
+from .anomaly_metric import PerClassMetric, higher_unless_nan
 from .aupro import AUPROMetric
 from .bootstrap import Interval, bootstrap_maps, bootstrap_scores
-from .comparison import higher_unless_nan
 from .curves import plot_curves, pro_curve, roc_curve
 from .image_level import ImageAPMetric, ImageAUROCMetric
-from .per_class import PerClassMetric
 from .pixel_metric import PixelAPMetric, PixelAUROCMetric
 from .region_recall import RegionRecallMetric
 from .thresholds import ImageThresholdMetric, PixelThresholdMetric

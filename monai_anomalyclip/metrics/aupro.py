@@ -12,8 +12,7 @@ from sklearn.metrics import auc
 
 from monai_anomalyclip.metrics.histogram import DEFAULT_BINS
 from monai_anomalyclip.metrics.pixel_metric import PixelMetric
-from monai_anomalyclip.metrics.ranked_areas import aupro, aupro_error
-from monai_anomalyclip.metrics.ranking import Ranked, Ranking
+from monai_anomalyclip.metrics.ranking import Ranked, Ranking, aupro, aupro_error
 
 __all__ = ["THRESHOLDS", "AUPROMetric", "published_pro"]
 
@@ -27,7 +26,7 @@ class AUPROMetric(PixelMetric):
     See :class:`~monai_anomalyclip.metrics.pixel_metric.PixelMetric` for the call.
 
     Args:
-        method: "exact" is MVTec's definition (see :func:`~monai_anomalyclip.metrics.ranked_areas.aupro`);
+        method: "exact" is MVTec's definition (see :func:`~monai_anomalyclip.metrics.ranking.aupro`);
             "histogram" is the same in constant memory; "thresholds_200" is the published code's (see
             :func:`~monai_anomalyclip.metrics.aupro.published_pro`), to be compared with published PRO only.
         fpr_limit: up to which false positive rate the curve counts, in (0, 1].

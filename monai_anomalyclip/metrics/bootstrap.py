@@ -14,8 +14,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from monai_anomalyclip.metrics.pixel_metric import label_regions, numpy_maps_and_masks
-from monai_anomalyclip.metrics.ranked_areas import aupro, auroc, average_precision
-from monai_anomalyclip.metrics.ranking import TiedGroups
+from monai_anomalyclip.metrics.ranking import TiedGroups, aupro, auroc, average_precision
 
 __all__ = ["Interval", "bootstrap_maps", "bootstrap_scores"]
 

@@ -17,8 +17,14 @@ from torch import Tensor
 
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
 from monai_anomalyclip.metrics.histogram import DEFAULT_BINS, ScoreHistogram, check_bins
-from monai_anomalyclip.metrics.ranked_areas import auroc, auroc_error, average_precision, average_precision_error
-from monai_anomalyclip.metrics.ranking import Ranked, Ranking
+from monai_anomalyclip.metrics.ranking import (
+    Ranked,
+    Ranking,
+    auroc,
+    auroc_error,
+    average_precision,
+    average_precision_error,
+)
 
 __all__ = ["PixelAPMetric", "PixelAUROCMetric", "PixelMetric", "label_regions", "numpy_maps_and_masks"]
 

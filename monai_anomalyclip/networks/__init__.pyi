@@ -1,14 +1,13 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
 
-from .anomaly_clip import AnomalyCLIP
+from .anomaly_clip import AnomalyCLIP, PromptTunedNetwork
 from .backbone import Backbone, build_backbone
 from .calibrated_thresholds import CalibratedThresholds, resolve_threshold, threshold_source, thresholds_path
 from .dpam import DualPathVision
 from .frozen_clip import FrozenCLIPNetwork
 from .prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
 from .prompt_learner import PromptLearner
-from .prompt_tuned import PromptTunedNetwork
 
 __all__ = [
     "AnomalyCLIP",

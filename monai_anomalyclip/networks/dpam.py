@@ -14,8 +14,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from monai_anomalyclip.networks.attention import attend, mlp, project_qkv
-from monai_anomalyclip.networks.token_embedding import TokenEmbedding
+from monai_anomalyclip.networks.attention import TokenEmbedding, attend, mlp, project_qkv
 
 __all__ = ["DualPathVision", "parse_dpam_attention"]
 

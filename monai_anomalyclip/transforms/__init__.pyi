@@ -11,6 +11,9 @@ from .anomaly_map import (
     SmoothAnomalyMapD,
     SmoothAnomalyMapd,
     SmoothAnomalyMapDict,
+    SummarizeAnomalyD,
+    SummarizeAnomalyd,
+    SummarizeAnomalyDict,
     ThresholdAnomalyMap,
     ThresholdAnomalyMapD,
     ThresholdAnomalyMapd,
@@ -30,7 +33,6 @@ from .clip_preprocess import (
     clip_normalize_resize,
 )
 from .intensity import ScaleIntensityForCLIP, ScaleIntensityForCLIPD, ScaleIntensityForCLIPd, ScaleIntensityForCLIPDict
-from .summary import SummarizeAnomalyD, SummarizeAnomalyd, SummarizeAnomalyDict
 
 __all__ = [
     "AnnotationAnswerD",

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Post-processing of anomaly maps: smoothing, back to the native size, threshold."""
+"""Post-processing of anomaly maps: smoothing, back to the native size, threshold, and the score in plain numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 from torch.nn import functional
 
+from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.transforms.clip_preprocess import image_size_pair, resized_meta
 
 __all__ = [
@@ -26,6 +28,9 @@ __all__ = [
     "SmoothAnomalyMapD",
     "SmoothAnomalyMapDict",
     "SmoothAnomalyMapd",
+    "SummarizeAnomalyD",
+    "SummarizeAnomalyDict",
+    "SummarizeAnomalyd",
     "ThresholdAnomalyMap",
     "ThresholdAnomalyMapD",
     "ThresholdAnomalyMapDict",
@@ -267,3 +272,30 @@ def _batched(img: NdarrayOrTensor) -> Tensor:
 SmoothAnomalyMapD = SmoothAnomalyMapDict = SmoothAnomalyMapd
 ResizeAnomalyMapD = ResizeAnomalyMapDict = ResizeAnomalyMapd
 ThresholdAnomalyMapD = ThresholdAnomalyMapDict = ThresholdAnomalyMapd
+
+
+class SummarizeAnomalyd(MapTransform):
+    """Write ``result`` = {"anomaly_score": highest score, "slice": its index}, which MONAI Label returns with the mask.
+
+    Among equal scores the slice of the highest ``anomaly_margin`` counts, where the network gives that.
+
+    Args:
+        keys: key of the scores (n_slices,), one for a frame.
+    """
+
+    def __init__(self, keys: KeysCollection = "anomaly_score", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        output = dict(data)
+        for key in self.key_iterator(output):
+            scores = torch.as_tensor(output[key]).flatten().tolist()
+            margins = output.get("anomaly_margin")
+            index = most_suspicious_first(
+                scores, None if margins is None else torch.as_tensor(margins).flatten().tolist()
+            )[0]
+            output["result"] = {"anomaly_score": scores[index], "slice": index}
+        return output
+
+
+SummarizeAnomalyD = SummarizeAnomalyDict = SummarizeAnomalyd

@@ -18,7 +18,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.experiments.baselines import VAND, CoOp, WinCLIP
 from monai_anomalyclip.export import agreement as agreement_module
 from monai_anomalyclip.export import export_model, onnx_file, read_description
-from monai_anomalyclip.export import int8 as int8_module
+from monai_anomalyclip.export import onnx_file as int8_module
 from monai_anomalyclip.networks import AnomalyCLIP, read_prompts
 
 Exported = Callable[..., tuple[Path, dict[str, Any]]]

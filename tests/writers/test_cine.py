@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_anomalyclip.demo.video import make_clip
+from monai_anomalyclip.demo.phantom_sets import make_clip
 from monai_anomalyclip.writers.cine import CineWriter
 from monai_anomalyclip.writers.overlays import overlay
 

@@ -8,9 +8,18 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
+from monai_anomalyclip.data.datasets.listing import (
+    DataSet,
+    DataSetInfo,
+    Entry,
+    Found,
+    LayoutError,
+    folders,
+    named,
+    pictures,
+    sub_folder,
+)
 from monai_anomalyclip.data.datasets.pairing import anomalous_entries, pair_masks
-from monai_anomalyclip.data.datasets.tree import folders, named, pictures, sub_folder
 from monai_anomalyclip.data.input_files import NIFTI_SUFFIXES, is_nifti
 from monai_anomalyclip.data.masks import read_mask
 

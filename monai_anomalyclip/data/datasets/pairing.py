@@ -10,8 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import Entry
-from monai_anomalyclip.data.datasets.tree import named, stem
+from monai_anomalyclip.data.datasets.listing import Entry, named, stem
 
 __all__ = ["anomalous_entries", "pair_masks"]
 

@@ -9,9 +9,8 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetListing, LayoutError
+from monai_anomalyclip.data.datasets.listing import DataSet, DataSetListing, LayoutError, folders
 from monai_anomalyclip.data.datasets.own_data import OWN_DATA
-from monai_anomalyclip.data.datasets.tree import folders
 
 __all__ = [
     "SPLITS",

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_anomalyclip.experiments.baselines.plain_vision import PlainVision
+from monai_anomalyclip.experiments.baselines.plain_clip import PlainVision
+from monai_anomalyclip.networks.anomaly_clip import PromptTunedNetwork
 from monai_anomalyclip.networks.backbone import build_backbone
 from monai_anomalyclip.networks.frozen_clip import check_settings
 from monai_anomalyclip.networks.prompt_learner import PromptLearner
-from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
 
 __all__ = ["CoOp"]
 

@@ -1,22 +1,68 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP and CLIP-AC: an unchanged CLIP and written prompts."""
+"""CLIP and CLIP-AC: an unchanged CLIP, its vision pass with tokens tapped on the way, and written prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from monai_anomalyclip.experiments.baselines.fixed_prompts import FixedPrompts
-from monai_anomalyclip.experiments.baselines.plain_vision import PlainVision
-from monai_anomalyclip.experiments.baselines.prompt_ensemble import ensemble_prompts
+from monai_anomalyclip.experiments.baselines.prompt_ensemble import FixedPrompts, ensemble_prompts
+from monai_anomalyclip.networks.attention import TokenEmbedding, attend, mlp, project_qkv
 from monai_anomalyclip.networks.backbone import build_backbone
 from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, check_settings
 
-__all__ = ["PlainCLIP"]
+__all__ = ["PlainCLIP", "PlainVision"]
+
+
+class PlainVision(TokenEmbedding):
+    """Drives open_clip's vision tower as CLIP does, at any image size.
+
+    Args:
+        feature_layers: numbers of the tapped blocks, ascending, from 1.
+        project: whether tapped tokens pass ``ln_post`` and the projection, as the image feature does.
+        bicubic_positions: whether positions are resized as open_clip does it when it loads weights for another image
+            size, bicubically with antialiasing; else bilinearly, as AnomalyCLIP's authors do it.
+    """
+
+    def __init__(self, feature_layers: Sequence[int], *, project: bool, bicubic_positions: bool = False) -> None:
+        super().__init__()
+        self.bicubic_positions = bicubic_positions
+        self.feature_layers = tuple(feature_layers)
+        self.project = project
+
+    def __call__(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Encode a batch of images.
+
+        Args:
+            visual: the vision tower.
+            image: CLIP-normalised, shape (B, 3, H, W), H and W multiples of the patch size.
+
+        Returns:
+            image features (B, D), as CLIP gives them; and one tensor of tokens per tapped block, class token first,
+            (B, N, D) when projected, else (B, N, W).
+        """
+        tokens = self.embed(visual, image)
+        tapped = []
+        for number, block in enumerate(visual.transformer.resblocks, start=1):
+            tokens = mlp(block, tokens + attend(block, *project_qkv(block, tokens)))
+            if number in self.feature_layers:
+                tapped.append(visual.ln_post(tokens) @ visual.proj if self.project else tokens)
+        return visual.ln_post(tokens[:, 0]) @ visual.proj, tapped
+
+    def _position_embedding(self, visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+        trained: Tensor = visual.positional_embedding
+        if not self.bicubic_positions or grid == visual.grid_size:
+            return super()._position_embedding(visual, grid)
+        square = trained[1:].T.reshape(1, -1, *visual.grid_size).float()
+        resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True, align_corners=False)
+        return torch.cat([trained[:1], resized.flatten(2)[0].T.to(trained.dtype)])
 
 
 class PlainCLIP(FrozenCLIPNetwork):

@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.experiments.baselines.adapter_file import read_adapters
-from monai_anomalyclip.experiments.baselines.fixed_prompts import FixedPrompts
-from monai_anomalyclip.experiments.baselines.plain_vision import PlainVision
-from monai_anomalyclip.experiments.baselines.prompt_ensemble import ensemble_prompts
+from monai_anomalyclip.experiments.baselines.plain_clip import PlainVision
+from monai_anomalyclip.experiments.baselines.prompt_ensemble import FixedPrompts, ensemble_prompts
 from monai_anomalyclip.losses import Logits
+from monai_anomalyclip.losses.glocal import published_focal
 from monai_anomalyclip.networks.backbone import build_backbone
 from monai_anomalyclip.networks.frozen_clip import (
     FrozenCLIPNetwork,
@@ -28,7 +29,46 @@ from monai_anomalyclip.networks.frozen_clip import (
     square_grid,
 )
 
-__all__ = ["VAND"]
+__all__ = ["VAND", "VANDLoss", "read_adapters"]
+
+_PREFIX, _PUBLISHED_PREFIX = "adapters.", "fc."
+
+
+def read_adapters(path: str | Path) -> Mapping[str, Tensor]:
+    """Read linear layers: a bundle's ``model.pt``, a checkpoint of a tuning run, or the authors' published layout.
+
+    Nothing in the file is executed. The published layout is ``{"trainable_linearlayer": {"fc.0.weight": ...}}``.
+
+    Returns:
+        ``adapters.<layer>.weight`` and ``adapters.<layer>.bias``; with the record of the backbone in the metadata where
+        the file has one.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file holds no such layers, or values that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There are no linear layers of VAND at '{path}': tune some (run training with configs/methods/vand.json "
+            "as the last --config_file), or give the authors' released file as --prompts."
+        )
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged, or a pickle that would run code: torch refuses it
+        raise ValueError(
+            f"'{path}' cannot be read safely (weights_only) as linear layers of VAND: {type(error).__name__}."
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if isinstance(content, Mapping) and isinstance(content.get("trainable_linearlayer"), Mapping):
+        published = content["trainable_linearlayer"]
+        content = {_PREFIX + str(key).removeprefix(_PUBLISHED_PREFIX): value for key, value in published.items()}
+    if not isinstance(content, Mapping) or f"{_PREFIX}0.weight" not in content:
+        raise ValueError(f"'{path}' holds no linear layers of VAND.")
+    if not all(isinstance(value, Tensor) and bool(value.isfinite().all()) for value in content.values()):
+        raise ValueError(f"The linear layers in '{path}' are not all tensors of finite values.")
+    return content
 
 
 class VAND(FrozenCLIPNetwork):
@@ -194,3 +234,58 @@ class VAND(FrozenCLIPNetwork):
             raise ValueError(
                 f"These linear layers were tuned with published_backbone={as_published}: build VAND with the same."
             )
+
+
+class VANDLoss(_Loss):
+    """Focal and Dice loss of the pixels, summed over the tapped blocks.
+
+    The logits are upsampled bilinearly (``align_corners=True``) to the mask's size, then softmaxed. Focal: gamma 2,
+    mean over pixels (see :func:`~monai_anomalyclip.losses.glocal.published_focal`). Dice: of the abnormal probability,
+    per image over all its pixels, smooth 1.
+
+    Source: arXiv 2305.17382, "Losses"; details pinned to the published code.
+
+    Attributes:
+        last_terms: the terms of the last call, detached scalars on the device: focal, dice_abnormal, total.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_terms: dict[str, Tensor] = {}
+        self._dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")
+
+    def forward(self, logits: Logits, target: Mapping[str, Tensor]) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            logits: what ``VAND.logits`` returns; the image's are not used, as nothing that is learned changes them.
+            target: ``image_label`` (B,), ``label`` (B, 1, H, W) of 0 and 1, and optionally ``has_label`` (B,), as for
+                :class:`~monai_anomalyclip.losses.GlocalLoss`: images whose mask is unknown add nothing.
+
+        Returns:
+            scalar loss.
+
+        Raises:
+            ValueError: when the shapes do not match.
+        """
+        image_label, layers = target["image_label"].flatten(), logits["patch_logits"]
+        label = target["label"].to(layers[0].dtype)
+        if label.ndim != 4 or label.shape[:2] != (len(layers[0]), 1) or len(image_label) != len(label):
+            raise ValueError(
+                f"For {len(layers[0])} images the targets must be image_label (B,) and label (B, 1, H, W), got "
+                f"{tuple(image_label.shape)} and {tuple(label.shape)}."
+            )
+        known = target.get("has_label")
+        known = (image_label == 0) | label.flatten(1).any(dim=1) if known is None else known.flatten()
+        weight = known.to(label.dtype) / known.sum().clamp(min=1)
+
+        focal, dice = label.new_zeros(()), label.new_zeros(())
+        for layer in layers:
+            upsampled = F.interpolate(layer, label.shape[2:], mode="bilinear", align_corners=True)
+            probability = upsampled.softmax(dim=1)
+            true_class = torch.where(label > 0, probability[:, 1:], probability[:, :1])
+            focal = focal + weight @ published_focal(true_class).flatten(1).mean(dim=1)
+            dice = dice + weight @ self._dice(probability[:, 1:], label).flatten()
+        total: Tensor = focal + dice
+        self.last_terms = {"focal": focal.detach(), "dice_abnormal": dice.detach(), "total": total.detach()}
+        return total

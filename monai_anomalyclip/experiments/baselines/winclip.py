@@ -13,15 +13,55 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from monai_anomalyclip.experiments.baselines.fixed_prompts import FixedPrompts
-from monai_anomalyclip.experiments.baselines.prompt_ensemble import ensemble_prompts
-from monai_anomalyclip.experiments.baselines.windows import window_harmonic_mean, window_patches
+from monai_anomalyclip.experiments.baselines.prompt_ensemble import FixedPrompts, ensemble_prompts
 from monai_anomalyclip.losses import Logits
+from monai_anomalyclip.networks.attention import TokenEmbedding
 from monai_anomalyclip.networks.backbone import build_backbone
 from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, check_settings, cosine, square_grid
-from monai_anomalyclip.networks.token_embedding import TokenEmbedding
 
-__all__ = ["WinCLIP"]
+__all__ = ["WinCLIP", "window_harmonic_mean", "window_patches"]
+
+
+def window_patches(rows: int, columns: int, scale: int) -> Tensor:
+    """Which patches each window covers; windows slide by one patch.
+
+    Source: WinCLIP (CVPR 2023), section 4.2, the masks w_ij.
+
+    Args:
+        rows: patches per column of the grid.
+        columns: patches per row of the grid.
+        scale: side of a window, in patches.
+
+    Returns:
+        row-major numbers of the patches, ((rows - scale + 1) (columns - scale + 1), scale²), windows row-major.
+
+    Raises:
+        ValueError: when no window fits.
+    """
+    if not 1 <= scale <= min(rows, columns):
+        raise ValueError(f"Windows of {scale} x {scale} patches do not fit a grid of {rows} x {columns} patches.")
+    numbers = torch.arange(rows * columns).reshape(rows, columns)
+    return numbers.unfold(0, scale, 1).unfold(1, scale, 1).reshape(-1, scale * scale)
+
+
+def window_harmonic_mean(scores: Tensor, scale: int) -> Tensor:
+    """Score of each patch: the harmonic mean over all windows that cover it.
+
+    Source: WinCLIP (CVPR 2023), section 4.2, "Harmonic aggregation of windows".
+
+    Args:
+        scores: positive scores of the windows, (B, 1, rows - scale + 1, columns - scale + 1).
+        scale: side of a window, in patches.
+
+    Returns:
+        (B, 1, rows, columns).
+    """
+    # Each patch sees the scale x scale window positions around it; outside the grid there are none. Pooling sums
+    # exactly, where a convolution may be rounded to TF32.
+    beyond = (scale - 1,) * 4
+    reciprocals = F.avg_pool2d(F.pad(1 / scores, beyond), scale, stride=1)
+    counts = F.avg_pool2d(F.pad(torch.ones_like(scores), beyond), scale, stride=1)
+    return counts / reciprocals
 
 
 class WinCLIP(FrozenCLIPNetwork):

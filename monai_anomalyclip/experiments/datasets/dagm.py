@@ -7,9 +7,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
+from monai_anomalyclip.data.datasets.listing import (
+    DataSet,
+    DataSetInfo,
+    Entry,
+    Found,
+    LayoutError,
+    named,
+    pictures,
+    sub_folder,
+)
 from monai_anomalyclip.data.datasets.pairing import pair_masks
-from monai_anomalyclip.data.datasets.tree import named, pictures, sub_folder
 
 __all__ = ["DAGM", "read_dagm"]
 

@@ -8,8 +8,16 @@ import csv
 from functools import partial
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
-from monai_anomalyclip.data.datasets.tree import named, pictures, sub_folder
+from monai_anomalyclip.data.datasets.listing import (
+    DataSet,
+    DataSetInfo,
+    Entry,
+    Found,
+    LayoutError,
+    named,
+    pictures,
+    sub_folder,
+)
 
 __all__ = ["DIAGNOSIS_SETS", "read_diagnosis_folders", "read_head_ct"]
 

@@ -6,9 +6,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
+from monai_anomalyclip.data.datasets.listing import (
+    DataSet,
+    DataSetInfo,
+    Entry,
+    Found,
+    LayoutError,
+    folders,
+    named,
+    pictures,
+    sub_folder,
+)
 from monai_anomalyclip.data.datasets.pairing import pair_masks
-from monai_anomalyclip.data.datasets.tree import folders, named, pictures, sub_folder
 from monai_anomalyclip.data.masks import read_mask
 from monai_anomalyclip.experiments.datasets.product_classes import read_product_classes
 

@@ -7,9 +7,17 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
+from monai_anomalyclip.data.datasets.listing import (
+    DataSet,
+    DataSetInfo,
+    Entry,
+    Found,
+    LayoutError,
+    folders,
+    pictures,
+    sub_folder,
+)
 from monai_anomalyclip.data.datasets.pairing import anomalous_entries
-from monai_anomalyclip.data.datasets.tree import folders, pictures, sub_folder
 
 __all__ = ["PRODUCT_CLASS_SETS", "read_product_classes"]
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError
-from monai_anomalyclip.data.datasets.tree import named
+from monai_anomalyclip.data.datasets.listing import DataSet, DataSetInfo, Entry, Found, LayoutError, named
 
 __all__ = ["VISA", "read_visa"]
 

@@ -14,8 +14,8 @@ import torch
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.engines import default_device
+from monai_anomalyclip.experiments.fullshot.network import BACKBONES
 from monai_anomalyclip.experiments.fullshot.running import OPTIONS, run_full_shot
-from monai_anomalyclip.experiments.fullshot.wide_resnet import BACKBONES
 
 __all__ = ["main"]
 

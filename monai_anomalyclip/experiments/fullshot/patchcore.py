@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_anomalyclip.experiments.fullshot.network import FullShotNetwork, anomalib_needed
-from monai_anomalyclip.experiments.fullshot.wide_resnet import check_backbone, fill_backbone
+from monai_anomalyclip.experiments.fullshot.network import (
+    FullShotNetwork,
+    anomalib_needed,
+    check_backbone,
+    fill_backbone,
+)
 
 __all__ = ["PatchCore"]
 

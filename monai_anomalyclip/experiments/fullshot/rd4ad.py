@@ -15,8 +15,12 @@ from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from torch import Tensor
 
-from monai_anomalyclip.experiments.fullshot.network import FullShotNetwork, anomalib_needed
-from monai_anomalyclip.experiments.fullshot.wide_resnet import check_backbone, fill_backbone
+from monai_anomalyclip.experiments.fullshot.network import (
+    FullShotNetwork,
+    anomalib_needed,
+    check_backbone,
+    fill_backbone,
+)
 
 __all__ = ["RD4AD"]
 

@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     # Slow to import, and --help needs none of it.
-    from monai_anomalyclip.experiments.reproduce.report import markdown
+    from monai_anomalyclip.experiments.reproduce.document import markdown
     from monai_anomalyclip.experiments.reproduce.reproduce_table import reproduce_table
 
     document, outcome = reproduce_table(

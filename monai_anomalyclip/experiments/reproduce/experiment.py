@@ -1,13 +1,26 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a table consists of: methods, experiments, groups of them. Nothing here needs torch."""
+"""What a table consists of: methods, experiments, groups of them, values over seeds. Nothing here needs torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["COUNTS", "LABELS", "METHODS", "METRICS", "TIMES", "Experiment", "Group", "Method", "Table"]
+__all__ = [
+    "COUNTS",
+    "LABELS",
+    "METHODS",
+    "METRICS",
+    "TIMES",
+    "Experiment",
+    "Group",
+    "Method",
+    "Spread",
+    "Table",
+    "mean_over_sets",
+]
 
 METRICS = {
     "image_auroc": "image AUROC",
@@ -184,3 +197,49 @@ class Table:
             for group in self.groups
         )
         return replace(self, groups=tuple(group for group in kept if group.experiments))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and range of a value over seeds.
+
+    Args:
+        seeds: the value by seed, in per cent; undefined ones left out.
+    """
+
+    seeds: Mapping[int, float]
+
+    @classmethod
+    def of_fractions(cls, values: Mapping[int, float]) -> Spread | None:
+        """From fractions by seed, NaN where undefined; None when none is defined."""
+        defined = {seed: 100 * value for seed, value in values.items() if not math.isnan(value)}
+        return cls(defined) if defined else None
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.seeds.values()) / len(self.seeds)
+
+    @property
+    def low(self) -> float:
+        return min(self.seeds.values())
+
+    @property
+    def high(self) -> float:
+        return max(self.seeds.values())
+
+
+def mean_over_sets(spreads: Sequence[Spread | None]) -> Spread | None:
+    """Mean over data sets, seed by seed.
+
+    Args:
+        spreads: of one metric, one per data set; None where the metric is undefined on it: left out.
+
+    Returns:
+        over the seeds that all data sets have; None when there is none.
+    """
+    defined = [spread.seeds for spread in spreads if spread is not None]
+    if not defined:
+        return None
+    common = [seed for seed in defined[0] if all(seed in seeds for seeds in defined)]
+    means = {seed: math.fsum(seeds[seed] for seeds in defined) / len(defined) for seed in common}
+    return Spread(means) if means else None

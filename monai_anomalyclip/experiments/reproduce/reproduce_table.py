@@ -16,9 +16,8 @@ import torch
 from monai_anomalyclip.bundles.shipped import shipped_folder
 from monai_anomalyclip.demo.phantom_sets import write_datalist
 from monai_anomalyclip.experiments.reproduce.data_folders import DataFolder, ImageSource, PhantomSource
-from monai_anomalyclip.experiments.reproduce.document import table_document
+from monai_anomalyclip.experiments.reproduce.document import table_document, write_table
 from monai_anomalyclip.experiments.reproduce.experiment import METHODS
-from monai_anomalyclip.experiments.reproduce.report import write_table
 from monai_anomalyclip.experiments.reproduce.runner import FIRST_SEED, Outcome, TableRun
 from monai_anomalyclip.experiments.reproduce.tables import TABLES
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns

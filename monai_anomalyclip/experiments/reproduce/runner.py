@@ -20,10 +20,10 @@ from monai_anomalyclip.experiments.reproduce.experiment import (
     METRICS,
     TIMES,
     Experiment,
+    Spread,
     Table,
 )
 from monai_anomalyclip.experiments.reproduce.journal import RunFolder
-from monai_anomalyclip.experiments.reproduce.spread import Spread
 from monai_anomalyclip.experiments.reproduce.timing import time_method
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns
 

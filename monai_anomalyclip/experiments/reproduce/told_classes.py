@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from monai_anomalyclip.engines import PrepareAnomalyBatch
 from monai_anomalyclip.experiments.baselines import VAND, CoOp, FixedPrompts, ensemble_prompts
 from monai_anomalyclip.networks import AnomalyCLIP, FrozenCLIPNetwork
+from monai_anomalyclip.networks.anomaly_clip import PromptTunedNetwork
 from monai_anomalyclip.networks.prompt_learner import PromptLearner
-from monai_anomalyclip.networks.prompt_tuned import PromptTunedNetwork
 
 __all__ = ["ObjectAwareAnomalyCLIP", "PrepareClassBatch", "ToldCoOp", "ToldVAND"]
 

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which algorithm made an object, with which settings: what every written DICOM object says about itself."""
+"""Which network made the results, with which settings: what records and every DICOM object say of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ from pydicom.sr.codedict import codes
 
 import monai_anomalyclip
 from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
+from monai_anomalyclip.writers.record import Model
 
-__all__ = ["Provenance", "derived_uid", "series_description"]
+__all__ = ["Provenance", "derived_uid", "describe_model", "provenance_of", "series_description"]
 
 _MANUFACTURER = "monai_anomalyclip authors"
 _MODEL = "monai_anomalyclip (research)"
@@ -199,3 +202,44 @@ def _series_number(series: DicomSeries, kind: str) -> int:
     except (TypeError, ValueError):  # several values, or no number
         return offset
     return number if 1 <= number <= _LARGEST_NUMBER else offset
+
+
+def describe_model(network: Any, prompts: str | os.PathLike[str] | None) -> Model:
+    """Describe a network.
+
+    Args:
+        network: with ``backbone_name``, ``backbone_sha256`` and ``settings``, such as :class:`AnomalyCLIP`.
+        prompts: file of the tuned prompts; None, or a file that does not exist, for a method that needs none.
+    """
+    settings = {key: value for key, value in network.settings.items() if key not in ("model_name", "pretrained")}
+    words = {kind: tuple(settings.pop(f"{kind}_words", ())) for kind in ("normal", "abnormal")}
+    return Model(
+        backbone=str(network.backbone_name),
+        backbone_sha256=network.backbone_sha256,
+        prompts_sha256=None if prompts is None else prompts_digest(prompts),
+        words=words,
+        settings={"method": type(network).__name__, **settings},
+    )
+
+
+def provenance_of(
+    model: Model, settings: Mapping[str, Any], deterministic: bool = False, context: str = ""
+) -> Provenance:
+    """What DICOM objects say of the model.
+
+    Args:
+        model: from :func:`describe_model`.
+        settings: of the run, such as threshold and preset.
+        deterministic: see :class:`Provenance`.
+        context: likewise.
+    """
+    untuned = hashlib.sha256(json.dumps(model.settings, sort_keys=True, default=str).encode()).hexdigest()
+    return Provenance(
+        # Without tuned prompts the method's settings are all there is to tell it by.
+        prompts_sha256=model.prompts_sha256 or untuned,
+        backbone=model.backbone,
+        parameters=settings,
+        algorithm_name=str(model.settings["method"]),
+        deterministic=deterministic,
+        context=context,
+    )

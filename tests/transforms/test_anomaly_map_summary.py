@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_anomalyclip.transforms.summary import SummarizeAnomalyD, SummarizeAnomalyd, SummarizeAnomalyDict
+from monai_anomalyclip.transforms.anomaly_map import SummarizeAnomalyD, SummarizeAnomalyd, SummarizeAnomalyDict
 
 SCORES = [0.25, 0.5, 0.875, 0.125]
 

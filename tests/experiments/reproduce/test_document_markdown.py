@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.experiments.reproduce.report import markdown, write_table
+from monai_anomalyclip.experiments.reproduce.document import markdown, write_table
 
 
 def value(mean: float, seeds: int = 1, **paper: Any) -> dict[str, Any]:

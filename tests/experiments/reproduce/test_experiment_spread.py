@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from monai_anomalyclip.experiments.reproduce.spread import Spread, mean_over_sets
+from monai_anomalyclip.experiments.reproduce.experiment import Spread, mean_over_sets
 
 
 def test_mean_and_range_in_per_cent() -> None:

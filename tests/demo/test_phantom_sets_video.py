@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_anomalyclip.demo.video import make_clip, write_mp4
+from monai_anomalyclip.demo.phantom_sets import make_clip, write_mp4
 
 
 def test_pyav_decodes_every_frame(tmp_path: Path) -> None:

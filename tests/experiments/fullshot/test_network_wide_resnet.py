@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from monai_anomalyclip.experiments.fullshot import BACKBONES, RD4AD, PatchCore
-from monai_anomalyclip.experiments.fullshot.wide_resnet import fill_backbone, weights_sha256
+from monai_anomalyclip.experiments.fullshot.network import fill_backbone, weights_sha256
 
 State = dict[str, Tensor]
 

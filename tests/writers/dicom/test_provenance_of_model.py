@@ -9,7 +9,7 @@ import pytest
 
 from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.networks import read_prompts
-from monai_anomalyclip.writers.model_description import describe_model, provenance_of
+from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of
 
 
 class PlainMethod:

@@ -1,6 +1,11 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts whose context is written words, so that the tokens inside the text tower learn alone (table 7)."""
+"""Parts of the method that the ablations exchange: a written context (table 7), losses without terms (5 and 11).
+
+What a loss leaves out is still among ``last_terms``, to be watched, but neither in the total nor in the gradient. The
+global term alone is ``GlocalLoss(lambda_local=0)``. The losses are classes of their own, so that the record of a tuning
+run tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,10 @@ import open_clip
 import torch
 from torch import nn
 
+from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP
 
-__all__ = ["deep_tokens_alone"]
+__all__ = ["GlobalAndDiceLoss", "GlobalAndFocalLoss", "LocalLoss", "deep_tokens_alone"]
 
 
 def deep_tokens_alone(network: AnomalyCLIP, context: str) -> list[nn.Parameter]:
@@ -38,3 +44,21 @@ def deep_tokens_alone(network: AnomalyCLIP, context: str) -> list[nn.Parameter]:
         for tokens in prompts.contexts:
             tokens.copy_(table[ids.to(table.device)].expand_as(tokens))
     return list(prompts.deep_prompts)
+
+
+class LocalLoss(GlocalLoss):
+    """The pixel terms of :class:`~monai_anomalyclip.losses.GlocalLoss` alone, weighted by ``lambda_local``."""
+
+    counted = ("focal", "dice_abnormal", "dice_normal")
+
+
+class GlobalAndDiceLoss(GlocalLoss):
+    """The glocal loss without its focal term."""
+
+    counted = ("global", "dice_abnormal", "dice_normal")
+
+
+class GlobalAndFocalLoss(GlocalLoss):
+    """The glocal loss without its Dice terms."""
+
+    counted = ("global", "focal")

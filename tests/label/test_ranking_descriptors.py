@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from monai_anomalyclip.demo import demo_network
-from monai_anomalyclip.label.descriptors import DescribedNetwork, short_descriptor
+from monai_anomalyclip.label.ranking import DescribedNetwork, short_descriptor
 
 
 def test_descriptor_nearly_keeps_angles() -> None:

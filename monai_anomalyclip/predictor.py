@@ -53,6 +53,8 @@ def predict(
     force: bool = False,
     configs: Sequence[str | os.PathLike[str]] = (),
     links: str | os.PathLike[str] | None = None,
+    part: str | None = None,
+    work_list: str | os.PathLike[str] | None = None,
     **ids: Any,
 ) -> RunDocument:
     """Score everything in files and folders and write the results, as ``monai-anomalyclip predict`` does.
@@ -76,10 +78,13 @@ def predict(
         configs: files that overlay the bundle's ``inference.json``.
         links: a table that says which input is which, with paths and UIDs, outside of `output` (see
             :func:`~monai_anomalyclip.data.links.write_links`).
+        part: such as "3/8": of the inputs only those of this part (see
+            :func:`~monai_anomalyclip.data.parts.parse_part`); tables are made by ``monai-anomalyclip merge``.
+        work_list: a list of inputs that ``monai-anomalyclip list`` made, in place of `inputs`, which is then empty.
         ids: further ids of the configuration, such as ``sigma=2.0`` or ``**{"reading#stride": 5}``.
 
     Returns:
-        what the folder's ``results.json`` holds.
+        what the folder's ``results.json`` holds; of a part, what its inputs' records hold.
 
     Raises:
         FileNotFoundError: there is no such bundle, or it has no prompts.
@@ -91,11 +96,12 @@ def predict(
         >>> document = predict("study", "results", "bundles/anomalyclip_demo")
         >>> [(record.name, record.anomaly_score) for record in document.inputs]
     """
-    document, _, _ = run_inference(
+    part_of, _, _ = run_inference(
         inputs, output, bundle, prompts=prompts, threshold=threshold, outputs=outputs, preset=preset,
-        reference=reference, device=device, precision=precision, force=force, links=links, configs=configs, **ids,
+        reference=reference, device=device, precision=precision, force=force, links=links, configs=configs,
+        part=part, work_list=work_list, **ids,
     )  # fmt: skip
-    return document
+    return part_of if part is not None else RunDocument.read(Path(output) / "results.json")
 
 
 def run_inference(
@@ -113,9 +119,14 @@ def run_inference(
     force: bool = False,
     links: str | os.PathLike[str] | None = None,
     configs: Sequence[str | os.PathLike[str]] = (),
+    part: str | None = None,
+    work_list: str | os.PathLike[str] | None = None,
     **ids: Any,
-) -> tuple[RunDocument, bool, dict[str, int]]:
-    """What :func:`predict` does; also whether an input failed, and what was left out, in this run: for a status."""
+) -> tuple[RunDocument, InputsFailedError | None, dict[str, int]]:
+    """What :func:`predict` does; also which inputs failed, and what was left out, in this run: for a status.
+
+    With a `part`, of the inputs or of a `work_list` in their place, no tables are made (``monai-anomalyclip merge``).
+    """
     from monai.bundle import ConfigWorkflow
 
     config = inference_config(None if bundle is None else Path(bundle))
@@ -137,6 +148,9 @@ def run_inference(
         "device": None if device is None else str(device),
         "precision": precision,
         "overwrite": force or None,
+        "catalogue#part": part,
+        "catalogue#work_list": None if work_list is None else literal_path(Path(work_list).absolute()),
+        "writer#tables": None if part is None else False,
         **ids,
     }
     workflow = ConfigWorkflow(
@@ -148,7 +162,7 @@ def run_inference(
         output_dir=literal_path(folder),
         **{key: value for key, value in given.items() if value is not None},
     )
-    failed = False
+    failed: InputsFailedError | None = None
     try:
         workflow.initialize()
         if links is not None:
@@ -157,10 +171,11 @@ def run_inference(
     except RuntimeError as error:  # MONAI wraps what its expressions raise
         if not isinstance(cause := cause_of(error), InputsFailedError):
             raise cause from None
-        failed = True
+        failed = cause
     left_out: dict[str, int] = workflow.parser.get_parsed_content("catalogue").left_out()
+    document: RunDocument = workflow.parser.get_parsed_content("writer").document()
     workflow.finalize()
-    return RunDocument.read(folder / "results.json"), failed, left_out
+    return document, failed, left_out
 
 
 class Predictor:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import text_table
+from monai_anomalyclip.cli.plain_messages import INPUTS_FAILED, damaged_files, text_table
 from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
 
 __all__ = ["add_command"]
@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
         description=(
             "List what `predict` would process: DICOM series with the verdict on their geometry and the intensity "
             "preset that would be used, volumes, pictures, videos; and what would be left out, and why. Only headers "
-            "are read. The exit status is 1 when an input cannot be read, or a file is damaged or cannot be opened. "
+            "are read. The exit status is 3 when an input cannot be read, or a file is damaged or cannot be opened. "
             f"{RESEARCH_USE_ONLY}"
         ),
         epilog=_EXAMPLES,
@@ -50,7 +50,6 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.cli.plain_messages import damaged_files
     from monai_anomalyclip.data import InputCatalogue  # slow to import, and --help needs none of it
     from monai_anomalyclip.data.facts import excluded_facts, facts_of
     from monai_anomalyclip.data.links import write_links
@@ -70,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
     found = [facts_of(name, source) for name, source in catalogue.sources.items()]
     excluded = [excluded_facts(series) for series in catalogue.excluded]
     left_out = catalogue.left_out()
-    status = int(any(fact.problem for fact in found) or not found or damaged_files(left_out) > 0)
+    bad = any(fact.problem for fact in found) or not found or damaged_files(left_out) > 0
+    status = INPUTS_FAILED if bad else 0
     if arguments.json:
         rows = [fact.as_dict(arguments.show_uids, arguments.show_paths) for fact in [*found, *excluded]]
         listed = {"inputs": rows, "left_out": left_out}

@@ -9,7 +9,18 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-__all__ = ["damaged_files", "plain_messages", "text_table"]
+__all__ = ["EXIT_STATUS", "INPUTS_FAILED", "damaged_files", "plain_messages", "text_table"]
+
+INPUTS_FAILED = 3
+"""Exit status when all was done but for some inputs that failed for good: doing it again gives the same."""
+
+EXIT_STATUS = """Exit status:
+  0        all well
+  1        the command failed, or an input did for a reason that may pass (a full disk, a drive that ails): run it again
+  2        wrong usage
+  3        all is done but for inputs that failed for good, or files that are damaged: running it again changes nothing
+  130      interrupted (143, 129: by SIGTERM, SIGHUP): run it again
+"""
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import damaged_files, plain_messages
+from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, damaged_files, plain_messages
 from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
 from monai_anomalyclip.cli.report import show_summary
+from monai_anomalyclip.cli.sharing_options import add_sharing_options, check_sharing
 
 __all__ = ["add_command"]
 
@@ -24,16 +25,18 @@ INPUT is a DICOM file, a series, a tree of studies, NIfTI volumes, pictures, vid
 input gets files of its own (anomaly map, mask, overlay; DICOM SEG and SR for DICOM), all together inputs.csv,
 scores.csv, results.json and report.html. An input that fails does not stop the others. A second run leaves out what
 is finished.
-The exit status is 1 when an input failed, or a file is left out because it is damaged or cannot be opened.
+With --part, several processes share the work; `monai-anomalyclip merge OUT` makes the tables.
 
 {RESEARCH_USE_ONLY}
 """
 
-_EXAMPLES = """examples:
+_EXAMPLES = f"""examples:
   monai-anomalyclip predict study -o results --bundle bundles/anomalyclip
   monai-anomalyclip predict ct -o results --bundle bundles/anomalyclip --preset ct-lung --outputs default,pm
   monai-anomalyclip predict clip.mp4 frames brain.nii.gz -o results --bundle bundles/anomalyclip_demo --keep-names
-"""
+  monai-anomalyclip predict studies -o results --part 3/8
+
+{EXIT_STATUS}"""
 
 
 def add_command(commands: Any) -> None:
@@ -45,11 +48,12 @@ def add_command(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", nargs="+", metavar="INPUT", help="files or folders")
+    parser.add_argument("input", nargs="*", metavar="INPUT", help="files or folders")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder of the results")
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="the MONAI bundle to run (default: bundles/anomalyclip)"
     )
+    add_sharing_options(parser)
     parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
     parser.add_argument(
         "--reference",
@@ -114,6 +118,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    check_sharing(arguments)
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
@@ -131,10 +136,17 @@ def _run(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             configs=arguments.config,
             links=arguments.links,
+            part=None if arguments.part is None else str(arguments.part),
+            work_list=arguments.work_list,
             **_overrides(arguments),
         )
-    show_summary(document, arguments.output)  # of all that is in the folder
-    return int(failed or damaged_files(left_out) > 0)
+    show_summary(document, arguments.output, report=arguments.part is None)  # of all that is in the folder
+    if failed is not None and failed.passing:
+        print(f"{len(failed.passing)} inputs failed for a reason that may pass: run the same command again.")
+        return 1
+    # What the list's scan left aside was told when it was made.
+    damaged = arguments.work_list is None and damaged_files(left_out) > 0
+    return INPUTS_FAILED if failed is not None or damaged else 0
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from importlib import import_module
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.bundles.errors import cause_of
+from monai_anomalyclip.cli.plain_messages import EXIT_STATUS
 
 __all__ = ["main", "program_parser"]
 
@@ -23,6 +24,9 @@ _COMMANDS = {
     "reference": "reference",
     "inspect": "inspect",
     "report": "report",
+    "list": "work_list",
+    "merge": "merge",
+    "template": "template",
     "datalist": "datalist",
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",
@@ -35,7 +39,7 @@ _COMMANDS = {
     "completion": "completion",
 }
 
-_EXAMPLES = """examples:
+_EXAMPLES = f"""examples:
   monai-anomalyclip inspect studies
   monai-anomalyclip predict studies -o results --bundle bundles/anomalyclip --preset ct-brain
   monai-anomalyclip report results
@@ -51,8 +55,7 @@ Tuning, inference and evaluation are MONAI bundles:
   python -m monai.bundle run training --config_file bundles/anomalyclip_demo/configs/train.json \\
       --bundle_root bundles/anomalyclip_demo
 
-Exit status: 0 all well, 1 an input failed or the command did, 2 wrong usage, 130 interrupted.
-"""
+{EXIT_STATUS}"""
 
 
 def program_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -78,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command line without the program's name; default is ``sys.argv``.
 
     Returns:
-        exit status: 0; 1 with one sentence on standard error when the command failed; 130 when it was interrupted
-        (SIGTERM: 143, SIGHUP: 129).
+        exit status (see EXIT_STATUS): 1 comes with one sentence on standard error.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     parsed = program_parser(words[0] if words else None).parse_args(words)

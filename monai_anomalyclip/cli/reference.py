@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import plain_messages, text_table
+from monai_anomalyclip.cli.plain_messages import INPUTS_FAILED, plain_messages, text_table
 from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _build(arguments: argparse.Namespace) -> int:
     unfinished.unlink(missing_ok=True)
     _report(reference, failed)
     print(f"Look for odd ones among them: monai-anomalyclip reference rank {output.name} NORMALS -o FOLDER")
-    return int(bool(failed))
+    return INPUTS_FAILED if failed else 0
 
 
 def _add(arguments: argparse.Namespace) -> int:
@@ -132,7 +132,7 @@ def _add(arguments: argparse.Namespace) -> int:
         reference.save(arguments.reference)
     print(f"{taken.new} new images, {taken.known} were there already.")
     _report(reference, failed)
-    return int(bool(failed))
+    return INPUTS_FAILED if failed else 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -171,7 +171,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         "Each was compared with those of others. The first are the least like the rest: look at them, and build anew "
         f"without what is not normal. {RESEARCH_USE_ONLY}"
     )
-    return int(bool(failed))
+    return INPUTS_FAILED if failed else 0
 
 
 def _ranked_inputs(

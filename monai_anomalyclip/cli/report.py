@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import damaged_files, text_table
+from monai_anomalyclip.cli.plain_messages import INPUTS_FAILED, damaged_files, text_table
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.tables import RunDocument
@@ -26,7 +26,7 @@ def add_command(commands: Any) -> None:
         description=(
             "Make inputs.csv, scores.csv, results.json and report.html of a folder of results again, from the records "
             "that lie beside the results: after several runs have written into it, or one was killed, or results were "
-            "moved away. Needs no model. The exit status is 1 when a record cannot be read. "
+            "moved away. Needs no model. The exit status is 3 when a record cannot be read. "
             f"{RESEARCH_USE_ONLY}"
         ),
     )
@@ -37,15 +37,21 @@ def add_command(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from monai_anomalyclip.writers.output_folder import OutputFolder  # slow to import, and --help needs none of it
 
-    document, damaged = OutputFolder(arguments.results, make=False).summarise()
+    document, damaged, _ = OutputFolder(arguments.results, make=False).summarise()
     show_summary(document, arguments.results)
     for reason in damaged.values():
         print(reason)
-    return int(bool(damaged))
+    return INPUTS_FAILED if damaged else 0
 
 
-def show_summary(document: RunDocument, output: Path) -> int:
-    """Print what a folder of results holds and what was left out; how many of the files left out are damaged."""
+def show_summary(document: RunDocument, output: Path, report: bool = True) -> int:
+    """Print what a folder of results holds and what was left out; how many of the files left out are damaged.
+
+    Args:
+        document: the results.
+        output: their folder.
+        report: whether there is a report.
+    """
     from monai_anomalyclip.writers.report import archive_place
     from monai_anomalyclip.writers.tables import ranked_records
 
@@ -66,8 +72,11 @@ def show_summary(document: RunDocument, output: Path) -> int:
             )
         )
     print(text_table(rows))
+    if (more := document.summary.inputs - len(document.inputs)) > 0:
+        print(f"... and {more} more, see {output / 'inputs.csv'}")
     skipped: Mapping[str, int] = document.skipped
     for reason, count in skipped.items():
         print(f"left out: {count} x {reason}")
-    print(f"\nScores are not calibrated: they rank images. Report: {output / 'report.html'}\n{RESEARCH_USE_ONLY}")
+    where = f"Report: {output / 'report.html'}" if report else f"Tables: monai-anomalyclip merge {output}"
+    print(f"\nScores are not calibrated: they rank images. {where}\n{RESEARCH_USE_ONLY}")
     return damaged_files(skipped)

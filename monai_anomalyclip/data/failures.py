@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -13,11 +14,36 @@ from typing import Any
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.sources import InputPart
 
-__all__ = ["failure_reason"]
+__all__ = ["failure_reason", "may_pass"]
 
 _MAX_REASON = 300
 _SHORT_NAME = 4
 _ABSOLUTE_FOLDER = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+")
+
+
+_PASSING = frozenset(
+    getattr(errno, name, -1)
+    for name in (
+        "EAGAIN", "EBUSY", "ECONNABORTED", "ECONNRESET", "EDQUOT", "EHOSTDOWN", "EHOSTUNREACH", "EIO", "EMFILE",
+        "ENETDOWN", "ENETUNREACH", "ENFILE", "ENOLCK", "ENOMEM", "ENOSPC", "EROFS", "ESTALE", "ETIMEDOUT",
+    )
+)  # fmt: skip
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an input that failed may do well another time: full disks and memories, drives and networks that ail.
+
+    Args:
+        error: what was raised; what caused it counts.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError | TimeoutError | ConnectionError) or type(seen).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(seen, OSError) and seen.errno in _PASSING:
+            return True
+        seen = seen.__cause__
+    return False
 
 
 def failure_reason(error: BaseException, item: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import time
@@ -26,6 +27,7 @@ from monai_anomalyclip.data.input_files import (
     format_of,
 )
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
+from monai_anomalyclip.data.parts import Part, parse_part
 from monai_anomalyclip.data.sources import (
     DicomSource,
     FrameSource,
@@ -35,6 +37,7 @@ from monai_anomalyclip.data.sources import (
     Source,
     VideoSource,
 )
+from monai_anomalyclip.data.work_list import read_work_list, sources_of_units
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
@@ -68,6 +71,10 @@ class InputCatalogue:
         options: how inputs are read.
         progress: show a progress bar while DICOM headers are read.
         empty: do not mind that there is nothing to read.
+        part: of the inputs only those of this part, such as ``"3/8"`` (see
+            :func:`~monai_anomalyclip.data.parts.parse_part`); there may be none.
+        work_list: a list of inputs (see :mod:`monai_anomalyclip.data.work_list`) in place of `path`, which is then
+            empty: it has been decided already what is an input, and what its results are called.
 
     Attributes:
         sources: the inputs by name.
@@ -94,8 +101,12 @@ class InputCatalogue:
         options: ReadOptions | Mapping[str, Any] | None = None,
         progress: bool = False,
         empty: bool = False,
+        part: str | Part | None = None,
+        work_list: PathLike | None = None,
     ) -> None:
         self.options = options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))
+        self.part = parse_part(part) if isinstance(part, str) else part
+        self._left_out: dict[str, int] = {}
         self.skipped: list[SkippedFile] = []
         self.excluded: list[DicomSeries] = []
         # On the command line of MONAI's bundles a name of digits becomes a number.
@@ -105,6 +116,9 @@ class InputCatalogue:
         included = included_reasons(include)
         self.roots = [str(Path(root).resolve()) for root in roots]
         self.wanted = wanted
+        if work_list is not None:
+            self._from_list(work_list, bool(roots or wanted or included or exclude_patterns), progress)
+            return
         patterns = [exclude_patterns] if isinstance(exclude_patterns, str) else list(exclude_patterns)
         files = find_files(roots, Path(exclude).resolve() if exclude else None, self.skipped, patterns)
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
@@ -125,6 +139,8 @@ class InputCatalogue:
         else:
             names = anonymous_names([*sources, *dicom])
         self.sources = dict(zip(names, [*sources, *dicom], strict=True))
+        if self.part is not None:
+            self.sources = {name: one for name, one in self.sources.items() if self.part.holds(one.group)}
         if ways := {file.code: file.detail for file in self.skipped if file.code.endswith(NOT_READ)}:
             count = sum(file.code in ways for file in self.skipped)
             logger.warning("%d files may hold images but are not read. %s", count, " ".join(ways.values()))
@@ -135,7 +151,18 @@ class InputCatalogue:
         """How many files are skipped and how many series left out, by reason."""
         codes = Counter(file.code for file in self.skipped)
         codes.update(f"{series.excluded} series" for series in self.excluded)
+        codes.update(self._left_out)
         return dict(sorted(codes.items()))
+
+    def only(self, names: Collection[str]) -> InputCatalogue:
+        """The same with some of the inputs alone; names and what was left out stay.
+
+        Args:
+            names: of the inputs.
+        """
+        other = copy.copy(self)
+        other.sources = {name: source for name, source in self.sources.items() if name in names}
+        return other
 
     def items(self, leave_out: Collection[str] = ()) -> list[dict[str, Any]]:
         """One item per input, or per part of a film: ``image`` (:class:`InputPart`), ``name``, ``part``, ``parts``.
@@ -153,6 +180,14 @@ class InputCatalogue:
                     {"image": InputPart(source, start, stop), "name": name, "part": number, "parts": len(parts)}
                 )
         return items
+
+    def _from_list(self, work_list: PathLike, chosen: bool, progress: bool) -> None:
+        if chosen:
+            raise ValueError("A work list says what the inputs are: choose among them when it is made.")
+        header, units = read_work_list(work_list, self.part)
+        self.roots = [str(Path(work_list).resolve())]
+        self._left_out = dict(header.left_out)
+        self.sources = sources_of_units(list(units), self.options, progress=progress)
 
     def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
         """The sources of a picture, volume or video, and the relative path that names each."""

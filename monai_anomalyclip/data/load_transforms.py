@@ -19,7 +19,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 from torch import Tensor
 
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.failures import failure_reason, may_pass
 from monai_anomalyclip.data.input_files import is_nifti
 from monai_anomalyclip.data.inputs import load_input
 from monai_anomalyclip.data.sources import ReadOptions
@@ -188,8 +188,8 @@ class LoadMaskd(MapTransform):
 class FaultTolerantDataset(Dataset):
     """A data set that hands on what went wrong with an item instead of raising.
 
-    An item whose transforms fail becomes ``{"name": name, "part": number, "error": reason}``; all others are what
-    :class:`monai.data.Dataset` gives.
+    An item whose transforms fail becomes ``{"name": name, "part": number, "error": reason, "may_pass": bool}``, where
+    the last says whether it may do well another time; all others are what :class:`monai.data.Dataset` gives.
 
     Args:
         data: items with the keys ``image`` (a path or an :class:`InputPart`) and, optionally, ``name`` and ``part``.
@@ -202,7 +202,8 @@ class FaultTolerantDataset(Dataset):
         except Exception as error:  # whatever it is, the other items go on
             item = self.data[index]
             name = item["name"] if "name" in item else Path(item["image"]).name
-            return {"name": name, "part": item.get("part", 0), "error": failure_reason(error, item)}
+            reason, passing = failure_reason(error, item), may_pass(error)
+            return {"name": name, "part": item.get("part", 0), "error": reason, "may_pass": passing}
 
 
 def _check_place(name: str, mask: NiftiVolume, image: MetaTensor) -> None:

@@ -83,6 +83,8 @@ class Source(ABC):
         kind: what the results are like: pictures, a volume, or a film.
         label: first part of the results' names: a modality, "frame", "volume" or "video".
         key: sixteen hexadecimal digits that depend on the input alone.
+        group: sixteen that the inputs of one file, or of one DICOM series, share.
+        identity: text that a file is known by; "" for DICOM.
         modality: DICOM modality, or "".
         paths: the files.
     """
@@ -91,6 +93,8 @@ class Source(ABC):
     kind: Literal["frame", "volume", "cine"]
     label: str
     key: str
+    group: str
+    identity: str = ""
     modality: str = ""
     paths: tuple[Path, ...]
 
@@ -209,6 +213,8 @@ class FrameSource(Source):
         self.paths = (path,)
         self.options = options or ReadOptions()
         self.page = page
+        self.identity = identity
+        self.group = digest(identity)
         self.key = digest(f"{identity}\n{page}" if page else identity)
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
@@ -232,7 +238,8 @@ class NiftiSource(Source):
 
         self.paths = files_of_volume(path)
         self.options = options
-        self.key = digest(identity)
+        self.identity = identity
+        self.key = self.group = digest(identity)
         self.among_others = False
 
     def load(self, start: int = 0, stop: int | None = None) -> MetaTensor:
@@ -264,6 +271,7 @@ class DicomSource(Source):
         self._video: EncapsulatedVideo | None = None
         self.paths = tuple(instance.path for instance in series.instances)
         self.key = series.key
+        self.group = series.group
         self.kind = series.kind
         self.label = self.modality.lower()
 
@@ -344,7 +352,8 @@ class VideoSource(Source):
     def __init__(self, path: Path, identity: str, options: ReadOptions) -> None:
         self.paths = (path,)
         self.options = options
-        self.key = digest(identity)
+        self.identity = identity
+        self.key = self.group = digest(identity)
         self._reader: VideoReader | None = None
 
     @property

@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ignite.engine import Events
@@ -17,7 +17,7 @@ from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.failures import failure_reason, may_pass
 
 __all__ = ["FaultTolerantEvaluator", "InputsFailedError", "StoppedError", "stopped_by_signals"]
 
@@ -27,7 +27,16 @@ _LISTED = 5
 
 
 class InputsFailedError(RuntimeError):
-    """Some inputs could not be read, processed or written; the others are done."""
+    """Some inputs could not be read, processed or written; the others are done.
+
+    Args:
+        message: which, and why.
+        passing: names of those that may do well another time (a full disk, a network drive that ails).
+    """
+
+    def __init__(self, message: str, passing: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.passing = frozenset(passing)
 
 
 class StoppedError(KeyboardInterrupt):
@@ -88,17 +97,21 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
 
     Attributes:
         failures: reason by input name; handlers that fail on an item add to it.
+        passing: those of them that may do well another time.
     """
 
     def __init__(self, *args: Any, prepare_batch: Callable[..., Any] = _keep_in_place, **kwargs: Any) -> None:
         super().__init__(*args, prepare_batch=prepare_batch, **kwargs)
         self.failures: dict[str, str] = {}
+        self.passing: set[str] = set()
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = str(batchdata["name"][0])
         if name in self.failures:
             return self._fail(name, self.failures[name])
         if "error" in batchdata:
+            if "may_pass" in batchdata and bool(batchdata["may_pass"][0]):
+                self.passing.add(name)
             return self._fail(name, str(batchdata["error"][0]))
         begun = time.perf_counter()
         try:
@@ -107,6 +120,8 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             if _worker_was_lost(error):  # torch says so wherever the program happens to be
                 raise
             logger.debug("Traceback of the failed input:", exc_info=True)
+            if may_pass(error):
+                self.passing.add(name)
             return self._fail(name, failure_reason(error, batchdata))
         pairs = zip(engine.state.batch, engine.state.output, strict=True)
         return [{**item, **output, "score_s": time.perf_counter() - begun} for item, output in pairs]
@@ -122,6 +137,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             InputsFailedError: at the end, when an input failed.
         """
         self.failures.clear()
+        self.passing.clear()
         if not len(self.data_loader):
             logger.info("Nothing to do: all results are there already.")
             self.fire_event(Events.COMPLETED)  # the run before may have been killed before it could finish
@@ -142,4 +158,4 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             count = len({item["name"] for item in self.data_loader.dataset.data})
             listed = "; ".join(f"{name} ({reason})" for name, reason in list(self.failures.items())[:_LISTED])
             more = f"; and {len(self.failures) - _LISTED} more" if len(self.failures) > _LISTED else ""
-            raise InputsFailedError(f"{len(self.failures)} of {count} inputs failed: {listed}{more}")
+            raise InputsFailedError(f"{len(self.failures)} of {count} inputs failed: {listed}{more}", self.passing)

@@ -25,13 +25,13 @@ from PIL import Image
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.failures import failure_reason, may_pass
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
-from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of
+from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of, uid_context
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
 from monai_anomalyclip.writers.overlays import Picture, displayable, montage
@@ -45,7 +45,7 @@ from monai_anomalyclip.writers.scored_input import (
     write_results,
     write_series_report,
 )
-from monai_anomalyclip.writers.tables import made_with
+from monai_anomalyclip.writers.tables import RunDocument, made_with
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.cine import ScoredCine
@@ -76,7 +76,8 @@ class AnomalyResultWriter:
     own inputs.
 
     Args:
-        output_dir: folder of the results; made if it does not exist, for its owner only.
+        output_dir: folder of the results; made if it does not exist, for its owner only. One that is open already is
+            not looked through again.
         catalogue: the inputs.
         network: the network that scores, for the records; has its prompts when the first result is written.
         prompts: file of its prompts, or None.
@@ -92,6 +93,8 @@ class AnomalyResultWriter:
         segment_category: Segmented Property Category of DICOM segmentations, as ``"code^scheme^meaning"``.
         segment_type: Segmented Property Type, likewise.
         settings: further settings that results depend on, such as the smoothing.
+        tables: make tables and report of the whole folder at the end; without, ``monai-anomalyclip merge`` makes them
+            when all parts of a work are done.
 
     Raises:
         ValueError: the threshold is not in [0, 1], an unknown kind of output, a text that is no code, or the folder
@@ -101,7 +104,7 @@ class AnomalyResultWriter:
 
     def __init__(
         self,
-        output_dir: str | os.PathLike[str],
+        output_dir: str | os.PathLike[str] | OutputFolder,
         catalogue: InputCatalogue,
         network: Any,
         prompts: str | os.PathLike[str] | None = None,
@@ -117,10 +120,11 @@ class AnomalyResultWriter:
         segment_category: str = DEFAULT_CATEGORY,
         segment_type: str = DEFAULT_TYPE,
         settings: Mapping[str, Any] | None = None,
+        tables: bool = True,
     ) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}.")
-        self.output_dir = Path(output_dir)
+        self.tables = tables
         self.catalogue = catalogue
         self.network = network
         self.prompts = prompts
@@ -148,8 +152,10 @@ class AnomalyResultWriter:
             "deterministic_uids": deterministic_uids,
         }
         self._films: dict[str, _Film] = {}
-        self.folder = OutputFolder(output_dir)
-        self.states = Resume(self.folder, catalogue.sources, lambda: self.made_with, overwrite)
+        self.shown: RunDocument | None = None
+        self.folder = output_dir if isinstance(output_dir, OutputFolder) else OutputFolder(output_dir)
+        self.output_dir = self.folder.path
+        self.states = Resume(self.folder, catalogue.sources, lambda: self.made_with, overwrite, whole=tables)
         self.failed, self.written = self.states.failed, self.states.written
 
     @functools.cached_property
@@ -198,6 +204,8 @@ class AnomalyResultWriter:
             except Exception as error:  # whatever it is, the other items are not to suffer
                 reason = redacted(failure_reason(error, {"image": self.folder.staging(item["name"]) / item["name"]}))
                 getattr(engine, "failures", {})[item["name"]] = reason
+                if may_pass(error):
+                    getattr(engine, "passing", set()).add(item["name"])
                 # What the record says of existing results stays true.
                 self.record_failure(item["name"], reason, keep=not isinstance(error, FileExistsError))
 
@@ -256,7 +264,7 @@ class AnomalyResultWriter:
                 name,
                 scored,
                 self.outputs,
-                provenance=self._provenance(image, content),
+                provenance=self._provenance(image, source),
                 threshold=self.threshold,
                 caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
                 max_slices=self.max_slices,
@@ -287,7 +295,11 @@ class AnomalyResultWriter:
                 film.scored.abort()
                 self.folder.unstage(name)
         roots = [self.catalogue.roots, self.catalogue.wanted]
-        document, _ = self.folder.summarise(self.made_with, repr(roots), self.catalogue.left_out())
+        if not self.tables:
+            self.folder.keep_left_out(repr(roots), self.catalogue.left_out())
+            logger.info("%d results written, %d inputs failed.", len(self.written), len(self.failed))
+            return
+        self.shown = document = self.folder.summarise(self.made_with, repr(roots), self.catalogue.left_out()).document
         logger.info(
             "%d results written, %d inputs failed; the folder now holds %d of %d. %s",
             len(self.written),
@@ -296,6 +308,12 @@ class AnomalyResultWriter:
             document.summary.inputs,
             RESEARCH_USE_ONLY,
         )
+
+    def document(self) -> RunDocument:
+        """What the folder holds: its most suspicious inputs, or without `tables` those of the catalogue."""
+        if self.shown is not None:
+            return self.shown
+        return self.folder.document(self.catalogue.sources, self.made_with, self.catalogue.left_out())
 
     def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> _Film:
         times, fps = source.timing()
@@ -310,7 +328,7 @@ class AnomalyResultWriter:
         paths, findings, picture = film.close()
         del self._films[name]
         if isinstance(source, DicomSource) and "sr" in self.outputs and film.written == claimed:
-            provenance = self._provenance(image, content)
+            provenance = self._provenance(image, source)
             report = write_series_report(
                 self.folder.staging(name), name, source.series, findings, self.threshold, provenance
             )
@@ -351,15 +369,24 @@ class AnomalyResultWriter:
         )
         self.states.finish(name, outputs, record, findings, content, picture)
 
-    def _provenance(self, image: Tensor, content: str) -> Provenance:
+    def _provenance(self, image: Tensor, source: Source) -> Provenance:
         intensity = json.loads(image.meta.get("intensity") or "{}") if isinstance(image, MetaTensor) else {}
         shown = {"threshold": self.threshold, "preset": intensity.get("preset", "none")}
         shown |= {name: self.settings[name] for name in ("sigma",) if name in self.settings}
-        # Which other kinds of files there are changes none of the objects.
-        others = ("outputs", "map_precision", "sheared_nifti", "deterministic_uids")
-        settings = {name: value for name, value in self.made_with.settings.items() if name not in others}
-        context = json.dumps([self.model.model_dump(), settings, content], sort_keys=True)
-        return provenance_of(self.model, shown, self.deterministic_uids, context if self.deterministic_uids else "")
+        context = ""
+        if self.deterministic_uids and isinstance(source, DicomSource):
+            series = source.series
+            ordinal = self._stacks[series.group].index(source)
+            context = uid_context(self.made_with, series.group, series.source_digest, ordinal)
+        return provenance_of(self.model, shown, self.deterministic_uids, context)
+
+    @functools.cached_property
+    def _stacks(self) -> dict[str, list[Source]]:
+        """The stacks of each series that are scored, in order."""
+        found: dict[str, list[Source]] = {}
+        for source in self.catalogue.sources.values():
+            found.setdefault(source.group, []).append(source)
+        return found
 
 
 class _Film(NamedTuple):

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import (
@@ -33,21 +35,15 @@ from monai_anomalyclip.writers.finished import (
     sealed,
     write_state,
 )
+from monai_anomalyclip.writers.folder_tables import FolderTables
 from monai_anomalyclip.writers.record import MadeWith
-from monai_anomalyclip.writers.report import write_html_report
-from monai_anomalyclip.writers.tables import (
-    INPUT_COLUMNS,
-    SCORE_COLUMNS,
-    RunDocument,
-    check_table,
-    write_input_table,
-    write_score_table,
-)
+from monai_anomalyclip.writers.report import Pages, page_name, write_html_report
+from monai_anomalyclip.writers.tables import INPUT_COLUMNS, SCORE_COLUMNS, RunDocument, check_table
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.overlays import Picture
 
-__all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "OutputFolder", "parse_output_kinds"]
+__all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "FolderSummary", "OutputFolder", "parse_output_kinds"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +55,8 @@ OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "heat16", "map32", "pm", "sc")
 png: map and mask of a picture; heat16, map32: png and nifti with a map of 16 bits and of float32. Overlay pictures,
 films with overlay, tables and the report are always written."""
 
+_PAGE, _MOST_PAGES = 500, 10  # inputs on a page of the report, and pages: inputs.csv holds all
+_HEAD = 2**20  # bytes within which our files say that they are ours
 _PICTURES = ".report"  # pictures of the report, and what runs left aside
 _OWN = ("results.json", "report.html", "NOTICE.txt")
 _fcntl: Any = import_module("fcntl") if os.name == "posix" else None
@@ -99,6 +97,43 @@ def parse_output_kinds(kinds: str | Iterable[str]) -> tuple[str, ...]:
         wrong = ", ".join(sorted(unknown)) if chosen else "nothing"
         raise ValueError(f"Unknown output {wrong}: choose from default, {', '.join(OUTPUT_KINDS)}.")
     return tuple(kind for kind in OUTPUT_KINDS if kind in chosen)
+
+
+class FolderSummary(NamedTuple):
+    """What tables and report were made of.
+
+    Args:
+        document: as ``results.json`` has it, with the inputs of the report's first page alone.
+        damaged: why records cannot be read, by name.
+        finished: when each finished input was done, in the order of names.
+    """
+
+    document: RunDocument
+    damaged: dict[str, str]
+    finished: list[datetime]
+
+
+class Pictures(Mapping[str, bytes]):
+    """Pictures that are read when they are asked for.
+
+    Args:
+        paths: by name of the input.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = paths
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._paths[name].read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths
 
 
 class OutputFolder:
@@ -164,6 +199,32 @@ class OutputFolder:
             if state is not None and (state.state != "finished" or state.present(self.path)):
                 states[name] = state
         return states
+
+    def first_states(self, count: int) -> list[InputState]:
+        """Some of the records that can be read, whichever are found first."""
+        states = []
+        for name in itertools.islice(self._names(), count):
+            with contextlib.suppress(DamagedRecordError):
+                if state := self.state(name):
+                    states.append(state)
+        return states
+
+    def document(self, names: Iterable[str], made: MadeWith, left_out: Mapping[str, int]) -> RunDocument:
+        """What the folder holds of some inputs.
+
+        Args:
+            names: of the inputs; those without a record are left out.
+            made: what results are made with.
+            left_out: how many files were left aside, by reason.
+        """
+        states = []
+        for name in names:
+            with contextlib.suppress(DamagedRecordError):
+                state = self.state(name)
+                states += [state] if state is not None and state.state != "unfinished" else []
+        started = [datetime.fromisoformat(state.started) for state in states if state.started]
+        records = [record for state in states if (record := state.shown()) is not None]
+        return RunDocument.of(records, made, left_out, min(started, default=None))
 
     def staging(self, name: str) -> Path:
         """Where :meth:`stage` makes its folder."""
@@ -231,10 +292,21 @@ class OutputFolder:
 
         write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture))
 
+    def keep_left_out(self, run: str, left_out: Mapping[str, int]) -> None:
+        """Keep how many files a run left aside, for the tables.
+
+        Args:
+            run: text that is the same when the same inputs are given again.
+            left_out: counts by reason.
+        """
+        write_atomically(self._hidden(f"left_out-{_short(run)}.json"), json.dumps(dict(left_out)).encode())
+
     def summarise(
         self, made: MadeWith | None = None, run: str = "", left_out: Mapping[str, int] | None = None
-    ) -> tuple[RunDocument, dict[str, str]]:
+    ) -> FolderSummary:
         """Write ``inputs.csv``, ``scores.csv``, ``results.json`` and ``report.html``.
+
+        One record at a time is in memory: a folder may hold as many as there are.
 
         Args:
             made: what a run makes results with, for a folder in which nothing is finished.
@@ -242,7 +314,7 @@ class OutputFolder:
             left_out: how many files the run left aside, by reason, to be kept.
 
         Returns:
-            the document, and why records cannot be read, by name.
+            what there is; of more than some hundred inputs the most suspicious.
 
         Raises:
             FileExistsError: the folder holds results that were made in more than one way.
@@ -250,7 +322,7 @@ class OutputFolder:
         """
         try:
             if left_out is not None:
-                write_atomically(self._hidden(f"left_out-{_short(run)}.json"), json.dumps(dict(left_out)).encode())
+                self.keep_left_out(run, left_out)
             return self._summarise(made)
         except OSError as error:
             if isinstance(error, FileExistsError) and not error.errno:
@@ -260,38 +332,72 @@ class OutputFolder:
                 "is finished stays; when that is mended, `monai-anomalyclip report` makes them."
             ) from error
 
-    def _summarise(self, made: MadeWith | None) -> tuple[RunDocument, dict[str, str]]:
+    def _summarise(self, made: MadeWith | None) -> FolderSummary:
         damaged: dict[str, str] = {}
-        states = self.states(damaged)
+        first: InputState | None = None
+        other = made
+        with FolderTables.writing(self.path) as tables:
+            for name in sorted(self._names()):
+                state = self._known(name, damaged)
+                if state is None:
+                    continue
+                if state.state == "finished":
+                    first = first or state
+                    self._refuse_two_ways(first, state)
+                other = other or state.made_with
+                tables.add(state)
+            way = (first.made_with if first is not None else None) or other
+            if way is None:
+                raise ValueError(f"No record in {str(self.path)!r} says what was found: run predict again.")
+            document, ranked = tables.finish(way, self._left_out())
         for reason in damaged.values():
             logger.warning("%s", reason)
-        finished = [state for state in states.values() if state.state == "finished"]
-        ways = [state.made_with for state in [*finished, *states.values()] if state.made_with is not None]
-        if made is None and not ways:
-            raise ValueError(f"No record in {str(self.path)!r} says what was found: run predict again.")
-        for state in finished[1:]:
-            if changed := differences(finished[0].made_with or ways[0], state.made_with or ways[0]):
-                raise FileExistsError(
-                    f"The output folder holds results that differ in {', '.join(changed)} ({finished[0].name!r} and "
-                    f"{state.name!r}), but its tables name one model and its settings: move one kind to another folder."
-                )
-        shown = {state.name: state.shown() for state in states.values() if state.state != "unfinished"}
-        started = [datetime.fromisoformat(state.started) for state in states.values() if state.started]
-        document = RunDocument.of(
-            [record for record in shown.values() if record is not None],
-            ways[0] if made is None or finished else made,
-            self._left_out(),
-            min(started, default=None),
-        )
-        lost = [InputState(name=name, state="unfinished", refused=reason) for name, reason in damaged.items()]
-        write_input_table(self.path / "inputs.csv", [*states.values(), *lost])
-        write_score_table(self.path / "scores.csv", [*states.values(), *lost])
-        document.write(self.path / "results.json")
-        pictures = {record.name: self._hidden(f"{_short(record.name)}.jpg") for record in document.inputs}
-        montages = {name: path.read_bytes() for name, path in pictures.items() if path.is_file()}
-        margins = {state.name: state.slices.margin for state in states.values()}
-        write_html_report(document, montages, self.path / "report.html", margins)
-        return document, damaged
+        shown = self._write_report(document, ranked, tables.failed)
+        return FolderSummary(shown, damaged, tables.finished)
+
+    def _refuse_two_ways(self, first: InputState, state: InputState) -> None:
+        if first.made_with is None or state.made_with is None:
+            return
+        if changed := differences(first.made_with, state.made_with):
+            raise FileExistsError(
+                f"The output folder holds results that differ in {', '.join(changed)} ({first.name!r} and "
+                f"{state.name!r}), but its tables name one model and its settings: move one kind to another folder."
+            )
+
+    def _known(self, name: str, damaged: dict[str, str]) -> InputState | None:
+        """The record of an input; None for results that somebody removed, "unfinished" for one that is damaged."""
+        try:
+            state = self.state(name)
+        except DamagedRecordError as error:
+            damaged[name] = str(error)
+            return InputState(name=name, state="unfinished", refused=str(error))
+        if state is None or (state.state == "finished" and not state.present(self.path)):
+            return None
+        return state
+
+    def _write_report(self, document: RunDocument, ranked: Sequence[str], failed: Sequence[str]) -> RunDocument:
+        """Write the pages of the report, the most suspicious inputs first; the document with those of the first."""
+        count = max(1, min(_MOST_PAGES, math.ceil(len(ranked) / _PAGE)))
+        shown = document
+        for number in range(count):
+            names = ranked[number * _PAGE : (number + 1) * _PAGE]
+            more = failed[:_PAGE] if number == 0 else ()
+            states = [state for name in sorted([*names, *more]) if (state := self._known(name, {})) is not None]
+            records = tuple(record for state in states if (record := state.shown()) is not None)
+            page = document.model_copy(update={"inputs": records})
+            shown = page if number == 0 else shown
+            pictures = {name: self._hidden(f"{_short(name)}.jpg") for name in names} if number == 0 else {}
+            write_html_report(
+                page,
+                Pictures({name: path for name, path in pictures.items() if path.is_file()}),
+                self.path / page_name(number),
+                {state.name: state.slices.margin for state in states},
+                Pages(number, count, number * _PAGE, len(ranked)),
+            )
+        for path in self.path.glob("report_*.html"):
+            if path.name not in map(page_name, range(count)) and _is_ours(path):
+                path.unlink()
+        return shown
 
     def _left_out(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -324,10 +430,15 @@ class OutputFolder:
                 )
 
     def _refuse_foreign(self, path: Path) -> None:
-        if path.exists() and RESEARCH_USE_ONLY.encode() not in path.read_bytes():
+        if path.exists() and not _is_ours(path):
             raise ValueError(
                 f"{path.name!r} in the output folder is not a file of this program: choose another output folder."
             )
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return RESEARCH_USE_ONLY.encode() in stream.read(_HEAD)
 
 
 def _short(text: str) -> str:

@@ -25,7 +25,7 @@ from monai_anomalyclip.writers.record import InputRecord, Peak
 from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
 from monai_anomalyclip.writers.tables import RunDocument, ranked_records
 
-__all__ = ["Description", "Fact", "describe", "duration", "write_html_report"]
+__all__ = ["Description", "Fact", "Pages", "describe", "duration", "page_name", "write_html_report"]
 
 _PLAIN_GEOMETRIES = ("regular", "single slice")  # which need no caution
 
@@ -37,6 +37,27 @@ class Fact(NamedTuple):
     text: str
     detail: str = ""
     caution: bool = False
+
+
+class Pages(NamedTuple):
+    """Which page of a report of several this is.
+
+    Args:
+        number: from 0.
+        total: number of pages.
+        first: how many inputs stand on the pages before.
+        inputs: how many were scored in all.
+    """
+
+    number: int = 0
+    total: int = 1
+    first: int = 0
+    inputs: int = 0
+
+
+def page_name(number: int) -> str:
+    """File name of a page, from 0."""
+    return "report.html" if number == 0 else f"report_{number + 1}.html"
 
 
 class Description(NamedTuple):
@@ -186,6 +207,7 @@ def write_html_report(
     montages: Mapping[str, bytes],
     path: str | os.PathLike[str],
     margins: Mapping[str, Sequence[float]] | None = None,
+    pages: Pages | None = None,
 ) -> None:
     """Write the page, with the most suspicious inputs first (:func:`monai_anomalyclip.ranking.most_suspicious_first`).
 
@@ -202,6 +224,7 @@ def write_html_report(
         path: the file; it appears, or is replaced, as a whole.
         margins: of the logits per slice or frame, by the names of the inputs. When all have them, they are plotted
             instead of the scores, which are flat where they round to 1.
+        pages: which page of several this is; the document holds its inputs, and the numbers of all.
 
     Raises:
         ValueError: one of the pictures is none.
@@ -238,6 +261,8 @@ def write_html_report(
         failures=[record for record in document.inputs if record.status == "failed"],
         colours=[to_hex(colormaps["inferno"](step / 8)) for step in range(9)],
         frame=FRAME,
+        pages=pages or Pages(inputs=len(ranked)),
+        page_name=page_name,
         left_out=set(montages) - set(pictures),
     )
     write_atomically(Path(path), page.encode("utf-8", errors="replace"))

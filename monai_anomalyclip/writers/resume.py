@@ -27,6 +27,7 @@ __all__ = ["InputChangedError", "Resume"]
 
 logger = logging.getLogger(__name__)
 
+_FEW = 20  # records of others that a part looks at
 _OVERWRITE = "set overwrite (--force; --overwrite True for a bundle)"
 
 
@@ -42,6 +43,8 @@ class Resume:
         sources: the inputs by name.
         made_with: gives what results depend on besides the input; asked for when the network is complete.
         overwrite: replace results and forget that they exist.
+        whole: look at all results of the folder, so that it holds one kind; else at a few, for reading all of a large
+            folder in each of many parts takes long.
 
     Attributes:
         failed: reason by input name.
@@ -54,7 +57,9 @@ class Resume:
         sources: Mapping[str, Source],
         made_with: Callable[[], MadeWith],
         overwrite: bool,
+        whole: bool = True,
     ) -> None:
+        self.whole = whole
         self.folder = folder
         self.sources = sources
         self.made_with = made_with
@@ -150,7 +155,9 @@ class Resume:
         Args:
             names: inputs of the run, whose results are looked at one by one, or replaced.
         """
-        for name, state in self.folder.states().items():
+        others = self.folder.states().values() if self.whole else self.folder.first_states(_FEW)
+        for state in others:
+            name = state.name
             if name in names or state.state != "finished" or state.made_with is None:
                 continue
             if changed := differences(state.made_with, self.made_with()):
@@ -277,7 +284,7 @@ class _RefusedSource(Source):
 
     def __init__(self, source: Source, reason: str) -> None:
         self.origin, self.kind, self.label, self.key = source.origin, source.kind, source.label, source.key
-        self.modality, self.paths = source.modality, source.paths
+        self.group, self.modality, self.paths = source.group, source.modality, source.paths
         self.reason = reason
 
     def state(self) -> str:

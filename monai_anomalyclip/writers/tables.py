@@ -41,11 +41,12 @@ __all__ = [
     "RunDocument",
     "Summary",
     "check_table",
+    "input_row",
     "made_with",
     "ranked_records",
     "results_schema",
-    "write_input_table",
-    "write_score_table",
+    "score_rows",
+    "table_line",
 ]
 
 _DISTRIBUTIONS = ("torch", "monai", "open_clip", "pydicom", "highdicom", "nibabel")
@@ -228,61 +229,34 @@ def check_table(path: str | os.PathLike[str], expected: Sequence[str]) -> None:
         )
 
 
-def write_input_table(path: str | os.PathLike[str], states: Iterable[InputState]) -> None:
-    """Write ``inputs.csv``, one row per input, ranked; the file is replaced as a whole.
+def input_row(record: InputRecord) -> dict[str, Any]:
+    """The row of ``inputs.csv`` of an input that was scored, but for its rank.
 
-    ``slice``, ``instance_number`` and ``position_mm`` are those of the most suspicious slice or frame. Inputs that
-    failed or are unfinished follow without rank.
-
-    Args:
-        path: the CSV file.
-        states: of the inputs.
+    ``slice``, ``instance_number`` and ``position_mm`` are those of the most suspicious slice or frame.
     """
-    known = list(states)
-    shown = {state.name: state.shown() for state in known if state.state != "unfinished"}
-    rows: list[dict[str, Any]] = []
-    for rank, record in enumerate(ranked_records(record for record in shown.values() if record), start=1):
-        row = {name: getattr(record, name) for name in INPUT_COLUMNS if name in InputRecord.model_fields}
-        if record.kind != "frame" and record.most_suspicious:
-            peak = record.most_suspicious[0]
-            row |= {"slice": peak.index, "instance_number": peak.instance_number, "position_mm": peak.position_mm}
-        geometry = record.geometry.verdict if record.geometry else ""
-        rows.append({**row, "rank": rank, "geometry": geometry, "warnings": " | ".join(record.warnings)})
-    ranked = {row["name"] for row in rows}
-    rows += [
-        {"name": state.name, **{key: value for key, value in row.items() if key in INPUT_COLUMNS}}
-        for state in known
-        if state.name not in ranked
-        for row in _rows(state)
-    ]
-    _write_rows(path, INPUT_COLUMNS, rows)
+    row = {name: getattr(record, name) for name in INPUT_COLUMNS if name in InputRecord.model_fields}
+    if record.kind != "frame" and record.most_suspicious:
+        peak = record.most_suspicious[0]
+        row |= {"slice": peak.index, "instance_number": peak.instance_number, "position_mm": peak.position_mm}
+    geometry = record.geometry.verdict if record.geometry else ""
+    return {**row, "geometry": geometry, "warnings": " | ".join(record.warnings)}
 
 
-def write_score_table(path: str | os.PathLike[str], states: Iterable[InputState]) -> None:
-    """Write ``scores.csv``; the file is replaced as a whole.
+def table_line(columns: Sequence[str], row: Mapping[str, Any]) -> str:
+    """A row as a line of CSV, with its end; numbers to six digits, what is not in the columns left out."""
+    stream = io.StringIO(newline="")
+    values = (row.get(column, "") for column in columns)
+    csv.writer(stream, lineterminator="\n").writerow(f"{x:.6g}" if isinstance(x, float) else x for x in values)
+    return stream.getvalue()
+
+
+def score_rows(state: InputState) -> Iterator[dict[str, Any]]:
+    """The rows of ``scores.csv`` of an input.
 
     A picture has one row; a volume or film one per slice or frame (``slice`` counts from 0) and a last one whose
     ``slice`` is ``all``. ``status`` is ``ok``, ``failed`` (with a ``reason``) or ``unfinished``: a run was stopped
     before it had done this input again.
-
-    Args:
-        path: the CSV file.
-        states: of the inputs.
     """
-    _write_rows(path, SCORE_COLUMNS, (row for state in states for row in _rows(state)))
-
-
-def _write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {column: f"{value:.6g}" if isinstance(value, float) else value for column, value in row.items()} for row in rows
-    )
-    write_atomically(Path(path), stream.getvalue().encode())
-
-
-def _rows(state: InputState) -> Iterator[dict[str, Any]]:
     record = state.shown()
     if state.state == "unfinished" or record is None:
         yield {"name": state.name, "status": "failed" if state.refused else "unfinished", "reason": state.refused}

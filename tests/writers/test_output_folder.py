@@ -110,9 +110,9 @@ def test_tables_are_made_from_the_records_whoever_wrote_them(tmp_path: Path) -> 
     folder.put(InputState(name="b", state="failed", made_with=made(), record=failed))
     folder.keep_picture("a", np.zeros((20, 30, 3), np.uint8))
     (tmp_path / "wrong_record.json").write_text("{}")
-    document, damaged = folder.summarise(None, "these inputs", {"localizer series": 1, "unreadable": 2})
+    document, damaged, _ = folder.summarise(None, "these inputs", {"localizer series": 1, "unreadable": 2})
     folder.summarise(None, "these inputs", {"localizer series": 1, "unreadable": 1})  # the same once more
-    document, _ = OutputFolder(tmp_path).summarise(None, "others", {"unreadable": 4})
+    document, *_ = OutputFolder(tmp_path).summarise(None, "others", {"unreadable": 4})
     assert list(damaged) == ["wrong"]
     with (tmp_path / "scores.csv").open(newline="") as table:
         assert [(row["name"], row["status"]) for row in csv.DictReader(table)] == [
@@ -149,7 +149,7 @@ def test_without_results_there_is_nothing_to_make_tables_from(tmp_path: Path) ->
     folder.put(InputState(name="a", state="unfinished"))
     with pytest.raises(ValueError, match="says what was found: run predict again"):
         folder.summarise()
-    document, _ = folder.summarise(made())
+    document, *_ = folder.summarise(made())
     assert document.summary.inputs == 0
 
 

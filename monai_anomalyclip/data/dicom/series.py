@@ -23,6 +23,8 @@ __all__ = [
     "Instance",
     "SkippedFile",
     "StackGeometry",
+    "digest_of_instances",
+    "group_of",
     "text_of",
     "values_of",
 ]
@@ -206,6 +208,7 @@ class DicomSeries:
         split: why the series was cut and which part this is ("echo time 20", "orientation 2"), or None.
         excluded: why the series is not processed unless it is asked for ("localizer", "segmentation", ...), or None.
         notes: sentences about the series that a reader of the results should know; without any text of the files.
+        source_digest: :func:`digest_of_instances` of the whole series, of which this may be a part; "": of the frames.
     """
 
     kind: Kind
@@ -216,6 +219,7 @@ class DicomSeries:
     split: str | None = None
     excluded: str | None = None
     notes: tuple[str, ...] = ()
+    source_digest: str = ""
 
     @property
     def header(self) -> Dataset:
@@ -270,9 +274,34 @@ class DicomSeries:
 
     @property
     def key(self) -> str:
-        """Sixteen hexadecimal digits of the hash of what identifies this stack: series UID and first instance."""
-        identity = f"{self.series_uid}\n{text_of(self.header, 'SOPInstanceUID')}\n{self.frames[0].index}\n{self.part}"
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits of the hash of what identifies this stack.
+
+        A stack is known by study, series and what tells it from others of its series, so that it keeps its key when
+        slices are added; a picture or film by its instance.
+        """
+        own = [self.split or ""]
+        if self.kind != "volume":
+            own = [text_of(self.header, "SOPInstanceUID"), str(self.frames[0].index)]
+        return _hash(text_of(self.header, "StudyInstanceUID"), self.series_uid, *own)
+
+    @property
+    def group(self) -> str:
+        """Sixteen hexadecimal digits that all stacks of a series share."""
+        return group_of(text_of(self.header, "StudyInstanceUID"), self.series_uid)
+
+
+def digest_of_instances(uids: Iterable[str]) -> str:
+    """SHA-256 of a set of SOP Instance UIDs, in whichever order they come."""
+    return hashlib.sha256("\n".join(sorted(set(uids))).encode()).hexdigest()
+
+
+def group_of(study_uid: str, series_uid: str) -> str:
+    """Sixteen hexadecimal digits that stand for a series."""
+    return _hash(study_uid, series_uid)
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def _whole_number(text: str) -> int | None:

@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from monai_anomalyclip.data.dicom.attributes import alike, text_of
 from monai_anomalyclip.data.dicom.geometry import PixelSpacing
-from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, StackGeometry
+from monai_anomalyclip.data.dicom.series import (
+    DicomSeries,
+    FrameReference,
+    Instance,
+    StackGeometry,
+    digest_of_instances,
+)
 from monai_anomalyclip.data.dicom.traits import MOMENTS, SPLITTING_TRAITS, Trait, sort_key
 
 __all__ = ["Stack", "StackPart", "instance_key", "number_and_name", "split_until_unique"]
@@ -54,6 +60,9 @@ def number_and_name(stacks: Sequence[Stack]) -> list[DicomSeries]:
         ),
     )
     result = []
+    source = digest_of_instances(
+        text_of(frame.instance.header, "SOPInstanceUID") for stack in stacks for frame in stack.frames
+    )
     for part, stack in enumerate(ranked):
         words = [_words(name, stack.traits[name], ranks[name]) for name in telling if name in stack.traits]
         positioned = stack.geometry.positions is not None
@@ -69,6 +78,7 @@ def number_and_name(stacks: Sequence[Stack]) -> list[DicomSeries]:
                 split=", ".join(filter(None, words)) or "other frames" if len(ranked) > 1 else None,
                 excluded=stack.excluded,
                 notes=tuple(dict.fromkeys(stack.notes)),
+                source_digest=source,
             )
         )
     return result

@@ -23,9 +23,17 @@ from pydicom.sr.codedict import codes
 import monai_anomalyclip
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
-from monai_anomalyclip.writers.record import Model
+from monai_anomalyclip.writers.record import MadeWith, Model
 
-__all__ = ["Provenance", "derived_uid", "describe_model", "provenance_of", "series_description"]
+__all__ = [
+    "Provenance",
+    "derived_uid",
+    "describe_model",
+    "provenance_of",
+    "result_uid",
+    "series_description",
+    "uid_context",
+]
 
 _MANUFACTURER = "monai_anomalyclip authors"
 _MODEL = "monai_anomalyclip (research)"
@@ -57,8 +65,8 @@ class Provenance:
         deterministic: derive all UIDs from source series and settings, so that a second run gives the same ones; for
             tests and audits. An archive refuses, or worse merges, two different objects with one UID: leave it off
             elsewhere.
-        context: text that such UIDs depend on, too, and that is told nowhere: all else that makes two objects of one
-            series differ, such as the content of its files.
+        context: text that such UIDs depend on alone, and that is told nowhere (see :func:`result_uid`); "": they depend
+            on series, stack and configuration.
 
     Raises:
         ValueError: a text is empty, too long for its attribute, or not printable ASCII; not a SHA-256.
@@ -145,12 +153,12 @@ class Provenance:
             what: the UID's purpose, such as ``"segmentation instance"``.
 
         Returns:
-            UUID-derived UID (2.25., DICOM PS3.5 section B.2): random, or if `deterministic` from the source series,
-            the stack, the purpose, the configuration and the context.
+            UUID-derived UID (2.25., DICOM PS3.5 section B.2): random, or if `deterministic` from the context and the
+            purpose.
         """
         if not self.deterministic:
             return f"2.25.{uuid.uuid4().int}"
-        return derived_uid("\n".join((series.series_uid, series.key, what, self.configuration_hash, self.context)))
+        return result_uid(self.context or "\n".join((series.group, series.key, self.configuration_hash)), what)
 
     def identity(self, series: DicomSeries, kind: str) -> dict[str, Any]:
         """UIDs, numbers and description of a new series with one instance, as highdicom's classes take them.
@@ -190,6 +198,16 @@ def _ascii(value: object) -> str:
     return printable.encode("ascii", "replace").decode().replace("\\", "/")
 
 
+def result_uid(context: str, what: str) -> str:
+    """UID of one of the objects that a context gives, see :func:`uid_context`.
+
+    Args:
+        context: what the objects of a source have in common.
+        what: the UID's purpose, such as ``"report instance"``.
+    """
+    return derived_uid(f"{what}\n{context}")
+
+
 def derived_uid(text: str) -> str:
     """The UID that always belongs to a text: a name-based UUID (DICOM PS3.5 section B.2)."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
@@ -220,6 +238,28 @@ def describe_model(network: Any, prompts: str | os.PathLike[str] | None) -> Mode
         words=words,
         settings={"method": type(network).__name__, **settings},
     )
+
+
+# Which other kinds of files there are changes none of the DICOM objects.
+_OTHER_SETTINGS = ("outputs", "map_precision", "sheared_nifti", "deterministic_uids")
+
+
+def uid_context(made: MadeWith, group: str, source_digest: str, ordinal: int = 0) -> str:
+    """What deterministic UIDs of the DICOM objects of a stack depend on.
+
+    The model, the settings and the set of source images, as their SOP Instance UIDs tell it, not the bytes of their
+    files: an original and its transcoded copy give the same. That it can be told without the images is how an archive
+    is asked whether it holds the results already.
+
+    Args:
+        made: what results are made with.
+        group: of study and series, see :class:`~monai_anomalyclip.data.dicom.DicomSeries`.
+        source_digest: of all SOP Instance UIDs of the series.
+        ordinal: place of the stack among those of its series that are scored, from 0.
+    """
+    settings = {name: value for name, value in made.settings.items() if name not in _OTHER_SETTINGS}
+    fingerprint = [made.model.model_dump(), settings, made.tool.version]
+    return json.dumps([fingerprint, group, source_digest, ordinal], sort_keys=True)
 
 
 def provenance_of(

@@ -12,6 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from monai_anomalyclip.data.dicom import DicomSeries, FrameReference, Instance, SkippedFile, StackGeometry
+from monai_anomalyclip.data.dicom.series import digest_of_instances
 
 AXIAL = np.array([1.0, 0, 0, 0, 1, 0])
 
@@ -46,13 +47,28 @@ def test_modality_is_a_code(modality: str | None, expected: str) -> None:
 
 def test_key_tells_parts_apart_and_shows_nothing() -> None:
     first = instance()
-    keys = {
-        DicomSeries("frame", (FrameReference(first, index),), StackGeometry(), part=part).key
-        for index in range(2)
-        for part in range(2)
-    }
-    assert len(keys) == 4
+    keys = {DicomSeries("frame", (FrameReference(first, index),), StackGeometry()).key for index in range(2)}
+    for split in (None, "echo time 20", "echo time 80"):
+        keys.add(DicomSeries("volume", (FrameReference(first),), StackGeometry(), split=split).key)
+    assert len(keys) == 5
     assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+def test_key_of_a_volume_is_that_of_study_and_series() -> None:
+    """A study that is completed later keeps its names, whichever slice is first now."""
+    first, second = (FrameReference(instance(SOPInstanceUID=uid)) for uid in ("1.9", "1.8"))
+    alone = DicomSeries("volume", (first,), StackGeometry())
+    assert DicomSeries("volume", (second, first), StackGeometry(), part=3).key == alone.key
+    other = DicomSeries("volume", (FrameReference(instance(StudyInstanceUID="1.7")),), StackGeometry())
+    assert other.key != alone.key
+    assert other.group != alone.group
+    parts = [DicomSeries("volume", (first,), StackGeometry(), split=split) for split in ("echo 1", "echo 2")]
+    assert parts[0].group == parts[1].group == alone.group
+
+
+def test_digest_of_instances_depends_on_the_set_alone() -> None:
+    assert digest_of_instances(["1.2", "1.10"]) == digest_of_instances(["1.10", "1.2", "1.2"])
+    assert digest_of_instances(["1.2"]) != digest_of_instances(["1.2", "1.10"])
 
 
 @pytest.mark.parametrize(

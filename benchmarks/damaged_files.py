@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small files of every kind that is read, and what can be done to them; run, it cuts every DICOM file off.
 
-A study of two files, of which one is cut at many lengths: the run must end with status 1 and a warning of the series
+A study of two files, of which one is cut at many lengths: the run must end with status 3 and a warning of the series
 that lacks it, unless what was cut off changes no pixel. The exit status is 1 when a length did otherwise.
 """
 
@@ -187,7 +187,7 @@ def cut_outcomes(seed: str, lengths: int, folder: Path, suffix: str = ".dcm") ->
         suffix: of their names.
 
     Returns:
-        Counts of ``"damaged, series warned"``, ``"unreadable"`` (status 1 both), ``"whole"`` (nothing of the pixels is
+        Counts of ``"damaged, series warned"``, ``"unreadable"`` (status 3 both), ``"whole"`` (nothing of the pixels is
         missing) and of faults, which begin with ``"FAULT"``.
     """
     whole, beside = _bytes(seed), make_slice()

@@ -69,8 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
     found = [facts_of(name, source) for name, source in catalogue.sources.items()]
     excluded = [excluded_facts(series) for series in catalogue.excluded]
     left_out = catalogue.left_out()
-    bad = any(fact.problem for fact in found) or not found or damaged_files(left_out) > 0
-    status = INPUTS_FAILED if bad else 0
+    bad = any(fact.problem for fact in found) or damaged_files(left_out) > 0
+    status = (INPUTS_FAILED if bad else 0) if found else 1  # as `predict`, which then does not begin
     if arguments.json:
         rows = [fact.as_dict(arguments.show_uids, arguments.show_paths) for fact in [*found, *excluded]]
         listed = {"inputs": rows, "left_out": left_out}

@@ -22,7 +22,7 @@ def no_pixels_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         pytest.fail("pixels were read or a network was made")
 
-    for place in ("sources.load_series", "sources.load_frame", "sources.load_volume", "nifti._read_voxels"):
+    for place in ("sources.load_series", "frames.load_frame", "nifti.load_volume", "nifti._read_voxels"):
         monkeypatch.setattr(f"monai_anomalyclip.data.{place}", forbidden)
     monkeypatch.setattr("monai_anomalyclip.data.dicom.reader.decode_frames", forbidden)
     monkeypatch.setattr(ImageFile.ImageFile, "load", forbidden)
@@ -47,7 +47,7 @@ def uid_of(study: Path, pattern: str) -> str:
 def test_table_lists_inputs_and_what_is_left_out(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (study / "notes").write_text("text")
     status, shown = inspect(capsys, study)
-    assert status == 1  # because of the picture that cannot be read
+    assert status == 3  # because of the picture that cannot be read
     head, _, *lines = shown.splitlines()
     assert head.split() == ["input", "kind", "frames", "size", "geometry", "preset"]
     rows = [re.split(r"\s{2,}", line) for line in lines[:7]]
@@ -91,7 +91,7 @@ def test_nothing_tells_whom_it_shows_unless_asked_for(
 
 def test_json(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, content = listed(capsys, study, "--show-uids")
-    assert status == 1
+    assert status == 3
     assert content["left_out"] == {"localizer series": 1}
     facts = content["inputs"]
     assert len(facts) == 7
@@ -161,7 +161,7 @@ def test_files_that_are_left_out_are_named_with_paths_and_json_alone(
     copy.write_bytes(paths[3].read_bytes())
     (tmp_path / "scribbles").write_text("text")
     status, content = listed(capsys, tmp_path, "--show-paths")
-    assert status == 1
+    assert status == 3
     found = {file["path"]: (file["reason"], file["damaged"]) for file in content["files_left_out"]}
     assert found == {
         str(paths[1]): ("damaged header", True),

@@ -63,12 +63,12 @@ def times_of(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in paths if not path.name.endswith("_record.json")}
 
 
-def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
+def test_a_mixture_is_scored_and_one_bad_input_is_status_3(
     study: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     with caplog.at_level(logging.DEBUG, logger="monai_anomalyclip"):
-        assert predict(study) == 1
+        assert predict(study) == 3
     shown = capsys.readouterr()
     names = [record["name"] for record in results_of(out)["inputs"]]
     assert [re.sub("_[0-9a-f]{16}$", "", name) for name in sorted(names)] == [
@@ -110,17 +110,17 @@ def test_a_mixture_is_scored_and_one_bad_input_is_status_1(
     assert times_of(out) == after
 
 
-def test_a_damaged_file_that_is_left_out_is_status_1(
+def test_a_damaged_file_that_is_left_out_is_status_3(
     picture: Path, predict: Predict, phantoms: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (whole,) = phantoms.make_series(tmp_path / "ct", count=1, size=(32, 40))
     (tmp_path / "bad.dcm").write_bytes(whole.read_bytes()[:400])
     inputs = (tmp_path / "bad.dcm", picture / "rosamund.png")
-    assert predict(*inputs) == 1
+    assert predict(*inputs) == 3
     assert "left out: 1 x damaged header" in capsys.readouterr().out
     assert [row["status"] for row in rows_of(tmp_path / "out")] == ["ok"]
-    assert predict(*inputs) == 1  # though nothing is to be done
-    assert main(["inspect", *map(str, inputs)]) == 1
+    assert predict(*inputs) == 3  # though nothing is to be done
+    assert main(["inspect", *map(str, inputs)]) == 3
     (tmp_path / "notes").write_text("no DICOM at all")  # with the suffix .dcm it would be a damaged file
     inputs = (tmp_path / "notes", picture / "rosamund.png")
     assert predict(*inputs) == 0
@@ -153,7 +153,7 @@ def test_files_that_are_not_ours_are_kept(picture: Path, predict: Predict, tmp_p
     out = tmp_path / "out"
     out.mkdir()
     (out / "rosamund_mask.png").write_text("drawn by hand")
-    assert predict(picture, "--keep-names") == 1
+    assert predict(picture, "--keep-names") == 3
     assert (out / "rosamund_mask.png").read_text() == "drawn by hand"
     assert [row["status"] for row in rows_of(out)] == ["failed"]
     assert not (out / "rosamund_heat.png").exists()
@@ -223,10 +223,10 @@ def test_every_other_frame_of_a_video(predict: Predict, tmp_path: Path) -> None:
 def test_reading_ahead_and_another_precision(study: Path, predict: Predict, tmp_path: Path) -> None:
     common = (study, "--deterministic-uids")
     assert [predict(*common, out=tmp_path / "plain"), predict(*common, "--workers", "2", out=tmp_path / "ahead")] == [
-        1,
-        1,
+        3,
+        3,
     ]
-    assert predict(*common, "--precision", "bfloat16", out=tmp_path / "coarse") == 1
+    assert predict(*common, "--precision", "bfloat16", out=tmp_path / "coarse") == 3
     told = [results_of(tmp_path / folder) for folder in ("plain", "ahead", "coarse")]
     for one in told[1:]:
         assert [record["name"] for record in one["inputs"]] == [record["name"] for record in told[0]["inputs"]]
@@ -305,16 +305,16 @@ def test_an_interrupted_run_with_force_is_completed_without_it(
     assert [(row["status"], row["threshold"]) for row in rows_of(out)] == [("ok", "0.25")] * 2
 
 
-def test_a_changed_file_does_not_keep_the_others_and_is_status_1(
+def test_a_changed_file_does_not_keep_the_others_and_is_status_3(
     picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert predict(picture) == 0
     before = times_of(out)
     Image.fromarray(np.full((20, 30), 80, np.uint8)).save(picture / "rosamund.png")
-    assert predict(picture) == 1  # also when nothing else is to be done
+    assert predict(picture) == 3  # also when nothing else is to be done
     Image.fromarray(np.full((20, 30), 40, np.uint8)).save(picture / "second.png")
-    assert predict(picture) == 1
+    assert predict(picture) == 3
     shown = capsys.readouterr()
     assert re.search(r"failed: The output folder holds results of 'frame_\w+' that differ in the input's", shown.out)
     assert "Traceback" not in shown.err
@@ -378,7 +378,7 @@ def test_an_input_edited_at_equal_size_is_noticed(predict: Predict, tmp_path: Pa
     voxels[10:14, 20:24, 16] = 1
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
     assert path.stat().st_size == size
-    assert predict(path.parent) == 1
+    assert predict(path.parent) == 3
     rows = rows_of(tmp_path / "out")
     assert "differ in the input's files" in rows[0]["reason"]
     assert predict(path.parent, "--force") == 0
@@ -440,7 +440,7 @@ def test_a_record_changed_by_hand_is_one_sentence_and_force_helps(
     assert predict(picture) == 0
     (record,) = out.glob("*_record.json")
     record.write_text(record.read_text().replace('"record"', '"rekord"'))
-    assert predict(picture) == 1
+    assert predict(picture) == 3
     assert "cannot be read" in rows_of(out)[0]["reason"]
     assert "error: 'record'" not in capsys.readouterr().err
     assert predict(picture, "--force") == 0

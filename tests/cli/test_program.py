@@ -17,6 +17,7 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.cli import main
+from monai_anomalyclip.cli.plain_messages import EXIT_STATUS
 from monai_anomalyclip.cli.program import _COMMANDS
 
 COMMANDS = tuple(_COMMANDS)
@@ -33,7 +34,7 @@ def test_help_shows_commands_examples_exit_statuses_and_the_research_notice(caps
     shown = help_of(capsys)
     assert " ".join(RESEARCH_USE_ONLY.split()) in shown
     assert "convert-prompts epoch_15.pth" in shown
-    assert "Exit status: 0 all well, 1 an input failed or the command did, 2 wrong usage, 130 interrupted." in shown
+    assert " ".join(EXIT_STATUS.split()) in shown
     assert all(f" {command} " in shown for command in COMMANDS)
 
 

@@ -96,7 +96,7 @@ def test_names_of_files_are_not_shown(run: Run, normals: Path, weights: list[str
     (normals / "QUIMBY_damaged.png").write_text("no picture")
     file = tmp_path / "my.reference"
     shown = run("build", normals, "-o", file, "--encoder", "timm:resnet10t", *weights)
-    assert shown[0] == 1  # what can be read is there, and what cannot is said
+    assert shown[0] == 3  # what can be read is there, and what cannot is said
     assert "left out: " in shown[2]
     assert file.is_file()
     ranked = run("rank", file, normals, "-o", tmp_path / "ranking", *weights)

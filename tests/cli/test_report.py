@@ -51,11 +51,11 @@ def test_tables_and_report_are_made_from_the_records(results: Path, capsys: pyte
     assert set(again) == set(before)
 
 
-def test_a_record_that_cannot_be_read_is_named_and_is_status_1(
+def test_a_record_that_cannot_be_read_is_named_and_is_status_3(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (results / "c_record.json").write_text("{")
-    assert main(["report", str(results)]) == 1
+    assert main(["report", str(results)]) == 3
     assert "The record of 'c' in the output folder cannot be read" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from monai.transforms import Compose, Lambdad
 from PIL import Image
 
 from monai_anomalyclip.data import FaultTolerantDataset, InputCatalogue, InputPart, LoadInputd, UnreadableInputError
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.failures import failure_reason, may_pass
 from monai_anomalyclip.data.sources import FrameSource
 
 
@@ -116,3 +118,27 @@ def test_short_file_names_do_not_spoil_the_text(phantoms: ModuleType, tmp_path: 
     name = item["name"]
     assert failure_reason(ValueError(f"cannot open '{tmp_path}/7'"), item) == f"ValueError: cannot open '{name}'"
     assert failure_reason(ValueError(f"cannot open {tmp_path}/7"), item) == "ValueError: cannot open 7"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "full"), True),
+        (OSError(errno.ESTALE, "stale"), True),
+        (OSError(errno.EIO, "ails"), True),
+        (MemoryError(), True),
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (torch.OutOfMemoryError("CUDA"), True),
+        (FileNotFoundError(errno.ENOENT, "gone"), False),
+        (PermissionError(errno.EACCES, "closed"), False),
+        (OSError("cannot identify image file"), False),
+        (ValueError("not finite"), False),
+        (UnreadableInputError("cut"), False),
+    ],
+)
+def test_what_may_do_well_another_time(error: Exception, expected: bool) -> None:
+    assert may_pass(error) is expected
+    wrapped = RuntimeError("applying transform")
+    wrapped.__cause__ = error
+    assert may_pass(wrapped) is expected

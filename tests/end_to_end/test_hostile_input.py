@@ -99,7 +99,7 @@ def test_run_over_all_of_them(predict_measured: Callable[..., Any], tmp_path: Pa
         make_bomb(name, folder)
     Image.fromarray(np.full((16, 20, 3), 200, np.uint8)).save(folder / "good.png")
     finished = predict_measured(folder, tmp_path / "out", "--keep-names")
-    assert finished.status == 1, finished.said
+    assert finished.status == 3, finished.said
     assert "Traceback" not in finished.said
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {record["name"]: record["status"] for record in document["inputs"]}["good"] == "ok"
@@ -173,7 +173,7 @@ def test_files_that_may_not_be_read(predict: Callable[..., int], tmp_path: Path)
     for path in (folder / "locked.png", folder / "locked.dcm", folder / "closed"):
         path.chmod(0)
     try:
-        assert predict(folder, tmp_path / "out") == 1
+        assert predict(folder, tmp_path / "out") == 3
         document = json.loads((tmp_path / "out" / "results.json").read_text())
         assert (document["summary"]["ok"], document["summary"]["failed"]) == (1, 1)
     finally:

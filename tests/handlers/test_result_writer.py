@@ -256,9 +256,12 @@ def test_deterministic_uids_depend_on_input_and_settings_alone(phantoms: ModuleT
     ]
     path = next((tmp_path / "ct").iterdir())
     changed = pydicom.dcmread(path)
-    changed.RescaleIntercept = float(changed.get("RescaleIntercept", 0)) + 5  # of the same UID
+    changed.ImageComments = "As another archive hands it out: other bytes of the same image."
     changed.save_as(path)
-    others.append(uids("another file"))
+    assert uids("other bytes") == first
+    changed.SOPInstanceUID = changed.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    changed.save_as(path)
+    others.append(uids("another image"))
     assert len({uid for pair in [first, *others] for uid in pair}) == 2 * (1 + len(others))
 
 

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-EXTRAS = ("export", "federated", "fullshot", "label", "notebooks", "reference", "video")
+EXTRAS = ("export", "federated", "fullshot", "label", "notebooks", "parquet", "reference", "video")
 
 
 def floor(requirement: Requirement) -> Version:

@@ -59,7 +59,7 @@ def test_deterministic_uids(
 
     # The observer is the software in its configuration, whatever the series.
     observer = {fixed.device_uid()}
-    for other_series in (stacks["gaps"], replace(series, part=1)):
+    for other_series in (stacks["gaps"], replace(series, split="echo time 20")):
         for kind, found in written(write_all, other_series, tmp_path, fixed).items():
             assert found & first[kind] == (observer if kind == "report" else set())
     other = replace(fixed, parameters={"threshold": 0.6})

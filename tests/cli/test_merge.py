@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""A work that parts share: list, predict --part, merge."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from monai_anomalyclip.cli import main
+
+PARTS = 3
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "studies"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    phantoms.make_series(folder / "ct", count=3, size=(32, 40))
+    (folder / "bad.png").write_text("no picture")
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What does not tell when or how fast it was made."""
+    kinds = (".png", ".jpg", ".gz")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in kinds}
+
+
+def test_parts_together_are_one_run(
+    studies: Path, options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The scan is done once; parts write no tables; merge tells what is missing, then what failed."""
+    work, out, whole = tmp_path / "work.jsonl", tmp_path / "out", tmp_path / "whole"
+    assert main(["list", str(studies), "-o", str(work)]) == 0
+    assert "8 inputs in 8 files and series" in capsys.readouterr().out
+    common = ["predict", "--list", str(work), "-o", str(out), *options]
+    status = {main([*common, "--part", f"{part}/{PARTS}"]) for part in range(1, PARTS)}
+    shown = capsys.readouterr().out
+    assert "Tables: monai-anomalyclip merge" in shown
+    assert not (out / "results.json").exists()
+    assert main(["merge", str(out), "--list", str(work)]) == 1  # something is missing
+    shown = capsys.readouterr().out
+    done = len(rows(out / "inputs.csv"))
+    assert f"{8 - done} are missing" in shown
+    missing = [row["name"] for row in rows(out / "missing.csv") if row["status"] == "missing"]
+    assert len(missing) == 8 - done > 0
+    status.add(main([*common, "--part", f"{PARTS}/{PARTS}"]))
+    assert status <= {0, 3}
+    assert 3 in status  # the part with the bad picture
+    capsys.readouterr()
+    assert main(["merge", str(out), "--list", str(work), "--parquet"]) == 3
+    assert "7 of 8 inputs are done, 1 failed, 0 are missing." in capsys.readouterr().out
+    assert [row["status"] for row in rows(out / "missing.csv")] == ["failed"]
+    assert main(["predict", str(studies), "-o", str(whole), *options]) == 3
+    assert contents(out) == contents(whole)
+    assert (out / "inputs.csv").read_bytes() == (whole / "inputs.csv").read_bytes()
+    assert (out / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    documents = [json.loads((folder / "results.json").read_text()) for folder in (out, whole)]
+    assert documents[0]["summary"] == documents[1]["summary"]
+    for name in ("inputs", "scores"):
+        table = pyarrow.parquet.read_table(out / f"{name}.parquet")
+        written = rows(out / f"{name}.csv")
+        assert table.num_rows == len(written)
+        assert table.column("name").to_pylist() == [row["name"] for row in written]
+        scores = [float(row["anomaly_score"]) if row["anomaly_score"] else None for row in written]
+        assert table.column("anomaly_score").to_pylist() == scores
+    assert main([*common, "--part", f"1/{PARTS}"]) in (0, 3)  # once more changes nothing
+    assert contents(out) == contents(whole)
+
+
+def test_a_list_is_kept_apart_from_results(studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "NOTICE.txt").write_text("x")
+    (results / "a_record.json").write_text(json.dumps({"schema_version": "2.0"}))
+    from monai_anomalyclip import RESEARCH_USE_ONLY
+
+    (results / "results.json").write_text(RESEARCH_USE_ONLY)
+    status = main(["list", str(studies), "-o", str(results / "work.jsonl")])
+    assert (status, (results / "work.jsonl").exists()) == (1, False)
+    assert "choose another place" in capsys.readouterr().err

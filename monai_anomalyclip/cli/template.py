@@ -61,6 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         image=arguments.image,
         claim=arguments.claim,
     )
+    arguments.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with replaced_when_complete(arguments.output) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     print(f"{arguments.output}: {arguments.parts} parts. Look through it, then give it to the scheduler.")

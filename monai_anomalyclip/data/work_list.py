@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_anomalyclip.atomic_file import replaced_when_complete
+from monai_anomalyclip.atomic_file import make_private_folder, replaced_when_complete
 from monai_anomalyclip.data.dicom import group_instances, scan_files
 from monai_anomalyclip.data.dicom.series import DicomSeries, Instance, SkippedFile
 from monai_anomalyclip.data.errors import UnreadableInputError
@@ -126,6 +126,7 @@ def write_work_list(path: str | os.PathLike[str], units: Sequence[WorkUnit], lef
     """
     if Path(path).exists():
         _header(path)  # refuses a file of another kind
+    make_private_folder(Path(path).absolute().parent)
     header = WorkHeader(sum(len(unit.names) for unit in units), len(units), dict(left_out))
     with replaced_when_complete(path) as unfinished:
         handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

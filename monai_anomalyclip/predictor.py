@@ -44,6 +44,7 @@ def predict(
     bundle: str | os.PathLike[str] | None = None,
     *,
     prompts: str | os.PathLike[str] | None = None,
+    clip: str | os.PathLike[str] | None = None,
     threshold: float | str | None = None,
     outputs: Sequence[str] | None = None,
     preset: str | None = None,
@@ -67,6 +68,7 @@ def predict(
         output: folder of the results (see docs/studies.md).
         bundle: folder of a bundle, or the name of a shipped one; default ``bundles/anomalyclip``.
         prompts: a prompt checkpoint to use instead of the bundle's.
+        clip: weights of CLIP in any form (see :mod:`monai_anomalyclip.networks.clip_weights`), instead of the bundle's.
         threshold: of masks, in [0, 1], or "calibrated".
         outputs: kinds of files, such as ``["default", "pm"]``.
         preset: intensity preset, such as "ct-brain".
@@ -97,7 +99,7 @@ def predict(
         >>> [(record.name, record.anomaly_score) for record in document.inputs]
     """
     part_of, _, _ = run_inference(
-        inputs, output, bundle, prompts=prompts, threshold=threshold, outputs=outputs, preset=preset,
+        inputs, output, bundle, prompts=prompts, clip=clip, threshold=threshold, outputs=outputs, preset=preset,
         reference=reference, device=device, precision=precision, force=force, links=links, configs=configs,
         part=part, work_list=work_list, **ids,
     )  # fmt: skip
@@ -110,6 +112,7 @@ def run_inference(
     bundle: str | os.PathLike[str] | None = None,
     *,
     prompts: str | os.PathLike[str] | None = None,
+    clip: str | os.PathLike[str] | None = None,
     threshold: float | str | None = None,
     outputs: Sequence[str] | None = None,
     preset: str | None = None,
@@ -142,6 +145,7 @@ def run_inference(
         check_links(links, folder)
     given = {
         "prompts": None if prompts is None else literal_path(Path(prompts).absolute()),
+        "backbone#pretrained": None if clip is None else literal_path(Path(clip).absolute()),
         "threshold": threshold,
         "outputs": None if outputs is None else list(outputs),
         "reading#preset": preset,
@@ -187,6 +191,7 @@ class Predictor:
     Args:
         bundle: folder of a bundle, or the name of a shipped one; default ``bundles/anomalyclip``.
         prompts: a prompt checkpoint to use instead of the bundle's.
+        clip: weights of CLIP in any form (see :mod:`monai_anomalyclip.networks.clip_weights`), instead of the bundle's.
         reference: a file that ``monai-anomalyclip reference build`` made of normal images: images are compared with
             them, in place of AnomalyCLIP.
         device: "cpu", "cuda", "cuda:1", "mps", ...; default the first GPU, else the CPU.
@@ -212,6 +217,7 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: str | None = "auto",
         reference: str | os.PathLike[str] | None = None,
+        clip: str | os.PathLike[str] | None = None,
         **overrides: Any,
     ) -> None:
         config = inference_config(None if bundle is None else Path(bundle))
@@ -224,6 +230,7 @@ class Predictor:
         parser["bundle_root"] = literal_path(config.parents[1].absolute())
         chosen = {"device": device and str(device), "precision": precision, **overrides}
         chosen["prompts"] = None if prompts is None else literal_path(Path(prompts).absolute())
+        chosen["backbone#pretrained"] = None if clip is None else literal_path(Path(clip).absolute())
         for key, value in chosen.items():
             if value is not None:
                 parser[key] = value

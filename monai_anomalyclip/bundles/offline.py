@@ -21,22 +21,23 @@ __all__ = ["OfflineBundle", "make_offline_bundle", "verify_offline_bundle"]
 _SUMS = "SHA256SUMS"
 _LICENCES = Path(__file__).parents[1] / "weights" / "licences.md"
 _PROMPTS = "models/model.pt"
+_OWN_CLIP = "models/clip"  # with its suffix: CLIP from another file than OpenAI's
 
 _README = """# AnomalyCLIP, to be carried
 
 Made by monai_anomalyclip {version}. {notice}
 
-Everything that `predict` needs, so that nothing is fetched: the bundle, OpenAI's CLIP `models/{clip}`, and the prompts
-`models/model.pt` ({origin}). Their licences: `docs/licences.md`.
+Everything that `predict` needs, so that nothing is fetched: the bundle, CLIP `models/{clip}` ({clip_origin}), and the
+prompts `models/model.pt` ({origin}). Their licences: `docs/licences.md`.
 
 Where it arrives, with the same version of monai_anomalyclip installed:
 
     monai-anomalyclip weights verify THIS_FOLDER
     monai-anomalyclip predict STUDIES -o RESULTS --bundle THIS_FOLDER
 
-`verify` compares every file with `{sums}` (`sha256sum -c {sums}` does that part, too), CLIP with the SHA-256 that
-OpenAI publishes, and shows the SHA-256 of `{sums}` itself: compare that with what `weights bundle` showed where this
-was made, by another way than this medium.
+`verify` compares every file with `{sums}` (`sha256sum -c {sums}` does that part, too), OpenAI's file of CLIP with the
+SHA-256 that OpenAI publishes, and shows the SHA-256 of `{sums}` itself: compare that with what `weights bundle` showed
+where this was made, by another way than this medium.
 """
 
 
@@ -48,21 +49,26 @@ class OfflineBundle:
         files: number of files that are as they were when the folder was made.
         problems: one sentence for each thing that is wrong; empty when all is well.
         digest: SHA-256 of the list of SHA-256s; empty when there is no list.
+        openai_file: whether CLIP is the file that OpenAI publishes, rather than one that its tensors came in.
     """
 
     files: int
     problems: tuple[str, ...]
     digest: str
+    openai_file: bool
 
 
-def make_offline_bundle(output: str | Path, clip: str | Path, prompts: str | Path, *, origin: str) -> str:
+def make_offline_bundle(
+    output: str | Path, clip: str | Path, prompts: str | Path, *, origin: str, clip_origin: str = "OpenAI's file"
+) -> str:
     """Put the bundle, CLIP and prompts in a folder, which appears when it is complete.
 
     Args:
         output: the folder to make.
-        clip: OpenAI's CLIP file.
+        clip: OpenAI's CLIP file, or another with the same tensors.
         prompts: prompts in any layout.
         origin: words for the folder's README: where the prompts come from.
+        clip_origin: likewise, of CLIP.
 
     Returns:
         SHA-256 of the folder's list of SHA-256s.
@@ -81,10 +87,14 @@ def make_offline_bundle(output: str | Path, clip: str | Path, prompts: str | Pat
     try:
         copy_bundle("anomalyclip", unfinished)
         shutil.copyfile(_LICENCES, unfinished / "docs" / "licences.md")
-        shutil.copyfile(clip, unfinished / "models" / clip.name)
+        clip_name = clip.name if clip.name == clip_source().name else f"{Path(_OWN_CLIP).name}{clip.suffix}"
+        shutil.copyfile(clip, unfinished / "models" / clip_name)
         convert_prompts(prompts, unfinished / _PROMPTS)
-        _use_local_clip(unfinished / "configs", clip.name)
-        text = _README.format(version=__version__, notice=RESEARCH_USE_ONLY, clip=clip.name, origin=origin, sums=_SUMS)
+        _use_local_clip(unfinished / "configs", clip_name)
+        text = _README.format(
+            version=__version__, notice=RESEARCH_USE_ONLY, clip=clip_name, clip_origin=clip_origin, origin=origin,
+            sums=_SUMS,
+        )  # fmt: skip
         (unfinished / "README.md").write_text(text, encoding="utf-8")
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
         lines = [f"{sha256_of(path)}  {path.relative_to(unfinished).as_posix()}\n" for path in files]
@@ -127,7 +137,8 @@ def verify_offline_bundle(folder: str | Path) -> OfflineBundle:
     added = sorted(path.relative_to(folder).as_posix() for path in (folder / "configs").rglob("*"))
     problems += [f"{name} was added." for name in added if name not in wanted and not (folder / name).is_dir()]
     clip = clip_source()
-    if found.get(f"models/{clip.name}") != clip.sha256:
+    own = [name for name in found if name.startswith(f"{_OWN_CLIP}.")]
+    if not own and found.get(f"models/{clip.name}") != clip.sha256:
         problems.append(f"models/{clip.name} does not have the SHA-256 that OpenAI publishes, {clip.sha256}.")
     if found.get(_PROMPTS) is None:
         problems.append(f"{_PROMPTS} is not in the list.")
@@ -136,7 +147,7 @@ def verify_offline_bundle(folder: str | Path) -> OfflineBundle:
 
         read_prompts(folder / _PROMPTS)
     right = sum(digest == wanted[name] for name, digest in found.items())
-    return OfflineBundle(right, tuple(problems), sha256_of(sums))
+    return OfflineBundle(right, tuple(problems), sha256_of(sums), not own)
 
 
 def _listed(sums: Path) -> tuple[dict[str, str], list[str]]:

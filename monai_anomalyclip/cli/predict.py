@@ -56,6 +56,12 @@ def add_command(commands: Any) -> None:
     add_sharing_options(parser)
     parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
     parser.add_argument(
+        "--clip",
+        type=Path,
+        metavar="FILE",
+        help="weights of CLIP in any form (see `monai-anomalyclip weights show FILE`)",
+    )
+    parser.add_argument(
         "--reference",
         type=Path,
         metavar="FILE",
@@ -132,6 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.output,
             arguments.bundle,
             prompts=arguments.prompts,
+            clip=arguments.clip,
             reference=arguments.reference,
             force=arguments.force,
             configs=arguments.config,

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .anomaly_clip import AnomalyCLIP, PromptTunedNetwork
-from .backbone import Backbone, build_backbone
+from .backbone import Backbone, build_backbone, describe_clip
 from .calibrated_thresholds import CalibratedThresholds, resolve_threshold, threshold_source, thresholds_path
 from .dpam import DualPathVision
 from .frozen_clip import FrozenCLIPNetwork
@@ -20,6 +20,7 @@ __all__ = [
     "PromptTunedNetwork",
     "build_backbone",
     "convert_prompts",
+    "describe_clip",
     "read_prompts",
     "resolve_threshold",
     "threshold_source",

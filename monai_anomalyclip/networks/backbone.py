@@ -8,10 +8,8 @@ activation functions has to be the one that the weights were trained with. Both 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +21,17 @@ from open_clip.constants import OPENAI_DATASET_MEAN
 from open_clip.model import CLIP
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["Backbone", "build_backbone"]
+from monai_anomalyclip.networks.clip_weights import ClipWeights, clip_file, read_clip_weights, tensors_digest
+
+__all__ = ["Backbone", "build_backbone", "describe_clip"]
 
 logger = logging.getLogger(__name__)
-
-# Entries that OpenAI's TorchScript archives carry beside the weights; their presence identifies OpenAI's own files.
-_OPENAI_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")
-
-# First values of the start-of-text row of OpenAI's ViT-L/14@336px token embedding: they tell its weights in any
-# container.
-_OPENAI_L14_336_START_OF_TEXT = (
-    0.0012364,
-    0.0032305,
-    0.0002843,
-    -0.0021594,
-    -0.0008996,
-    0.0027797,
-    0.0013475,
-    -0.0023221,
-)
 
 _REQUIRED = {"embed_dim", "vision_cfg", "text_cfg"}
 _OPTIONAL = {"quick_gelu", "init_logit_scale", "init_logit_bias"}
 
-_START_OF_TEXT = 49406
 _VOCABULARY = 49408
 
 
@@ -74,8 +56,9 @@ def build_backbone(model_name: str | Mapping[str, Any], pretrained: str | Path |
     Args:
         model_name: an open_clip model name such as "ViT-L-14-336-quickgelu", or a config dictionary with the keys
             ``embed_dim``, ``vision_cfg``, ``text_cfg`` and optionally ``quick_gelu``.
-        pretrained: an open_clip tag ("openai", ...), a local file (safetensors, state dict, or OpenAI's TorchScript
-            archive), or None for random weights.
+        pretrained: an open_clip tag ("openai", ...), a local file (see
+            :mod:`~monai_anomalyclip.networks.clip_weights`), a folder of Hugging Face's with one, or None for random
+            weights.
 
     Returns:
         the backbone, frozen and in eval mode.
@@ -101,7 +84,38 @@ def build_backbone(model_name: str | Mapping[str, Any], pretrained: str | Path |
         _load_weights(clip, name, pretrained, quick_gelu=bool(config.get("quick_gelu", False)))
     clip.requires_grad_(False)
     clip.eval()
-    return Backbone(clip, name, _fingerprint(clip))
+    return Backbone(clip, name, tensors_digest(clip.state_dict()))
+
+
+def describe_clip(path: str | Path, model_name: str | Mapping[str, Any]) -> tuple[ClipWeights, str]:
+    """Look into a file of weights, without building the network.
+
+    Args:
+        path: the file, or a folder with one (see :func:`~monai_anomalyclip.networks.clip_weights.clip_file`).
+        model_name: as for :func:`build_backbone`.
+
+    Returns:
+        what it holds, and the digest that :class:`Backbone` would have.
+
+    Raises:
+        ValueError: it cannot be read, or does not fit the model.
+    """
+    weights = read_clip_weights(clip_file(path))
+    with torch.device("meta"):
+        wanted = {key: value.shape for key, value in CLIP(**_model_config(model_name)).state_dict().items()}
+    found = {key: value.shape for key, value in weights.tensors.items()}
+    wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+    if wrong:
+        name = model_name if isinstance(model_name, str) else "custom"
+        raise ValueError(
+            f"'{Path(path).name}' does not fit '{name}': {wrong[0]} has {_size(found.get(wrong[0]))} in place of "
+            f"{_size(wanted.get(wrong[0]))}, and {len(wrong)} tensors differ in all."
+        )
+    return weights, tensors_digest(weights.tensors)
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "no tensor" if shape is None else f"the shape {tuple(shape)}"
 
 
 def _model_config(model_name: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +194,7 @@ def _load_weights(clip: CLIP, name: str, pretrained: str | Path, *, quick_gelu: 
             )
         path = _fetch(name, str(pretrained), tag)
     else:
-        path = Path(pretrained)
+        path = clip_file(pretrained)
         if not path.is_file():
             base = name.removesuffix("-quickgelu")
             if get_pretrained_cfg(base, str(pretrained)):
@@ -189,11 +203,11 @@ def _load_weights(clip: CLIP, name: str, pretrained: str | Path, *, quick_gelu: 
             raise FileNotFoundError(
                 f"CLIP weights '{pretrained}' are neither a file nor an open_clip tag of '{name}' (tags: {tags})."
             )
-    weights, from_openai = _read_weights(path)
-    if from_openai or _is_openai_l14_336(weights):
+    weights = read_clip_weights(path)
+    if weights.from_openai:
         _check_activation(name, str(pretrained), wanted=True, given=quick_gelu)
     try:
-        clip.load_state_dict(weights, strict=True)
+        clip.load_state_dict(weights.tensors, strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise ValueError(f"The weights '{pretrained}' do not fit '{name}': {detail}") from error
@@ -228,57 +242,3 @@ def _fetch(name: str, tag: str, config: dict[str, Any]) -> Path:
             "`pretrained`, or make a bundle on a machine that is connected and carry it here: "
             "monai-anomalyclip weights bundle -o anomalyclip_ready"
         ) from error
-
-
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """Read a weights file without running anything in it; the flag says whether the file is recognisably OpenAI's."""
-    try:
-        if path.suffix == ".safetensors":
-            weights: Any = load_file(path)
-        elif _is_torchscript(path):
-            weights = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own errors for a damaged or hostile file
-        raise ValueError(
-            f"The CLIP weights '{path}' cannot be read as safetensors, plain state dict or TorchScript archive: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
-    if isinstance(weights, Mapping) and isinstance(weights.get("state_dict"), Mapping):
-        weights = weights["state_dict"]
-    if not isinstance(weights, Mapping) or not weights:
-        raise ValueError(f"The CLIP weights '{path}' hold no state dict but a {type(weights).__name__}.")
-    weights = {str(key).removeprefix("module."): value for key, value in weights.items()}
-    from_openai = all(key in weights for key in _OPENAI_ONLY_KEYS)
-    for key in _OPENAI_ONLY_KEYS:
-        weights.pop(key, None)
-    return weights, from_openai
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
-
-
-def _is_openai_l14_336(weights: Mapping[str, Tensor]) -> bool:
-    table = weights.get("token_embedding.weight")
-    if (
-        table is None
-        or table.ndim != 2
-        or table.shape[0] <= _START_OF_TEXT
-        or table.shape[1] < len(_OPENAI_L14_336_START_OF_TEXT)
-    ):
-        return False
-    row = table[_START_OF_TEXT, : len(_OPENAI_L14_336_START_OF_TEXT)].float()
-    return torch.allclose(row, torch.tensor(_OPENAI_L14_336_START_OF_TEXT), atol=1e-4)
-
-
-def _fingerprint(clip: CLIP) -> str:
-    digest = hashlib.sha256()
-    for key, value in sorted(clip.state_dict().items()):
-        array = value.detach().to("cpu", torch.float32).contiguous().numpy()
-        digest.update(f"{key}{tuple(array.shape)}".encode())
-        digest.update(memoryview(array).cast("B") if array.ndim else array.tobytes())
-    return digest.hexdigest()

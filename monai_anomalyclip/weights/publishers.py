@@ -33,6 +33,7 @@ class ClipSource:
         name: its file name.
         sha256: what it must have.
         limit: bytes that it cannot exceed.
+        model: what open_clip calls the network.
     """
 
     url: str
@@ -40,6 +41,7 @@ class ClipSource:
     sha256: str
     limit: int = 2 << 30
     owner: str = "OpenAI, MIT licence"
+    model: str = "ViT-L-14-336-quickgelu"
 
 
 _SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"

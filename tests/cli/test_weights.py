@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
+from safetensors.torch import load_file, save_file
 
 from monai_anomalyclip.cli import main
 from monai_anomalyclip.cli.weights import RELEASED
@@ -157,3 +159,116 @@ def test_folder_can_be_another(
     assert main(["weights", "fetch", "--folder", str(tmp_path / "own"), "--prompts", "visa"]) == 0
     assert (tmp_path / "own" / "anomalyclip_tuned_on_visa.pth").is_file()
     assert not default_weights_folder().exists()
+
+
+@pytest.fixture
+def tiny_model(tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny CLIP behind the name of the real one."""
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-L-14-336-quickgelu", tiny_config["clip"])
+
+
+@pytest.fixture
+def other_form(data_dir: Path, tmp_path: Path) -> Path:
+    """The published tensors in another container, in a folder as the Hub's client makes it."""
+    file = tmp_path / "downloaded" / "open_clip_model.safetensors"
+    file.parent.mkdir()
+    shutil.copy(data_dir / "tiny" / "clip_weights_fp16.safetensors", file)
+    return file.parent
+
+
+def weights_digest(shown: str) -> str:
+    return re.findall(r"(?:tensors|their SHA-256 is) ([0-9a-f]{64})", shown)[0]
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_show_looks_into_files(
+    other_form: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["weights", "show", str(other_form), str(data_dir / "tiny" / "prompt_learner.pth")]) == 0
+    clip, prompts = capsys.readouterr().out.splitlines()
+    assert "in the form of open_clip, not recognised as OpenAI's; SHA-256 of its tensors" in clip
+    assert "prompts, 12 tokens long" in prompts
+    (tmp_path / "ViT-L-14-336px.pt").write_bytes(b"<html>not found</html>")
+    for path in (tmp_path / "ViT-L-14-336px.pt", tmp_path / "absent.pt", Path(__file__)):
+        assert main(["weights", "show", str(path)]) == 1
+    assert "neither prompts nor CLIP" in capsys.readouterr().out
+
+
+def test_show_says_yes_only_of_the_right_files(
+    publish: Callable[..., Any], clip_bytes: bytes, prompts_bytes: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(clip_bytes, prompts_bytes)
+    folder = default_weights_folder()
+    folder.mkdir()
+    (folder / "ViT-tiny.pt").write_bytes(b"<html>")
+    (folder / PROMPTS["visa"].name).write_bytes(b"<html>")
+    (folder / PROMPTS["mvtec"].name).write_bytes(prompts_bytes)
+    assert main(["weights", "show"]) == 0
+    shown = capsys.readouterr().out
+    states = dict(re.findall(r"^(\S+\.pth?)  +(\S.*)$", shown, re.MULTILINE))
+    assert states == {
+        "ViT-tiny.pt": "another file has its name: remove it",
+        PROMPTS["visa"].name: "another file has its name: remove it",
+        PROMPTS["mvtec"].name: "yes, prompts",
+    }
+    (folder / "ViT-tiny.pt").write_bytes(clip_bytes)
+    main(["weights", "show"])
+    assert "yes, OpenAI's file" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_bundle_of_another_file_with_the_same_tensors(
+    publish: Callable[..., Any],
+    clip_bytes: bytes,
+    prompts_bytes: bytes,
+    other_form: Path,
+    picture: Path,
+    tiny_overlay: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = publish(clip_bytes, prompts_bytes)
+    command = ["weights", "bundle", "--clip", str(other_form)]
+    # Whose tensors these are is not known, and the tiny CLIP's are not OpenAI's.
+    assert main([*command, "-o", str(tmp_path / "a")]) == 1
+    assert "does not hold OpenAI's tensors" in capsys.readouterr().err
+    main(["weights", "show", str(other_form)])
+    digest = weights_digest(capsys.readouterr().out)
+    assert main([*command, "-o", str(tmp_path / "b"), "--clip-tensors", "0" * 64]) == 1
+    assert f"is {digest} instead of {'0' * 64}" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "c"), "--clip-tensors", digest]) == 0
+    assert not [path for path, _ in server.requests if "ViT-tiny" in path]  # CLIP was not fetched
+    ready = tmp_path / "c"
+    assert (ready / "models" / "clip.safetensors").is_file()
+    assert "tensors the same as in OpenAI's file" in (ready / "README.md").read_text()
+    capsys.readouterr()
+    assert main(["weights", "verify", str(ready)]) == 0
+    assert "CLIP is another file than OpenAI's" in capsys.readouterr().out
+    run = ["predict", str(picture), "-o", str(tmp_path / "out"), "--bundle", str(ready), "--device", "cpu"]
+    assert main([*run, "--config", str(tiny_overlay)]) == 0
+    (ready / "models" / "clip.safetensors").write_bytes(b"changed")
+    assert main(["weights", "verify", str(ready)]) == 1
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_compared_with_openais_file_where_it_is(
+    publish: Callable[..., Any], clip_bytes: bytes, prompts_bytes: bytes, other_form: Path, tmp_path: Path
+) -> None:
+    publish(clip_bytes, prompts_bytes)
+    assert main(["weights", "fetch"]) == 0
+    command = ["weights", "bundle", "--clip", str(other_form), "-o"]
+    assert main([*command, str(tmp_path / "a")]) == 0
+    weights = load_file(other_form / "open_clip_model.safetensors")
+    save_file({**weights, "logit_scale": weights["logit_scale"] + 1}, other_form / "open_clip_model.safetensors")
+    assert main([*command, str(tmp_path / "b")]) == 1
+
+
+def test_predict_with_a_file_of_clip(
+    data_dir: Path, other_form: Path, picture: Path, tiny_overlay: Path, tmp_path: Path
+) -> None:
+    """The shipped bundle by its name, with CLIP and prompts from wherever they lie."""
+    run = ["predict", str(picture), "-o", str(tmp_path / "out"), "--bundle", "anomalyclip", "--device", "cpu"]
+    run += ["--clip", str(other_form), "--prompts", str(data_dir / "tiny" / "prompt_learner.pth")]
+    assert main([*run, "--config", str(tiny_overlay)]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [record["status"] for record in results["inputs"]] == ["ok"]

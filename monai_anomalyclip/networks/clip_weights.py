@@ -123,7 +123,7 @@ def tensors_digest(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of weights (names, shapes and float32 values), independent of the format that they came in."""
     digest = hashlib.sha256()
     for key, value in sorted(weights.items()):
-        array = value.detach().to("cpu", torch.float32).contiguous().numpy()
+        array: Any = value.detach().to("cpu", torch.float32).contiguous().numpy()
         digest.update(f"{key}{tuple(array.shape)}".encode())
         digest.update(memoryview(array).cast("B") if array.ndim else array.tobytes())
     return digest.hexdigest()

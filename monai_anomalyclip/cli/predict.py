@@ -94,7 +94,10 @@ def add_command(commands: Any) -> None:
         "--workers",
         type=_workers,
         metavar="N",
-        help="processes that read ahead, each an input at a time, in its own memory (default: the bundle's, 0)",
+        help=(
+            "processes that read ahead, and as many that write, each an input at a time (default: the bundle's, auto: "
+            "half of the cores where there are 4 or more, else 0)"
+        ),
     )
     parser.add_argument(
         "--precision",
@@ -163,8 +166,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "threshold": arguments.threshold,
         "outputs": arguments.outputs,
         "slice_batch_size": arguments.slice_batch_size,
-        "dataloader#num_workers": arguments.workers,
-        "dataloader#prefetch_factor": 1 if arguments.workers else None,
+        "workers": arguments.workers,
         "precision": arguments.precision,
         "compile": arguments.compile or None,
         "device": arguments.device,
@@ -183,9 +185,11 @@ def _threshold(text: str) -> float | str:
     return text if text == "calibrated" else float(text)
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | str:
+    if text == "auto":
+        return text
     if not (text.isdecimal() and len(text) < 4 and int(text) <= _MOST_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of processes, 0 to {_MOST_WORKERS}")
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not auto or a number of processes, 0 to {_MOST_WORKERS}")
     return int(text)
 
 

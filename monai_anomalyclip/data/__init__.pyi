@@ -5,6 +5,7 @@ from .datalist import entries_digest, load_datalist
 from .errors import UnreadableInputError
 from .feature_cache import EncodeImaged, FeatureKey, feature_dataset
 from .frames import load_frame, read_frame
+from .input_loader import InputLoader, resolve_workers
 from .inputs import InputCatalogue, load_input
 from .load_transforms import FaultTolerantDataset, LoadFramed, LoadInputd, LoadMaskd
 from .masks import read_mask
@@ -18,6 +19,7 @@ __all__ = [
     "FaultTolerantDataset",
     "FeatureKey",
     "InputCatalogue",
+    "InputLoader",
     "InputPart",
     "LoadFramed",
     "LoadInputd",
@@ -38,4 +40,5 @@ __all__ = [
     "read_frame",
     "read_mask",
     "read_volume",
+    "resolve_workers",
 ]

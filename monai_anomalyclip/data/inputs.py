@@ -242,7 +242,9 @@ class InputCatalogue:
         )
 
 
-def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, Any] | None = None) -> MetaTensor:
+def load_input(
+    value: PathLike | InputPart, options: ReadOptions | Mapping[str, Any] | None = None, eight_bit: bool = False
+) -> MetaTensor:
     """Read one input: (3, H, W) for a picture, (1, X, Y, Z) for a volume, float32 in [0, 1]; see the readers for more.
 
     The metadata holds ``kind`` ("frame", "volume" or "cine"), ``intensity``, JSON that says how the values were scaled
@@ -253,6 +255,7 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
         value: an item of :class:`InputCatalogue`, a file, or a folder that holds one DICOM series. A long film does
             not fit into memory as a whole: the items are parts of it.
         options: how a path is read; an item knows for itself.
+        eight_bit: leave what is stored in 8 bits as it is: uint8, which stands for [0, 1] in steps of 1/255.
 
     Raises:
         UnreadableInputError: it cannot be read, or it is more than one input; the message says why.
@@ -265,7 +268,7 @@ def load_input(value: PathLike | InputPart, options: ReadOptions | Mapping[str, 
     part = value if isinstance(value, InputPart) else _only_part(value, options)
     begun = time.perf_counter()
     content = "" if part.start else part.source.state()  # before it is read: afterwards it may be another
-    image = part.load()
+    image = part.load(eight_bit)
     image.meta["read_s"] = time.perf_counter() - begun
     image.meta["content"] = content
     return image

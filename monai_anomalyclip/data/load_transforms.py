@@ -73,6 +73,7 @@ class LoadInputd(MapTransform):
         keys: keys of the inputs.
         options: how paths are read.
         allow_missing_keys: do not raise when a key is missing.
+        eight_bit: as for :func:`load_input`.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class LoadInputd(MapTransform):
         keys: KeysCollection = "image",
         options: ReadOptions | Mapping[str, Any] | None = None,
         allow_missing_keys: bool = False,
+        eight_bit: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.options = options
+        self.eight_bit = eight_bit
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of the item with its inputs loaded.
@@ -92,7 +95,7 @@ class LoadInputd(MapTransform):
         """
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = load_input(item[key], self.options)
+            item[key] = load_input(item[key], self.options, self.eight_bit)
         return item
 
 

@@ -142,11 +142,14 @@ class InputPart:
     start: int = 0
     stop: int | None = None
 
-    def load(self) -> MetaTensor:
+    def load(self, eight_bit: bool = False) -> MetaTensor:
         """Read it, see :meth:`Source.load`, as float32 in [0, 1] whatever the format.
 
         This is the one place where intensities are brought to that range; what was done stands in the meta
         ``intensity``. DICOM's reader, which has the evidence of the headers, has scaled gray images already.
+
+        Args:
+            eight_bit: leave what is stored in 8 bits as it is (uint8), for those who hand it on.
 
         Raises:
             UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
@@ -156,7 +159,7 @@ class InputPart:
         image = self.source.load(self.start, self.stop)
         preset = "auto" if image.meta.get("intensity") else self.source.options.preset
         try:
-            return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset)(image))
+            return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset, eight_bit=eight_bit)(image))
         except ValueError as error:
             raise UnreadableInputError(str(error)) from error
 

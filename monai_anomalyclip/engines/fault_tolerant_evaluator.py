@@ -9,17 +9,20 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
 from monai_anomalyclip.data.failures import failure_reason, may_pass
 
-__all__ = ["FaultTolerantEvaluator", "InputsFailedError", "StoppedError", "stopped_by_signals"]
+__all__ = ["DeviceLostError", "FaultTolerantEvaluator", "InputsFailedError", "StoppedError", "stopped_by_signals"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,10 @@ class InputsFailedError(RuntimeError):
     def __init__(self, message: str, passing: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.passing = frozenset(passing)
+
+
+class DeviceLostError(RuntimeError):
+    """The device reported an error after which it computes nothing more in this process."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -80,55 +87,84 @@ def _worker_was_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
-def _keep_in_place(batch: Mapping[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None]:
-    """The images as they are: the inferer moves some slices at a time to the device, not a whole volume."""
-    return batch[CommonKeys.IMAGE], None
+def _device_was_lost(error: BaseException) -> bool:
+    # Too little memory is no such error. Torch has a class for them since 2.8 only.
+    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or str(error).startswith("CUDA error")
+    return isinstance(error, RuntimeError) and lost and not isinstance(error, torch.OutOfMemoryError)
 
 
 class FaultTolerantEvaluator(SupervisedEvaluator):
     """MONAI's evaluator that notes a failed input and goes on with the next.
 
-    Inputs come one by one (batch size 1), each with a ``name`` of its own; a film may come in parts of one name. One
-    that could not be read arrives as an item with an ``error`` (see ``FaultTolerantDataset``); an exception in network
-    or post-processing is noted in the same way, and the parts that follow are left out. The output is a list of one
-    item: batch and output merged with ``score_s``, the seconds it took, or ``name`` and ``error``; handlers must expect
-    both, so metrics cannot be attached. When the run is interrupted (Ctrl-C, SIGTERM, SIGHUP) or ends
-    with an error, handlers of ``Events.TERMINATE`` can still save.
+    A batch is a list of items (:class:`~monai_anomalyclip.data.InputLoader`), each with a ``name`` of its own; a film
+    may come in parts of one name. An item that could not be read has an ``error`` (see ``FaultTolerantDataset``); an
+    exception in network or post-processing is noted in the same way, and the parts that follow are left out. Pictures
+    of a batch are scored together where the inferer can (its method ``together``), all else one by one: the inferer
+    moves some slices at a time to the device. The output is a list: each item merged with what was found and
+    ``score_s``, the seconds it took, or ``name`` and ``error``; handlers must expect both, so metrics cannot be
+    attached. When the run is interrupted (Ctrl-C, SIGTERM, SIGHUP) or ends with an error, handlers of
+    ``Events.TERMINATE`` can still save.
 
     Attributes:
         failures: reason by input name; handlers that fail on an item add to it.
         passing: those of them that may do well another time.
     """
 
-    def __init__(self, *args: Any, prepare_batch: Callable[..., Any] = _keep_in_place, **kwargs: Any) -> None:
-        super().__init__(*args, prepare_batch=prepare_batch, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, decollate=False, **kwargs)
         self.failures: dict[str, str] = {}
         self.passing: set[str] = set()
 
-    def _iteration(self, engine: SupervisedEvaluator, batchdata: Mapping[str, Any]) -> list[dict[str, Any]]:
-        name = str(batchdata["name"][0])
-        if name in self.failures:
-            return self._fail(name, self.failures[name])
-        if "error" in batchdata:
-            if "may_pass" in batchdata and bool(batchdata["may_pass"][0]):
-                self.passing.add(name)
-            return self._fail(name, str(batchdata["error"][0]))
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        together = self._together(batchdata)
+        results = []
+        for number, item in enumerate(batchdata):
+            begun = time.perf_counter()
+            if reason := self.failures.get(name := str(item["name"]), str(item.get("error", ""))):
+                if item.get("may_pass"):
+                    self.passing.add(name)
+                results.append(self._fail(name, reason))
+                continue
+            try:
+                seconds, found = together.get(number) or (0.0, self._alone(item[CommonKeys.IMAGE]))
+                scored = self._processed(engine, item, found)
+            except Exception as error:  # whatever it is, the other inputs are not to suffer
+                results.append(self._fail(name, _reason(error, item)))
+                if may_pass(error):
+                    self.passing.add(name)
+            else:
+                results.append({**scored, "score_s": seconds + time.perf_counter() - begun})
+        return results
+
+    def _together(self, items: Sequence[Mapping[str, Any]]) -> dict[int, tuple[float, dict[str, Any]]]:
+        """What is found in the pictures among the items, by their numbers, and each one's share of the seconds."""
+        images = {number: item[CommonKeys.IMAGE] for number, item in enumerate(items) if "error" not in item}
+        pictures = {number: image for number, image in images.items() if image.ndim == 3}
+        if len(pictures) < 2 or not hasattr(self.inferer, "together"):
+            return {}
         begun = time.perf_counter()
         try:
-            super()._iteration(engine, dict(batchdata))
-        except Exception as error:  # whatever it is, the other inputs are not to suffer
-            if _worker_was_lost(error):  # torch says so wherever the program happens to be
-                raise
-            logger.debug("Traceback of the failed input:", exc_info=True)
-            if may_pass(error):
-                self.passing.add(name)
-            return self._fail(name, failure_reason(error, batchdata))
-        pairs = zip(engine.state.batch, engine.state.output, strict=True)
-        return [{**item, **output, "score_s": time.perf_counter() - begun} for item, output in pairs]
+            found = self.inferer.together(list(pictures.values()), self.network)
+        except Exception as error:  # which of them is to blame shows when each is scored alone
+            _reason(error, {})
+            return {}
+        seconds = (time.perf_counter() - begun) / len(pictures)
+        return {number: (seconds, one) for number, one in zip(pictures, found, strict=True)}
 
-    def _fail(self, name: str, reason: str) -> list[dict[str, Any]]:
+    def _alone(self, image: Tensor) -> Any:
+        return self.inferer(image[None], self.network)
+
+    def _processed(self, engine: SupervisedEvaluator, item: Mapping[str, Any], found: Any) -> dict[str, Any]:
+        """Item and output after post-processing, without the dimension of the batch."""
+        engine.state.batch = [dict(item)]
+        engine.state.output = [{CommonKeys.IMAGE: item[CommonKeys.IMAGE], CommonKeys.PRED: _first(found)}]
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return {**engine.state.batch[0], **engine.state.output[0]}
+
+    def _fail(self, name: str, reason: str) -> dict[str, Any]:
         self.failures[name] = reason
-        return [{"name": name, "error": reason}]
+        return {"name": name, "error": reason}
 
     def run(self, global_epoch: int = 1) -> None:
         """Process all inputs.
@@ -142,7 +178,7 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             logger.info("Nothing to do: all results are there already.")
             self.fire_event(Events.COMPLETED)  # the run before may have been killed before it could finish
             return
-        with stopped_by_signals():
+        with stopped_by_signals(), eval_mode(self.network):  # once, not around each input
             try:
                 super().run(global_epoch)
             except BaseException as error:
@@ -159,3 +195,28 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             listed = "; ".join(f"{name} ({reason})" for name, reason in list(self.failures.items())[:_LISTED])
             more = f"; and {len(self.failures) - _LISTED} more" if len(self.failures) > _LISTED else ""
             raise InputsFailedError(f"{len(self.failures)} of {count} inputs failed: {listed}{more}", self.passing)
+
+
+def _first(found: Any) -> Any:
+    """The only item of a batch."""
+    if isinstance(found, Mapping):
+        return {key: value[0] for key, value in found.items()}
+    return found[0]
+
+
+def _reason(error: Exception, item: Mapping[str, Any]) -> str:
+    """Why an input failed.
+
+    Raises:
+        DeviceLostError: all others would fail, too.
+        RuntimeError: torch tells that a process that reads ahead is gone, wherever the program happens to be.
+    """
+    if _worker_was_lost(error):
+        raise error
+    if _device_was_lost(error):
+        raise DeviceLostError(
+            f"The device can no longer be used ({str(error).splitlines()[0]}): what is finished stays, the same "
+            "command goes on with the rest."
+        ) from error
+    logger.debug("Traceback of the failed input:", exc_info=True)
+    return failure_reason(error, item)

@@ -26,9 +26,11 @@ from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.failures import failure_reason, may_pass
+from monai_anomalyclip.data.input_loader import resolve_workers
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.handlers.writing_processes import Outcome, WritingProcesses, can_fork
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
 from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of, uid_context
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["AnomalyResultWriter"]
 
 _LONGEST_SIDE = 1024  # pixels of a picture of the report
+_WRITTEN = ("name", "image", "anomaly_map", "pred", "anomaly_score", "anomaly_margin", "p_value", "doubts", "score_s")
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +95,8 @@ class AnomalyResultWriter:
         deterministic_uids: DICOM UIDs that depend on input and settings alone.
         segment_category: Segmented Property Category of DICOM segmentations, as ``"code^scheme^meaning"``.
         segment_type: Segmented Property Type, likewise.
+        workers: processes that write while the network goes on (see
+            :func:`~monai_anomalyclip.data.resolve_workers`); 0: this one does.
         settings: further settings that results depend on, such as the smoothing.
         tables: make tables and report of the whole folder at the end; without, ``monai-anomalyclip merge`` makes them
             when all parts of a work are done.
@@ -119,6 +124,7 @@ class AnomalyResultWriter:
         deterministic_uids: bool = False,
         segment_category: str = DEFAULT_CATEGORY,
         segment_type: str = DEFAULT_TYPE,
+        workers: int | str = 0,
         settings: Mapping[str, Any] | None = None,
         tables: bool = True,
     ) -> None:
@@ -151,11 +157,14 @@ class AnomalyResultWriter:
             "map_precision": map_precision(self.outputs),
             "deterministic_uids": deterministic_uids,
         }
+        self.workers = resolve_workers(workers)
         self._films: dict[str, _Film] = {}
         self.shown: RunDocument | None = None
         self.folder = output_dir if isinstance(output_dir, OutputFolder) else OutputFolder(output_dir)
         self.output_dir = self.folder.path
         self.states = Resume(self.folder, catalogue.sources, lambda: self.made_with, overwrite, whole=tables)
+        self._processes: WritingProcesses | None = None
+        self._failures: dict[str, str] = {}
         self.failed, self.written = self.states.failed, self.states.written
 
     @functools.cached_property
@@ -171,6 +180,8 @@ class AnomalyResultWriter:
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration, and finish when the run is completed or interrupted."""
+        self._failures = getattr(engine, "failures", {})
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
         engine.add_event_handler(Events.TERMINATE, self.finish)
@@ -199,15 +210,35 @@ class AnomalyResultWriter:
             if "error" in item:
                 self.record_failure(item["name"], item["error"])
                 continue
-            try:
-                self.write(item)
-            except Exception as error:  # whatever it is, the other items are not to suffer
-                reason = redacted(failure_reason(error, {"image": self.folder.staging(item["name"]) / item["name"]}))
-                getattr(engine, "failures", {})[item["name"]] = reason
-                if may_pass(error):
-                    getattr(engine, "passing", set()).add(item["name"])
-                # What the record says of existing results stays true.
-                self.record_failure(item["name"], reason, keep=not isinstance(error, FileExistsError))
+            whole = self.catalogue.sources[item["name"]].kind != "cine"  # the parts of a film follow each other
+            if whole and self._processes is not None and self._processes.takes(item):
+                self._note(self._processes.submit({key: item[key] for key in _WRITTEN if key in item}))
+            else:
+                self._note([(item["name"], self._attempt(item))])
+
+    def _start(self, engine: Engine) -> None:
+        """Start the processes that write, where there is more than one input for them."""
+        if self.workers and (engine.state.epoch_length or 0) > 1 and can_fork():
+            self.made_with  # noqa: B018 - once, before processes are made that inherit it
+            self._processes = WritingProcesses(self.workers, self._attempt)
+
+    def _attempt(self, item: Mapping[str, Any]) -> Outcome:
+        """Write an item; why it could not be."""
+        try:
+            self.write(item)
+        except Exception as error:  # whatever it is, the other items are not to suffer
+            reason = redacted(failure_reason(error, {"image": self.folder.staging(item["name"]) / item["name"]}))
+            # What the record says of existing results stays true.
+            return reason, not isinstance(error, FileExistsError)
+        return None
+
+    def _note(self, outcomes: Iterable[tuple[str, Outcome]]) -> None:
+        for name, outcome in outcomes:
+            if outcome is not None:
+                self._failures[name], keep = outcome
+                self.record_failure(name, self._failures[name], keep)
+            elif self._processes is not None and name not in self.written and name not in self._films:
+                self.written.append(name)
 
     def write(self, item: Mapping[str, Any]) -> None:
         """Write the results of one item, or take one part of a film.
@@ -290,6 +321,10 @@ class AnomalyResultWriter:
 
     def finish(self) -> None:
         """Save table, results and report, and log a summary."""
+        if self._processes is not None:
+            self._note(self._processes.drain())
+            self._processes.close()
+            self._processes = None
         for name in [*self._films, *self.catalogue.sources]:
             if film := self._films.pop(name, None):
                 film.scored.abort()

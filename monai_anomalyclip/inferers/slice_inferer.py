@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -20,9 +21,14 @@ from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_
 from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
 from monai_anomalyclip.transforms.intensity import check_unit_range
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["AnomalySliceInferer"]
 
 _NUMBERS = ("anomaly_score", "anomaly_margin")  # of each slice; the second where the network gives it
+
+logger = logging.getLogger(__name__)
 
 
 class AnomalySliceInferer(Inferer):
@@ -30,7 +36,8 @@ class AnomalySliceInferer(Inferer):
 
     A slice is resized to the network's input, repeated to three channels and normalised on the network's device; the
     map is smoothed at the network's resolution and resized to the slice's own size. At most ``slice_batch_size``
-    slices are on the device at a time, and the maps of as many before them, whatever the volume's size.
+    slices are on the device at a time, and the maps of as many before them, whatever the volume's size. Where they do
+    not fit into its memory, half as many are shown at once from there on.
 
     Args:
         image_size: the network's input size, a multiple of its patch size.
@@ -69,16 +76,18 @@ class AnomalySliceInferer(Inferer):
         self.sigma = sigma
         self.progress = progress
         self.precision = precision
+        self._fitting = slice_batch_size
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Score frames or volumes.
 
         Args:
-            inputs: frames (B, 3, H, W) or (B, 1, H, W), or volumes (B, 1, X, Y, Z), in [0, 1]. The affine of a
-                MetaTensor (one for all, or one per item) tells a volume's orientation; without one it is the identity.
-                With the meta entry ``native_slices`` volumes are stacks (B, 1 or 3, X columns, Y rows, Z frames), each
-                frame scored as it is stored, whatever the affine and `slice_axis` say.
+            inputs: frames (B, 3, H, W) or (B, 1, H, W), or volumes (B, 1, X, Y, Z), in [0, 1], or uint8, which stands
+                for it in steps of 1/255 and gives the same results. The affine of a MetaTensor (one for all, or one
+                per item) tells a volume's orientation; without one it is the identity. With the meta entry
+                ``native_slices`` volumes are stacks (B, 1 or 3, X columns, Y rows, Z frames), each frame scored as it
+                is stored, whatever the affine and `slice_axis` say.
             network: anything with ``predict(images) -> {"anomaly_map": (b, 1, h, w), "anomaly_score": (b,)}``, and
                 where it has one ``"anomaly_margin": (b,)``; also wrapped in DistributedDataParallel.
             args: passed on to ``predict``.
@@ -93,22 +102,46 @@ class AnomalySliceInferer(Inferer):
             ValueError: wrong rank or number of channels, values out of [0, 1], or volumes of one batch that are cut
                 into different numbers of slices.
         """
-        unwrapped: Any = getattr(network, "module", network)
+        with _Shown(network, self.precision, inputs.device, args, kwargs) as shown:
+            return self._score(inputs, shown)
 
-        def predict(batch: Tensor) -> dict[str, Tensor]:
-            result: dict[str, Tensor] = unwrapped.predict(batch, *args, **kwargs)
-            return result
+    @torch.no_grad()
+    def together(self, pictures: Sequence[Tensor], network: Callable[..., Any]) -> list[dict[str, Tensor]]:
+        """Score pictures of any sizes in batches of ``slice_batch_size``.
 
-        # The text side is encoded, and looked at for changes, once for all batches.
-        with getattr(unwrapped, "fixed_prompts", nullcontext)():
-            return self._score(inputs, predict, _device_of(network, inputs.device))
+        On a CPU, where one picture fills the cores, each is shown alone, so that its numbers do not depend on its
+        company; on a GPU they do by rounding.
 
-    def _score(
-        self, inputs: Tensor, predict: Callable[[Tensor], dict[str, Tensor]], device: torch.device
-    ) -> dict[str, Tensor]:
+        Args:
+            pictures: each (3, H, W) or (1, H, W), as for a call.
+            network: as for a call.
+
+        Returns:
+            for each what a call returns for ``picture[None]``.
+
+        Raises:
+            ValueError: as for a call.
+        """
+        results = []
+        with _Shown(network, self.precision, pictures[0].device) as shown:
+            step = 1 if shown.device.type == "cpu" else self.slice_batch_size
+            for start in range(0, len(pictures), step):
+                batch = [_checked(picture[None]) for picture in pictures[start : start + step]]
+                ready = [clip_normalize_resize(picture, self.image_size, shown.device) for picture in batch]
+                maps, numbers = self._predicted(torch.cat(ready), shown)
+                waiting = [
+                    _Results(slice(0, 1), resize_anomaly_map(maps[[index]], picture.shape[-2:]), numbers[:, [index]])
+                    for index, picture in enumerate(batch)
+                ]
+                for picture, one in zip(pictures[start : start + step], waiting, strict=True):
+                    found, values = one.arrived()
+                    results.append(_answer(picture, found, values[:, :, None]))
+        return results
+
+    def _score(self, inputs: Tensor, shown: _Shown) -> dict[str, Tensor]:
         images = _checked(inputs)
         if images.ndim == 4:
-            anomaly_map, slice_numbers = self._score_slices(images, predict, device)
+            anomaly_map, slice_numbers = self._score_slices(images, shown)
             numbers = slice_numbers[:, :, None]
         else:
             anomaly_map = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.float32)
@@ -120,18 +153,13 @@ class AnomalySliceInferer(Inferer):
                 )
             found = []
             for item, view in enumerate(views):
-                maps, slice_numbers = self._score_slices(view.to_slices(images[item]), predict, device)
+                maps, slice_numbers = self._score_slices(view.to_slices(images[item]), shown)
                 anomaly_map[item] = view.from_slices(maps)
                 found.append(slice_numbers)
             numbers = torch.stack(found, dim=1)
-        if isinstance(inputs, MetaTensor):
-            anomaly_map = MetaTensor(anomaly_map)
-            anomaly_map.copy_meta_from(inputs)
-        return {"anomaly_map": anomaly_map, **dict(zip(_NUMBERS, numbers, strict=False))}
+        return _answer(inputs, anomaly_map, numbers)
 
-    def _score_slices(
-        self, slices: Tensor, predict: Callable[[Tensor], dict[str, Tensor]], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _score_slices(self, slices: Tensor, shown: _Shown) -> tuple[Tensor, Tensor]:
         """Maps (D, 1, H, W) and numbers (scores and, where the network gives them, margins; D), on the CPU."""
         count, _, *native = slices.shape
         maps = torch.empty(count, 1, *native)
@@ -140,11 +168,9 @@ class AnomalySliceInferer(Inferer):
         with tqdm(total=count, unit="slice", leave=False, disable=not self.progress or count == 1) as bar:
             for start in range(0, count, self.slice_batch_size):
                 chosen = slice(start, start + self.slice_batch_size)
-                shown = clip_normalize_resize(slices[chosen], self.image_size, device)
-                with autocast(self.precision, device):
-                    predicted = predict(shown)
-                smooth = smooth_anomaly_map(predicted["anomaly_map"], self.sigma)
-                given = torch.stack([predicted[name].float() for name in _NUMBERS if name in predicted])
+                smooth, given = self._predicted(
+                    clip_normalize_resize(slices[chosen], self.image_size, shown.device), shown
+                )
                 if start == 0:
                     numbers = torch.empty(len(given), count)
                 found = _Results(chosen, resize_anomaly_map(smooth, native), given)
@@ -152,16 +178,57 @@ class AnomalySliceInferer(Inferer):
                 if waiting is not None:
                     waiting.put_into(maps, numbers)
                 waiting = found
-                bar.update(len(shown))
+                bar.update(len(smooth))
             if waiting is not None:
                 waiting.put_into(maps, numbers)
         return maps, numbers
+
+    def _predicted(self, batch: Tensor, shown: _Shown) -> tuple[Tensor, Tensor]:
+        """Smoothed maps (b, 1, h, w) and numbers (2 or 1, b), on the device."""
+        while True:
+            try:
+                found = [shown(part) for part in batch.split(min(self._fitting, len(batch)))]
+                maps = torch.cat([smooth_anomaly_map(one["anomaly_map"], self.sigma) for one in found])
+                numbers = [[one[name].float() for name in _NUMBERS if name in one] for one in found]
+                return maps, torch.cat([torch.stack(values) for values in numbers], dim=1)
+            except torch.OutOfMemoryError:
+                if (fitting := min(self._fitting, len(batch))) == 1:
+                    raise
+            self._fitting = fitting // 2
+            logger.warning("%d slices at once do not fit into the device's memory: %d now.", fitting, self._fitting)
+            if batch.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _view(self, inputs: Tensor, item: int) -> SliceView:
         if _native(inputs):
             return SliceView.native(inputs.shape[2:])
         affine = inputs.affine if isinstance(inputs, MetaTensor) else MetaTensor.get_default_affine()
         return SliceView.from_affine(affine[item] if affine.ndim == 3 else affine, inputs.shape[2:], self.slice_axis)
+
+
+class _Shown:
+    """A network with its text side encoded once for all batches that it is shown, in the chosen precision."""
+
+    def __init__(
+        self, network: Any, precision: str, default: torch.device, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> None:
+        self._network: Any = getattr(network, "module", network)
+        self._precision = precision
+        self._given = tuple(args), dict(kwargs or {})
+        self.device = _device_of(network, default)
+
+    def __enter__(self) -> Self:
+        self._fixed = getattr(self._network, "fixed_prompts", nullcontext)()
+        self._fixed.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._fixed.__exit__(*error)
+
+    def __call__(self, batch: Tensor) -> dict[str, Tensor]:
+        with autocast(self._precision, self.device):
+            result: dict[str, Tensor] = self._network.predict(batch, *self._given[0], **self._given[1])
+        return result
 
 
 class _Results:
@@ -179,10 +246,20 @@ class _Results:
             self._arrived.record(stream)
         self._maps, self._numbers = maps, numbers
 
-    def put_into(self, maps: Tensor, numbers: Tensor) -> None:
+    def arrived(self) -> tuple[Tensor, Tensor]:
         if self._arrived is not None:
             self._arrived.synchronize()
-        maps[self._chosen], numbers[:, self._chosen] = self._maps.cpu(), self._numbers.cpu()
+        return self._maps.cpu(), self._numbers.cpu()
+
+    def put_into(self, maps: Tensor, numbers: Tensor) -> None:
+        maps[self._chosen], numbers[:, self._chosen] = self.arrived()
+
+
+def _answer(inputs: Tensor, anomaly_map: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+    if isinstance(inputs, MetaTensor):
+        anomaly_map = MetaTensor(anomaly_map)
+        anomaly_map.copy_meta_from(inputs)
+    return {"anomaly_map": anomaly_map, **dict(zip(_NUMBERS, numbers, strict=False))}
 
 
 def _native(inputs: Tensor) -> bool:
@@ -200,7 +277,8 @@ def _checked(inputs: Tensor) -> Tensor:
             f"{tuple(inputs.shape)}."
         )
     images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-    check_unit_range(images)
+    if images.dtype != torch.uint8:
+        check_unit_range(images)
     return images
 
 

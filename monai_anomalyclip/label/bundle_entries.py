@@ -76,6 +76,7 @@ class LoadInputOrServedd(LoadInputd):
         options: how paths are read; of what MONAI Label asks for only the preset counts.
         allow_missing_keys: do not raise when a key is missing.
         request_key: what MONAI Label puts into its items, and nobody else.
+        eight_bit: as for :func:`~monai_anomalyclip.data.load_input`; not of what MONAI Label asks for.
     """
 
     def __init__(
@@ -84,8 +85,9 @@ class LoadInputOrServedd(LoadInputd):
         options: ReadOptions | Mapping[str, Any] | None = None,
         allow_missing_keys: bool = False,
         request_key: str = "image_path",
+        eight_bit: bool = False,
     ) -> None:
-        super().__init__(keys, options, allow_missing_keys)
+        super().__init__(keys, options, allow_missing_keys, eight_bit)
         self.request_key = request_key
         self._preset = (options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))).preset
 

@@ -101,6 +101,8 @@ class ScaleIntensityForCLIP(Transform):
         lower: percentile of the foreground that maps to 0.
         upper: percentile of the foreground that maps to 1.
         preset: a CT window by its name (for raw volumes in Hounsfield units), or ``"auto"`` or ``"percentile"``.
+        eight_bit: leave pictures of 8 bits as they are, a quarter of the memory: only the record is written, and
+            whoever shows them to a network divides by 255.
 
     Raises:
         ValueError: the percentiles are not 0 <= lower < upper <= 100, or there is no such preset.
@@ -110,12 +112,15 @@ class ScaleIntensityForCLIP(Transform):
         ScaleIntensityForCLIP(preset="ct-brain")(hounsfield_units)  # 0 at 0 HU, 1 at 79 HU
     """
 
-    def __init__(self, lower: float = LOWER, upper: float = UPPER, preset: str = "auto") -> None:
+    def __init__(
+        self, lower: float = LOWER, upper: float = UPPER, preset: str = "auto", eight_bit: bool = False
+    ) -> None:
         if not 0 <= lower < upper <= 100:
             raise ValueError(f"Percentiles must satisfy 0 <= lower < upper <= 100, got lower={lower}, upper={upper}.")
         self.lower = lower
         self.upper = upper
         self.preset = check_preset(preset)
+        self.eight_bit = eight_bit
 
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
         """Scale one image of any shape.
@@ -134,21 +139,25 @@ class ScaleIntensityForCLIP(Transform):
         full_scale = INTEGER_FULL_SCALE.get(raw.dtype)
         if record:
             self._check_record(record)
-            scaled = raw.float() / full_scale if full_scale else raw.float()
-            check_unit_range(scaled)
+            scaled = self._unit(raw, full_scale) if full_scale else raw.float()
+            if scaled.is_floating_point():
+                check_unit_range(scaled)
         else:
             choice = choose_preset("", requested=self.preset, picture=bool(full_scale))
             if full_scale:
-                scaled, choice = raw.float() / full_scale, choice.with_limits(0.0, full_scale)
+                scaled, choice = self._unit(raw, full_scale), choice.with_limits(0.0, full_scale)
             else:
                 scaled, choice = self._scale(raw.to(torch.float32, copy=True), choice)
             for warning in choice.warnings:
                 warnings.warn(warning, stacklevel=2)
             record = choice.to_json()
-        result: NdarrayOrTensor = convert_to_dst_type(scaled, img, dtype=torch.float32)[0]
+        result: NdarrayOrTensor = convert_to_dst_type(scaled, img, dtype=scaled.dtype)[0]
         if isinstance(result, MetaTensor):
             result.meta = {**result.meta, "intensity": record}
         return result
+
+    def _unit(self, raw: Tensor, full_scale: float) -> Tensor:
+        return raw if self.eight_bit and raw.dtype == torch.uint8 else raw.float() / full_scale
 
     def _check_record(self, record: str) -> None:
         """Refuse what can no longer be done; a preset for volumes is no error for pictures, which a study may hold."""

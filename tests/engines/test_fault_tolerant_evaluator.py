@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from monai_anomalyclip.data import FaultTolerantDataset
 from monai_anomalyclip.engines import FaultTolerantEvaluator, InputsFailedError
-from monai_anomalyclip.engines.fault_tolerant_evaluator import StoppedError, stopped_by_signals
+from monai_anomalyclip.engines.fault_tolerant_evaluator import DeviceLostError, StoppedError, stopped_by_signals
 
 
 def load(item: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def evaluator(names: Sequence[str], recorder: Recorder | None = None) -> FaultTo
 def evaluator_of(data: Sequence[dict[str, Any]], recorder: Recorder | None = None) -> FaultTolerantEvaluator:
     return FaultTolerantEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=DataLoader(FaultTolerantDataset(data, load), batch_size=1),
+        val_data_loader=DataLoader(FaultTolerantDataset(data, load), batch_size=1, collate_fn=list),
         network=Doubling(),
         postprocessing=finish,
         val_handlers=None if recorder is None else [recorder],
@@ -301,8 +301,79 @@ def test_inputs_stay_where_they_are() -> None:
 
     FaultTolerantEvaluator(
         device=torch.device("meta"),
-        val_data_loader=DataLoader(FaultTolerantDataset([{"image": "1.png", "name": "1.png"}], load), batch_size=1),
+        val_data_loader=DataLoader(
+            FaultTolerantDataset([{"image": "1.png", "name": "1.png"}], load), batch_size=1, collate_fn=list
+        ),
         network=Doubling(),
         inferer=infer,
     ).run()
     assert seen == ["cpu"]
+
+
+class Pairs:
+    """An inferer that scores pictures together; a picture of threes fails, and with it all that it is shown with."""
+
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+
+    def __call__(self, inputs: Tensor, network: nn.Module) -> dict[str, Tensor]:
+        self.shown.append(len(inputs))
+        found: dict[str, Tensor] = network(inputs)
+        return found
+
+    def together(self, pictures: Sequence[Tensor], network: nn.Module) -> list[dict[str, Tensor]]:
+        self.shown.append(len(pictures))
+        if any(picture.mean() == 3 for picture in pictures):
+            raise RuntimeError("no memory left")
+        return [network(picture[None]) for picture in pictures]
+
+
+def scored_in_lists(names: Sequence[str], batch_size: int, inferer: Any) -> tuple[Recorder, dict[str, str]]:
+    data = [{"image": f"/archive/Doe John/{name}", "name": name} for name in names]
+    recorder = Recorder()
+    engine = FaultTolerantEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(FaultTolerantDataset(data, load), batch_size=batch_size, collate_fn=list),
+        network=Doubling(),
+        inferer=inferer,
+        postprocessing=finish,
+        val_handlers=[recorder],
+    )
+    with pytest.raises(InputsFailedError):
+        engine.run()
+    return recorder, engine.failures
+
+
+def test_a_list_is_scored_together_and_again_one_by_one_when_that_fails() -> None:
+    names = ["1", "2 unreadable", "4", "6", "5", "7", "3", "8"]
+    pairs = Pairs()
+    lists, failures = scored_in_lists(names, 4, pairs)
+    alone, failures_alone = scored_in_lists(names, 1, Pairs())
+    assert pairs.shown == [3, 4, 1, 1, 1, 1]  # the unreadable one is not shown; the second list fails as a whole
+    assert failures == failures_alone
+    assert [item["name"] for item in lists.items] == names
+    for one, other in zip(lists.items, alone.items, strict=True):
+        assert one.keys() == other.keys()
+        if "error" not in one:
+            assert torch.equal(one["pred"]["anomaly_map"], other["pred"]["anomaly_map"])
+
+
+def test_a_lost_device_ends_the_run_with_one_sentence() -> None:
+    """Nothing is computed on it any more: the inputs that follow are not marked as failed."""
+
+    class Lost(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+
+    recorder = Recorder()
+    engine = evaluator(["1", "2"], recorder)
+    engine.network = Lost()
+    with pytest.raises(DeviceLostError) as caught:
+        engine.run()
+    assert str(caught.value) == (
+        "The device can no longer be used (CUDA error: an illegal memory access was encountered): what is finished "
+        "stays, the same command goes on with the rest."
+    )
+    assert engine.failures == {}
+    assert recorder.items == []
+    assert recorder.events == ["started", "terminate"]

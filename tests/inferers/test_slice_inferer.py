@@ -267,7 +267,7 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
         (torch.full((1, 3, 8, 8), 200.0), r"got \[200, 200\]"),
         (torch.full((1, 1, 8, 8, 8), -0.5), r"got \[-0\.5, -0\.5\]"),
         (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int16), "int16"),
     ],
 )
 def test_wrong_values_are_refused(inputs: torch.Tensor, message: str) -> None:
@@ -312,3 +312,62 @@ def test_prompts_are_fixed_for_all_batches_of_a_volume_and_no_longer() -> None:
 
     AnomalySliceInferer(28, slice_axis=2, slice_batch_size=10)(torch.rand(1, 1, 8, 9, 25), Prompted())
     assert Prompted.events == ["fixed", "predict", "predict", "predict", "free"]
+
+
+def test_stored_levels_give_the_same_numbers_as_their_fractions() -> None:
+    levels = torch.randint(0, 256, (2, 3, 20, 30), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    inferer = AnomalySliceInferer(image_size=8, sigma=1.0)
+    stored, fractions = inferer(levels, Mirror()), inferer(levels.float() / 255, Mirror())
+    assert torch.equal(stored["anomaly_map"], fractions["anomaly_map"])
+    assert torch.equal(stored["anomaly_score"], fractions["anomaly_score"])
+
+
+def test_pictures_of_different_sizes_together_are_as_each_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures: list[torch.Tensor] = [
+        torch.rand((channels, *size), generator=generator)
+        for channels, size in [(3, (20, 30)), (1, (9, 7)), (3, (8, 8))]
+    ]
+    pictures[1] = MetaTensor(pictures[1], meta={"kind": "frame"})
+    inferer = AnomalySliceInferer(image_size=8, sigma=1.0)
+    for picture, found in zip(pictures, inferer.together(pictures, Mirror()), strict=True):
+        alone = inferer(picture[None], Mirror())
+        assert found.keys() == alone.keys()
+        for name, value in found.items():
+            assert value.shape == alone[name].shape
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(alone[name]))
+        assert isinstance(found["anomaly_map"], MetaTensor) == isinstance(picture, MetaTensor)
+
+
+class Small(Mirror):
+    """A network whose device has room for three images."""
+
+    def predict(self, images: torch.Tensor, shift: float = 0.0) -> dict[str, torch.Tensor]:
+        if len(images) > 3:
+            self.batches.append(tuple(images.shape))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().predict(images, shift)
+
+
+def test_too_little_memory_halves_the_batch_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    volume = torch.rand((1, 1, 10, 10, 19), generator=torch.Generator().manual_seed(0))
+    network = Small()
+    inferer = AnomalySliceInferer(image_size=8, sigma=0, slice_axis=2, slice_batch_size=8)
+    found = inferer(volume, network)
+    expected = AnomalySliceInferer(image_size=8, sigma=0, slice_axis=2)(volume, Mirror())
+    assert torch.equal(found["anomaly_map"], expected["anomaly_map"])
+    assert torch.equal(found["anomaly_score"], expected["anomaly_score"])
+    assert [shape[0] for shape in network.batches] == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+    assert [record.message for record in caplog.records] == [
+        "8 slices at once do not fit into the device's memory: 4 now.",
+        "4 slices at once do not fit into the device's memory: 2 now.",
+    ]
+
+
+def test_one_slice_that_does_not_fit_is_an_error() -> None:
+    class Full(Mirror):
+        def predict(self, images: torch.Tensor, shift: float = 0.0) -> dict[str, torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        AnomalySliceInferer(image_size=8, slice_batch_size=4)(torch.rand(4, 3, 8, 8), Full())

@@ -35,11 +35,12 @@ _LONGEST_WRITE = 7 * 24 * 3600  # seconds after which what another computer left
 
 
 @contextmanager
-def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replaced_when_complete(path: str | os.PathLike[str], durable: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder, with the same suffix, to write to; then rename it.
 
     When the block raises, the temporary file is removed and what was at ``path`` stays as it was. What is renamed has
-    reached the disk (fsync), so that a loss of power leaves the old content or the new one.
+    reached the disk (fsync), so that a loss of power leaves the old content or the new one; unless `durable` is False,
+    for what somebody else brings there, or can do without.
 
     Example::
 
@@ -49,16 +50,18 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        sync(unfinished)
+        if durable:
+            sync(unfinished)
         os.replace(unfinished, path)
-        sync(unfinished.parent)
+        if durable:
+            sync(unfinished.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that it is never seen half-written, readable by its owner only."""
-    with replaced_when_complete(path) as unfinished:
+    with replaced_when_complete(path, durable) as unfinished:
         unfinished.unlink(missing_ok=True)
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(content)

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 # Share of the free memory that features may take: of the GPU's, else of the computer's, else they go to disk.
 _MEMORY_SHARE = 0.5
 _BYTES = {"float32": 4, "float16": 2}
-_KEPT = ("global_features", "patch_features", "label")
+_LABELS = ("image_label", "has_label")
+_KEPT = ("global_features", "patch_features", "label", *_LABELS)
 
 
 class EncodeImaged(MapTransform):
@@ -67,6 +68,8 @@ class EncodeImaged(MapTransform):
                 "patch_features": torch.stack([features[0] for features in patch_features]),
             }
             output |= {name: features.to("cpu", self._rounded(features.dtype)) for name, features in found.items()}
+            # As tensors they can lie on a GPU beside the features: a step copies nothing there.
+            output |= {name: torch.tensor(int(output[name])) for name in _LABELS if name in output}
         # Plain tensors, as a disk cache returns them: fresh and cached items may meet in one batch.
         plain: dict[Hashable, Any] = convert_to_tensor(output, track_meta=False, convert_numeric=False)
         return plain

@@ -224,7 +224,7 @@ def load_frame(path: str | os.PathLike[str], page: int | None = 0) -> MetaTensor
     import torch
     from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
 
-    channels_first = torch.from_numpy(read_frame(path, page)).permute(2, 0, 1).contiguous()
+    channels_first = torch.from_numpy(read_frame(path, page)).permute(2, 0, 1)  # a view: all that draws wants it back
     meta = {
         "filename_or_obj": str(path),
         "kind": "frame",

@@ -30,7 +30,7 @@ from monai_anomalyclip.data.input_loader import resolve_workers
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
-from monai_anomalyclip.handlers.writing_processes import Outcome, WritingProcesses, can_fork
+from monai_anomalyclip.handlers.writing_processes import NotWritten, WritingProcesses, can_fork
 from monai_anomalyclip.writers.dicom import Provenance
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
 from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of, uid_context
@@ -164,7 +164,7 @@ class AnomalyResultWriter:
         self.output_dir = self.folder.path
         self.states = Resume(self.folder, catalogue.sources, lambda: self.made_with, overwrite, whole=tables)
         self._processes: WritingProcesses | None = None
-        self._failures: dict[str, str] = {}
+        self._engine: Engine | None = None
         self.failed, self.written = self.states.failed, self.states.written
 
     @functools.cached_property
@@ -180,7 +180,7 @@ class AnomalyResultWriter:
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration, and finish when the run is completed or interrupted."""
-        self._failures = getattr(engine, "failures", {})
+        self._engine = engine
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
@@ -222,21 +222,23 @@ class AnomalyResultWriter:
             self.made_with  # noqa: B018 - once, before processes are made that inherit it
             self._processes = WritingProcesses(self.workers, self._attempt)
 
-    def _attempt(self, item: Mapping[str, Any]) -> Outcome:
+    def _attempt(self, item: Mapping[str, Any]) -> NotWritten | None:
         """Write an item; why it could not be."""
         try:
             self.write(item)
         except Exception as error:  # whatever it is, the other items are not to suffer
             reason = redacted(failure_reason(error, {"image": self.folder.staging(item["name"]) / item["name"]}))
             # What the record says of existing results stays true.
-            return reason, not isinstance(error, FileExistsError)
+            return NotWritten(reason, recorded=not isinstance(error, FileExistsError), passing=may_pass(error))
         return None
 
-    def _note(self, outcomes: Iterable[tuple[str, Outcome]]) -> None:
+    def _note(self, outcomes: Iterable[tuple[str, NotWritten | None]]) -> None:
         for name, outcome in outcomes:
             if outcome is not None:
-                self._failures[name], keep = outcome
-                self.record_failure(name, self._failures[name], keep)
+                getattr(self._engine, "failures", {})[name] = outcome.reason
+                if outcome.passing:
+                    getattr(self._engine, "passing", set()).add(name)
+                self.record_failure(name, outcome.reason, keep=outcome.recorded)
             elif self._processes is not None and name not in self.written and name not in self._films:
                 self.written.append(name)
 

@@ -17,22 +17,28 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["KILLED", "Outcome", "WritingProcesses", "can_fork"]
+__all__ = ["KILLED", "NotWritten", "WritingProcesses", "can_fork"]
 
 KILLED = "The process that wrote its results was killed twice, perhaps for want of memory: use fewer workers."
 
-Outcome = tuple[str, bool] | None
-"""Why an item could not be written, and whether its record is to say so; None where it is written."""
+
+class NotWritten(NamedTuple):
+    """Why an item could not be written, whether its record is to say so, and whether it may do well another time."""
+
+    reason: str
+    recorded: bool = True
+    passing: bool = False
+
 
 _MOST_BYTES = 2**29  # of items that wait to be written
 _SHARED = Path("/dev/shm")
 _SHARE = 4  # an item takes at most this part of the free shared memory
-_write: Callable[[Mapping[str, Any]], Outcome] | None = None  # what a forked process inherits
+_write: Callable[[Mapping[str, Any]], NotWritten | None] | None = None  # what a forked process inherits
 
 
 def can_fork() -> bool:
@@ -44,7 +50,7 @@ def can_fork() -> bool:
 class _Waiting:
     item: Mapping[str, Any]
     size: int
-    future: Future[Outcome]
+    future: Future[NotWritten | None]
 
 
 class WritingProcesses:
@@ -66,13 +72,13 @@ class WritingProcesses:
         >>> list(processes.drain())
     """
 
-    def __init__(self, count: int, write: Callable[[Mapping[str, Any]], Outcome]) -> None:
+    def __init__(self, count: int, write: Callable[[Mapping[str, Any]], NotWritten | None]) -> None:
         self._count = count
         self._task = write
         self._waiting: deque[_Waiting] = deque()
         self._pool = self._start()
 
-    def submit(self, item: Mapping[str, Any]) -> Iterator[tuple[str, Outcome]]:
+    def submit(self, item: Mapping[str, Any]) -> Iterator[tuple[str, NotWritten | None]]:
         """Have an item written; names and outcomes, in the order of submission, of those that are done meanwhile."""
         size = _bytes(item)
         while self._waiting and sum(one.size for one in self._waiting) + size > _MOST_BYTES:
@@ -85,7 +91,7 @@ class WritingProcesses:
         """Whether there is shared memory enough for an item."""
         return _SHARE * _bytes(item) <= shutil.disk_usage(_SHARED).free
 
-    def drain(self) -> Iterator[tuple[str, Outcome]]:
+    def drain(self) -> Iterator[tuple[str, NotWritten | None]]:
         """Names and outcomes of all that is left."""
         while self._waiting:
             yield self._first()
@@ -102,15 +108,15 @@ class WritingProcesses:
         pool.submit(int)  # all are forked with the first task: now, while this process has little in memory
         return pool
 
-    def _handed(self, item: Mapping[str, Any]) -> Future[Outcome]:
+    def _handed(self, item: Mapping[str, Any]) -> Future[NotWritten | None]:
         try:
             return self._pool.submit(_run, item)
         except BrokenProcessPool as error:
-            lost: Future[Outcome] = Future()
+            lost: Future[NotWritten | None] = Future()
             lost.set_exception(error)
             return lost
 
-    def _first(self) -> tuple[str, Outcome]:
+    def _first(self) -> tuple[str, NotWritten | None]:
         first = self._waiting.popleft()
         try:
             outcome = first.future.result()
@@ -118,22 +124,22 @@ class WritingProcesses:
             outcome = self._again(first.item)
         return str(first.item["name"]), outcome
 
-    def _again(self, item: Mapping[str, Any]) -> Outcome:
+    def _again(self, item: Mapping[str, Any]) -> NotWritten | None:
         self._pool.shutdown()
         self._pool = self._start()
         try:
-            outcome: Outcome = self._pool.submit(
+            outcome: NotWritten | None = self._pool.submit(
                 _run, item
             ).result()  # alone, so that it is known which one is to blame
         except BrokenProcessPool:
             self._pool.shutdown()
-            self._pool, outcome = self._start(), (KILLED, True)
+            self._pool, outcome = self._start(), NotWritten(KILLED, passing=True)
         for one in self._waiting:
             one.future = self._handed(one.item)
         return outcome
 
 
-def _run(item: Mapping[str, Any]) -> Outcome:
+def _run(item: Mapping[str, Any]) -> NotWritten | None:
     assert _write is not None
     return _write(item)
 

@@ -130,7 +130,11 @@ class AnomalySliceInferer(Inferer):
                 ready = [clip_normalize_resize(picture, self.image_size, shown.device) for picture in batch]
                 maps, numbers = self._predicted(torch.cat(ready), shown)
                 waiting = [
-                    _Results(slice(0, 1), resize_anomaly_map(maps[[index]], picture.shape[-2:]), numbers[:, [index]])
+                    _Results(
+                        slice(0, 1),
+                        resize_anomaly_map(maps[index : index + 1], picture.shape[-2:]),
+                        numbers[:, index : index + 1],
+                    )
                     for index, picture in enumerate(batch)
                 ]
                 for picture, one in zip(pictures[start : start + step], waiting, strict=True):
@@ -144,19 +148,19 @@ class AnomalySliceInferer(Inferer):
             anomaly_map, slice_numbers = self._score_slices(images, shown)
             numbers = slice_numbers[:, :, None]
         else:
-            anomaly_map = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.float32)
             views = [self._view(inputs, item) for item in range(len(images))]
             if len({view.n_slices for view in views}) > 1:
                 raise ValueError(
                     f"The volumes of this batch have {[view.n_slices for view in views]} slices along their slice "
                     "axes: use a batch size of 1 or give slice_axis."
                 )
-            found = []
-            for item, view in enumerate(views):
-                maps, slice_numbers = self._score_slices(view.to_slices(images[item]), shown)
-                anomaly_map[item] = view.from_slices(maps)
-                found.append(slice_numbers)
-            numbers = torch.stack(found, dim=1)
+            found = [
+                self._score_slices(view.to_slices(image), shown) for view, image in zip(views, images, strict=True)
+            ]
+            # Of one volume a view: slice after slice in memory, as writers want it.
+            volumes = [view.from_slices(maps) for view, (maps, _) in zip(views, found, strict=True)]
+            anomaly_map = volumes[0][None] if len(volumes) == 1 else torch.stack(volumes)
+            numbers = torch.stack([values for _, values in found], dim=1)
         return _answer(inputs, anomaly_map, numbers)
 
     def _score_slices(self, slices: Tensor, shown: _Shown) -> tuple[Tensor, Tensor]:
@@ -187,7 +191,7 @@ class AnomalySliceInferer(Inferer):
         """Smoothed maps (b, 1, h, w) and numbers (2 or 1, b), on the device."""
         while True:
             try:
-                found = [shown(part) for part in batch.split(min(self._fitting, len(batch)))]
+                found = [shown(part) for part in torch.split(batch, min(self._fitting, len(batch)))]
                 maps = torch.cat([smooth_anomaly_map(one["anomaly_map"], self.sigma) for one in found])
                 numbers = [[one[name].float() for name in _NUMBERS if name in one] for one in found]
                 return maps, torch.cat([torch.stack(values) for values in numbers], dim=1)
@@ -257,8 +261,7 @@ class _Results:
 
 def _answer(inputs: Tensor, anomaly_map: Tensor, numbers: Tensor) -> dict[str, Tensor]:
     if isinstance(inputs, MetaTensor):
-        anomaly_map = MetaTensor(anomaly_map)
-        anomaly_map.copy_meta_from(inputs)
+        anomaly_map = MetaTensor(anomaly_map).copy_meta_from(inputs)
     return {"anomaly_map": anomaly_map, **dict(zip(_NUMBERS, numbers, strict=False))}
 
 

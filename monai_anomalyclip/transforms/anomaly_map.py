@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_anomalyclip.ranking import most_suspicious_first
-from monai_anomalyclip.transforms.clip_preprocess import image_size_pair, resized_meta
+from monai_anomalyclip.transforms.clip_preprocess import antialiasing_device, image_size_pair, resized_meta
 
 __all__ = [
     "ResizeAnomalyMap",
@@ -87,7 +87,10 @@ def _convolve_symmetric(values: Tensor, half_kernel: Sequence[float], dim: int) 
 
 def resize_anomaly_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
     """Resize maps (B, 1, h, w) to (B, 1, *size), bilinear, ``align_corners=False``, antialiased where it shrinks."""
-    return functional.interpolate(anomaly_map, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    device = anomaly_map.device
+    shown = anomaly_map.to(antialiasing_device(device, anomaly_map.shape[-2:], size))
+    resized = functional.interpolate(shown, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    return resized.to(device)
 
 
 class SmoothAnomalyMap(Transform):

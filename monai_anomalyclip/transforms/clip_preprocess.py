@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "CLIPPreprocessD",
     "CLIPPreprocessDict",
     "CLIPPreprocessd",
+    "antialiasing_device",
     "clip_normalize_resize",
     "image_size_pair",
     "resized_meta",
@@ -76,9 +78,11 @@ def clip_normalize_resize(image: Tensor, size: Sequence[int], device: torch.devi
     others = [number for number in range(len(batch)) if number not in pictures]
     parts: dict[int, Tensor] = {}
     if others:
-        rest = _on_device(batch if len(others) == len(batch) else batch[others], device)
+        rest = _on_device(
+            batch if len(others) == len(batch) else batch[others], antialiasing_device(device, batch.shape[-2:], size)
+        )
         resized = tvf.resize(rest, list(size), interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
-        parts = dict(zip(others, _normalize(resized), strict=True))
+        parts = dict(zip(others, _normalize(resized.to(device)), strict=True))
     if pictures:
         exact = torch.stack([_resized_by_pil(levels, size) for levels in pictures.values()])
         parts |= zip(pictures, _normalize(exact.to(device)), strict=True)
@@ -237,8 +241,31 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
 def _normalize(resized: Tensor) -> Tensor:
     """Gray or RGB (B, 1 or 3, H, W), uint8 or float, to normalised RGB."""
     unit = tvf.to_dtype(resized, torch.float32, scale=True).clamp(0, 1).expand(-1, 3, -1, -1)
-    normalized: Tensor = tvf.normalize(unit, mean=list(OPENAI_DATASET_MEAN), std=list(OPENAI_DATASET_STD))
-    return normalized
+    mean, deviation = _mean_and_deviation(unit.device)
+    return unit.sub(mean).div_(deviation)
+
+
+@functools.cache
+def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Once: moving them to a GPU makes it wait.
+    with torch.inference_mode(False):
+        mean, deviation = (torch.tensor(list(v), device=device) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    return mean[:, None, None], deviation[:, None, None]
+
+
+_WIDEST = 32  # times that a GPU's kernel shrinks: its shared memory holds no much wider window
+
+
+def antialiasing_device(device: torch.device, before: Sequence[int], after: Sequence[int]) -> torch.device:
+    """Where images are resized with antialiasing: on the CPU where a GPU cannot, such as 25,000 pixels to 518.
+
+    Args:
+        device: where it would be done.
+        before: (H, W).
+        after: (H, W).
+    """
+    too_steep = any(old > _WIDEST * new for old, new in zip(before, after, strict=True))
+    return torch.device("cpu") if too_steep and device.type == "cuda" else device
 
 
 def _pil_picture(img: Image.Image) -> Tensor:

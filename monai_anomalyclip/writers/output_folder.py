@@ -290,7 +290,7 @@ class OutputFolder:
         """Keep the picture that stands for an input in the report."""
         from monai_anomalyclip.writers.overlays import jpeg  # needs torch, which tables alone do not
 
-        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture))
+        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture), durable=False)
 
     def keep_left_out(self, run: str, left_out: Mapping[str, int]) -> None:
         """Keep how many files a run left aside, for the tables.

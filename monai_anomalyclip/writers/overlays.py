@@ -285,7 +285,7 @@ def _maps_and_peaks(anomaly_map: Tensor, view: SliceView) -> tuple[npt.NDArray[n
     """The slices of the map, (D, H, W), and the highest value of each."""
     maps = view.to_slices(anomaly_map)[:, 0].numpy()
     check_map_range(maps)
-    return maps, maps.reshape(len(maps), -1).max(axis=1)
+    return maps, maps.max(axis=(1, 2))  # which may be a view: no copy of a volume
 
 
 def _first(peaks: npt.NDArray[np.floating], order: Sequence[int] | None, count: int) -> list[int]:

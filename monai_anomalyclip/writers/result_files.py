@@ -230,5 +230,5 @@ def _write_all(folder: str | os.PathLike[str], name: str, contents: Mapping[str,
         refuse_existing(paths)
     make_private_folder(paths[0].parent)
     for path, content in zip(paths, contents.values(), strict=True):
-        write_atomically(path, content)
+        write_atomically(path, content, durable=False)  # a run seals the files of an input all at once
     return paths

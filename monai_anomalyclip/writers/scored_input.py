@@ -213,7 +213,7 @@ def write_worst(folder: str | os.PathLike[str], name: str, picture: Picture) -> 
     """Write the picture of the most suspicious slice alone, replacing what is there."""
     (path,) = result_paths(folder, name, [WORST])
     make_private_folder(path.parent)
-    write_atomically(path, jpeg(picture, quality=90))
+    write_atomically(path, jpeg(picture, quality=90), durable=False)
     return path
 
 

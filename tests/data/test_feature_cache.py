@@ -539,7 +539,9 @@ def test_what_fits_is_kept_on_the_gpu(
     dataset = feature_dataset(items, preprocessing(), net, cache_dir=tmp_path / "c", progress=False)
     assert isinstance(dataset, CacheDataset if fits else PersistentDataset)
     dataset[0]
-    assert sorted(set(moved)) == (["global_features", "label", "patch_features"] if fits else [])
+    assert sorted(set(moved)) == (
+        ["global_features", "has_label", "image_label", "label", "patch_features"] if fits else []
+    )
 
 
 class _Waits(TorchDispatchMode):

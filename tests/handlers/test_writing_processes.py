@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from monai_anomalyclip.handlers import writing_processes
-from monai_anomalyclip.handlers.writing_processes import KILLED, Outcome, WritingProcesses, can_fork
+from monai_anomalyclip.handlers.writing_processes import KILLED, NotWritten, WritingProcesses, can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
 
@@ -27,7 +27,7 @@ class Writing:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, item: Mapping[str, Any]) -> Outcome:
+    def __call__(self, item: Mapping[str, Any]) -> NotWritten | None:
         name = item["name"]
         attempts = self.folder / f"{name}.attempts"
         with attempts.open("a") as stream:
@@ -36,7 +36,7 @@ class Writing:
         if item.get("kill", 0) >= count:
             os.kill(os.getpid(), signal.SIGKILL)
         if item.get("refused"):
-            return "odd geometry", False
+            return NotWritten("odd geometry", recorded=False)
         time.sleep(item.get("slow", 0))
         (self.folder / name).write_text(str(int(item["image"].sum())))
         return None
@@ -61,13 +61,15 @@ def image(value: int) -> torch.Tensor:
     return torch.full((10,), value)
 
 
-def submit_all(processes: WritingProcesses, items: list[dict[str, Any]]) -> list[tuple[str, Outcome]]:
+def submit_all(processes: WritingProcesses, items: list[dict[str, Any]]) -> list[tuple[str, NotWritten | None]]:
     return [outcome for item in items for outcome in processes.submit(item)] + list(processes.drain())
 
 
 def test_all_is_written_elsewhere_and_told_in_order(writing: Writing, processes: WritingProcesses) -> None:
     items = [{"name": str(n), "image": image(n), "slow": 0.1 if n == 0 else 0, "refused": n == 3} for n in range(8)]
-    assert submit_all(processes, items) == [(str(n), ("odd geometry", False) if n == 3 else None) for n in range(8)]
+    assert submit_all(processes, items) == [
+        (str(n), NotWritten("odd geometry", recorded=False) if n == 3 else None) for n in range(8)
+    ]
     for n in (0, 1, 7):
         assert (writing.folder / str(n)).read_text() == str(10 * n)
     assert os.getpid() not in {process for n in range(8) for process in writing.attempts(str(n))}
@@ -84,7 +86,9 @@ def test_an_item_that_kills_twice_has_failed_and_the_others_are_written(
     writing: Writing, processes: WritingProcesses
 ) -> None:
     items = [{"name": str(n), "image": image(n), "kill": 9 if n == 1 else 0} for n in range(5)]
-    assert submit_all(processes, items) == [(str(n), (KILLED, True) if n == 1 else None) for n in range(5)]
+    assert submit_all(processes, items) == [
+        (str(n), NotWritten(KILLED, passing=True) if n == 1 else None) for n in range(5)
+    ]
     assert not (writing.folder / "1").exists()
     assert len(writing.attempts("1")) in (2, 3)  # once more if another one's process broke down with it
     assert (writing.folder / "4").read_text() == "40"

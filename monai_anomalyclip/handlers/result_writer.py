@@ -235,9 +235,10 @@ class AnomalyResultWriter:
     def _note(self, outcomes: Iterable[tuple[str, NotWritten | None]]) -> None:
         for name, outcome in outcomes:
             if outcome is not None:
-                getattr(self._engine, "failures", {})[name] = outcome.reason
-                if outcome.passing:
-                    getattr(self._engine, "passing", set()).add(name)
+                noted: Any = self._engine  # of another kind than ours it may have no such lists
+                getattr(noted, "failures", {})[name] = outcome.reason
+                if outcome.passing and hasattr(noted, "passing"):
+                    noted.passing.add(name)
                 self.record_failure(name, outcome.reason, keep=outcome.recorded)
             elif self._processes is not None and name not in self.written and name not in self._films:
                 self.written.append(name)

@@ -242,7 +242,8 @@ def _normalize(resized: Tensor) -> Tensor:
     """Gray or RGB (B, 1 or 3, H, W), uint8 or float, to normalised RGB."""
     unit = tvf.to_dtype(resized, torch.float32, scale=True).clamp(0, 1).expand(-1, 3, -1, -1)
     mean, deviation = _mean_and_deviation(unit.device)
-    return unit.sub(mean).div_(deviation)
+    normalized: Tensor = unit.sub(mean).div_(deviation)
+    return normalized
 
 
 @functools.cache

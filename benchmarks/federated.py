@@ -64,14 +64,14 @@ class SiteData:
 
 # Sizes of 8 to 1, no family at two sites.
 DIFFERENT = {
-    "large": SiteData(("metal", "fabric", "wood"), 192),
-    "middle": SiteData(("tile", "pill"), 72),
-    "small": SiteData(("circuit",), 24),
+    "large": SiteData(("metal", "fabric", "wood"), 96),
+    "middle": SiteData(("tile", "pill"), 36),
+    "small": SiteData(("circuit",), 12),
 }
 # The same families, but what one site reports the other takes for wear.
 DISAGREEING = {
-    "strict": SiteData(("metal", "wood"), 72),
-    "tolerant": SiteData(("metal", "wood"), 72, ("stain", "scratch"), first=72),
+    "strict": SiteData(("metal", "wood"), 36),
+    "tolerant": SiteData(("metal", "wood"), 36, ("stain", "scratch"), first=36),
 }
 
 
@@ -163,7 +163,7 @@ def case(kinds: Mapping[str, SiteData], seed: int, options: argparse.Namespace, 
     tuned["FedAvg"] = federated(sites("fedavg"), initial, options.rounds)
     for mu in options.mu:
         tuned[f"FedProx, mu {mu:g}"] = federated(sites(f"fedprox{mu}"), initial, options.rounds, mu=mu)
-    for noise_var in options.noise_var:
+    for noise_var in options.noise_var if kinds is DIFFERENT else ():
         settings = {"fraction": 1.0, "gamma": options.gamma, "noise_var": noise_var, "epsilon": 1.0, "tau": 0.0}
         way = f"FedAvg, noise of scale {2 * options.gamma / noise_var:g} a step"
         tuned[way] = federated(sites(f"noise{noise_var}"), initial, options.rounds, noise=settings)
@@ -203,10 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, default=3, help="draws of phantoms and of fresh prompts")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3, help="of a site in each round; the other ways take them all")
-    parser.add_argument("--training", type=int, default=432, help="pictures of all industrial families to tune on")
-    parser.add_argument("--testing", type=int, default=192, help="pictures of all families to test on, of both kinds")
-    parser.add_argument("--mu", type=float, nargs="*", default=[1.0, 100.0], help="of FedProx")
+    parser.add_argument("--epochs", type=int, default=2, help="of a site in each round; the other ways take them all")
+    parser.add_argument("--training", type=int, default=216, help="pictures of all industrial families to tune on")
+    parser.add_argument("--testing", type=int, default=96, help="pictures of all families to test on, of both kinds")
+    parser.add_argument("--mu", type=float, nargs="*", default=[100.0], help="of FedProx")
     parser.add_argument("--gamma", type=float, default=1e-3, help="bound of a step's change where noise is added")
     parser.add_argument("--noise_var", type=float, nargs="*", default=[10.0, 1.0], help="of SVTPrivacy; less is louder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")

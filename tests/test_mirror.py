@@ -11,6 +11,7 @@ PACKAGE, TESTS = REPOSITORY / "monai_anomalyclip", REPOSITORY / "tests"
 
 APART = {
     "benchmarks": "the scripts in benchmarks/",
+    "clients": "the modules in clients/, which run in other programs",
     "configurations": "the bundles and overlays in bundles/ and configs/, run as documented",
     "docs": "the pages of docs/ and the README",
     "end_to_end": "the whole command line",

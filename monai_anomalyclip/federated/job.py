@@ -67,6 +67,7 @@ def federated_recipe(
     epochs: int = 1,
     mu: float = 0.0,
     privacy: Mapping[str, float] | None = None,
+    arguments: Mapping[str, str] | None = None,
 ) -> Any:
     """A recipe of NVFlare: FedAvg, each site counting by its steps; FedProx with ``mu``.
 
@@ -78,6 +79,7 @@ def federated_recipe(
         mu: of FedProx; 0 for FedAvg.
         privacy: arguments of NVFlare's ``SVTPrivacy``, which clips the changes and adds noise at each site before they
             leave it; empty for its defaults, None for none.
+        arguments: name of a site -> arguments of its script, where they differ from site to site.
 
     Returns:
         ``nvflare.recipe.Recipe``: ``export(folder)`` writes the job that an administrator submits.
@@ -94,6 +96,7 @@ def federated_recipe(
         from nvflare.app_common.filters.svt_privacy import SVTPrivacy
         from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
         from nvflare.app_opt.pt.recipes.fedprox import FedProxRecipe
+        from nvflare.recipe import set_per_site_config
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "NVIDIA FLARE is not installed: pip install 'monai_anomalyclip[federated]'."
@@ -111,6 +114,8 @@ def federated_recipe(
         "train_args": f"--epochs {epochs}",
     }
     recipe = FedProxRecipe(**settings, fedprox_mu=mu) if mu else FedAvgRecipe(**settings)
+    if arguments is not None:  # before the filter: NVFlare takes it at no other time
+        set_per_site_config(recipe, {name: {"train_args": text} for name, text in arguments.items()})
     if privacy is not None:
         try:
             recipe.add_client_output_filter(SVTPrivacy(**privacy), tasks=["train"])
@@ -155,15 +160,16 @@ def simulate(
     shutil.rmtree(workspace, ignore_errors=True)
     first = next(iter(sites.values()))
     write_initial_prompts(first.bundle, initial, prompts, first.configs, seed)
-    recipe = federated_recipe(initial, len(sites), rounds=rounds, epochs=epochs, mu=mu, privacy=privacy)
-    from nvflare.recipe import SimEnv, set_per_site_config
-
     arguments = {}
     for name, settings in sites.items():
         described = output / f"{name}.json"
         described.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
-        arguments[name] = {"train_args": shlex.join(["--epochs", str(epochs), "--site", str(described)])}
-    set_per_site_config(recipe, arguments)
+        arguments[name] = shlex.join(["--epochs", str(epochs), "--site", str(described)])
+    recipe = federated_recipe(
+        initial, len(sites), rounds=rounds, epochs=epochs, mu=mu, privacy=privacy, arguments=arguments
+    )
+    from nvflare.recipe import SimEnv
+
     os.environ.pop(SITE_VARIABLE, None)  # one for all sites: here each has its own file
     recipe.run(SimEnv(clients=list(sites), workspace_root=str(workspace)))
     # NVFlare ends well also where a site failed, or its answer was empty and left out.

@@ -75,6 +75,7 @@ lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/hadolint Dockerfile
 
 # What others install: dist/*.whl and dist/*.tar.gz.
 dist: install

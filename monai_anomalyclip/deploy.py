@@ -10,7 +10,6 @@ SDK's writers leave out empty frames and know no structured report with measurem
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,4 +147,4 @@ class AnomalyApplication(Application):
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    AnomalyApplication(sys.argv).run()
+    AnomalyApplication().run()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Dockerfile, .dockerignore and compose.yaml; nightly, the image itself: built without a registry of images, and run
+"""Dockerfile and .dockerignore; nightly, the image itself: built without a registry of images, and run
 with its files read-only and without a network. ``pytest -n 0 -m nightly tests/packaging``
 """
 
@@ -20,14 +20,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from monai_anomalyclip import predict
-from monai_anomalyclip.cli.program import program_parser
 from monai_anomalyclip.demo.phantom_sets import prepare_demo_data
 
 REPOSITORY = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())
 CONTEXT = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "monai_anomalyclip", "bundles", "configs")
 
 
@@ -45,23 +42,6 @@ def test_context_is_what_the_dockerfile_takes() -> None:
     assert admitted == {*CONTEXT, "requirements", "wheelhouse", "anomalyclip_ready"}
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     assert all(f"/context/{name}" in dockerfile for name in CONTEXT)
-
-
-def test_services_are_reached_from_this_computer_alone() -> None:
-    for name, service in COMPOSE["services"].items():
-        assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", [])), name
-        assert not service.get("privileged")
-        assert "network_mode" not in service
-
-
-def test_our_services_are_read_only_and_parse() -> None:
-    assert set(COMPOSE["services"]) == {"orthanc", "serve", "label"}
-    serve = COMPOSE["services"]["serve"]
-    assert serve["read_only"] is True
-    assert serve["cap_drop"] == ["ALL"]
-    parsed = program_parser().parse_args(serve["command"])
-    assert parsed.command == "serve"
-    assert "healthcheck" in serve
 
 
 def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -156,11 +136,10 @@ exec env -i $ENVIRONMENT "$CHROOT" --userspec="$USERS" "$ROOT" /bin/sh -c 'cd "$
 
 @pytest.mark.nightly
 def test_predict_in_the_image(
-    image: str, buildah: Callable[..., str], workplace: Path, prompts: Path, copy_bundle: Callable[..., Path],
+    image: str, buildah: Callable[..., str], workplace: Path, untuned_bundle: Callable[..., Path],
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
-    bundle = copy_bundle(workplace / "bundles")
-    shutil.copy(prompts, bundle / "models" / "model.pt")
+    bundle = untuned_bundle(workplace / "bundles")
     prepare_demo_data(workplace / "data", training=0, validation=0, testing=0, progress=False)
     inputs, results = workplace / "data" / "inference", workplace / "results"
     results.mkdir()

@@ -21,6 +21,7 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import make_private_folder
+from monai_anomalyclip.data.naming import anonymous_names
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource
 
@@ -225,7 +226,8 @@ class Prediction:
         Args:
             folder: made when absent.
             outputs: kinds of files: "nifti", "map32", "seg", "sr", "png", "heat16", "pm", "sc" or "default".
-            name: beginning of the files' names; default says what kind of image it is.
+            name: beginning of the files' names; by default the name that the command gives to the path, and for images in
+                memory what kind of image it is.
 
         Returns:
             the files.
@@ -243,7 +245,8 @@ class Prediction:
         mask = self._mask(None)
         scored = ScoredInput(self._given.source, self.image, self.map, mask, self._findings, self._view)
         kinds = parse_output_kinds(outputs)
-        stem = name or (self._given.source.label if self._given.source else "volume" if self._view else "frame")
+        source = self._given.source
+        stem = name or (anonymous_names([source])[0] if source else "volume" if self._view else "frame")
         make_private_folder(Path(folder))
         refuse_existing(result_paths(folder, stem, [*FRAME_RESULTS, *NIFTI_RESULTS, WORST, *DICOM_RESULTS.values()]))
         paths, _ = write_results(

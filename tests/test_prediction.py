@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip import Predictor
+from monai_anomalyclip.data import InputCatalogue
 
 
 def same(one: Any, other: Any) -> bool:
@@ -28,6 +29,8 @@ def test_files_are_written_on_request_only(
     written = nib.load(tmp_path / "out" / "a_map.nii.gz")  # type: ignore[attr-defined]
     assert np.abs(np.asarray(written.dataobj) - np.asarray(prediction.map[0])).max() <= 1 / 131070 + 1e-7
     assert {path.name for path in frame.save(tmp_path / "out", name="b")} >= {"b_heat.png", "b_mask.png"}
+    (name,) = InputCatalogue(ct_study).sources
+    assert all(path.name.startswith(f"{name}_") for path in prediction.save(tmp_path / "named"))
     before = (tmp_path / "out" / "a_map.nii.gz").read_bytes()
     with pytest.raises(FileExistsError, match="a_map"):
         prediction.save(tmp_path / "out", name="a")

@@ -59,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         series=arguments.series,
         include=arguments.include,
         exclude_patterns=arguments.exclude,
-        keep_names=arguments.keep_names,
+        keep_names=bool(arguments.keep_names),
         options=reading_options(arguments),
         progress=True,
         empty=True,

@@ -175,7 +175,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "series": arguments.series or None,
         "include": arguments.include or None,
         "exclude_patterns": arguments.exclude or None,
-        "keep_names": arguments.keep_names or None,
+        "keep_names": arguments.keep_names,
         "slice_axis": arguments.slice_axis,
     }
     return {key: value for key, value in chosen.items() if value is not None}

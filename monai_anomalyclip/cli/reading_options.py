@@ -64,8 +64,11 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep-names",
-        action="store_true",
-        help="name results after the files (DICOM never); only where their names hold no patient's name",
+        action=argparse.BooleanOptionalAction,
+        help=(
+            "name results after the files (DICOM never), only where their names hold no patient's name; "
+            "--no-keep-names (the default) names them by kind and digits"
+        ),
     )
     parser.add_argument(
         "--nifti-form", choices=("refuse", "sform", "qform"), help="what counts when a NIfTI file's two forms disagree"

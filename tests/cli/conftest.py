@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -27,11 +26,9 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def options(prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options of `predict` that every run needs. Unlike the demonstration it names results without the files' names."""
-    overlay = tmp_path_factory.mktemp("overlay") / "private.json"
-    overlay.write_text(json.dumps({"keep_names": False}))
-    return ["--bundle", str(BUNDLE), "--prompts", str(prompts), "--device", "cpu", "--config", str(overlay)]
+def options(prompts: Path) -> list[str]:
+    """Options of `predict` that every run needs."""
+    return ["--bundle", str(BUNDLE), "--prompts", str(prompts), "--device", "cpu"]
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.cli import main
+from monai_anomalyclip.data import InputCatalogue
 from monai_anomalyclip.networks import (
     AnomalyCLIP,
     CalibratedThresholds,
@@ -605,3 +606,30 @@ def test_a_number_of_workers_that_is_none(workers: str, capsys: pytest.CaptureFi
         main(["predict", "in", "-o", "out", f"--workers={workers}"])
     assert left.value.code == 2
     assert "0 to 256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bundle", ["anomalyclip_demo", "anomalyclip"])
+def test_shipped_bundles_and_their_copies_are_private(bundle: str, tmp_path: Path) -> None:
+    assert main(["copy-bundle", bundle, str(tmp_path / "mine")]) == 0
+    assert json.loads((tmp_path / "mine" / "configs" / "inference.json").read_text())["keep_names"] is False
+
+
+def test_an_input_has_one_name_in_inspect_and_predict(
+    picture: Path, predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"keep_names": True}))
+    private, kept = list(InputCatalogue(picture).sources), ["rosamund"]
+    assert re.fullmatch(r"frame_[0-9a-f]{16}", private[0])
+    for number, (said, changed, names) in enumerate(
+        [([], [], private), (["--no-keep-names"], ["--config", own], private), (["--keep-names"], [], kept)]
+    ):
+        capsys.readouterr()
+        assert main(["inspect", str(picture), "--json", *said]) == 0
+        assert [row["name"] for row in json.loads(capsys.readouterr().out)["inputs"]] == names
+        out = tmp_path / str(number)
+        assert predict(picture, *said, *changed, out=out) == 0
+        assert [row["name"] for row in rows_of(out)] == names
+        told = [file for file in out.rglob("*") if file.is_file() and b"rosamund" in file.read_bytes()]
+        assert bool(told) == (names == kept)
+        assert not any(b"QUIMBY" in file.read_bytes() for file in out.rglob("*") if file.is_file())

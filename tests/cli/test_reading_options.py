@@ -20,7 +20,7 @@ def parse(*arguments: str) -> argparse.Namespace:
 def test_nothing_said_leaves_the_defaults() -> None:
     assert reading_options(parse()) == {}
     assert ReadOptions(**reading_options(parse())) == ReadOptions()
-    assert (parse().series, parse().keep_names, parse().slice_axis) == ([], False, None)
+    assert (parse().series, parse().keep_names, parse().slice_axis) == ([], None, None)
 
 
 def test_what_is_said_reaches_the_readers() -> None:

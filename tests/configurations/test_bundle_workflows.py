@@ -170,16 +170,19 @@ def test_inference_has_all_properties_and_runs(
             assert heat.size == (60, 40)
 
 
-def test_names_of_results_tell_nothing_by_default(overlay: Path, prompts: Path, frames: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_names_of_results_tell_nothing_by_default(
+    bundle: str, overlay: Path, prompts: Path, frames: Path, tmp_path: Path
+) -> None:
     results = tmp_path / "results"
     names = []
     for attempt in range(2):
         if attempt:  # what comes later does not change the names of what is there
             (frames / "frame0.png").rename(frames / "zz.png")
             (frames / "frame00.png").write_bytes((frames / "frame1.png").read_bytes())
-        arguments = {"bundle_root": str(REPOSITORY / "bundles" / "anomalyclip"), "dataset_dir": str(frames)}
+        arguments = {"bundle_root": str(REPOSITORY / "bundles" / bundle), "dataset_dir": str(frames)}
         workflow = ConfigWorkflow(
-            configs("anomalyclip", overlay, "inference"), workflow_type="infer", logging_file=False,
+            configs(bundle, overlay, "inference"), workflow_type="infer", logging_file=False,
             output_dir=str(results), prompts=str(prompts), device="$torch.device('cpu')", **arguments,
         )  # fmt: skip
         workflow.initialize()

@@ -13,6 +13,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from monai_anomalyclip.data import InputCatalogue
+
 REPOSITORY = Path(__file__).parents[2]
 DEMO = "bundles/anomalyclip_demo"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,7 +47,8 @@ def test_tuned_prompts_find_lesions_they_were_not_tuned_on(demonstration: Path, 
 def test_demo_lights_the_planted_lesions(demonstration: Path) -> None:
     bundle = demonstration / DEMO
     results, truth = bundle / "runs" / "inference", bundle / "data" / "inference_truth"
-    anomaly_map = nibabel.load(results / "volume_map.nii.gz")
+    names = {source.paths[0].name: name for name, source in InputCatalogue(bundle / "data" / "inference").sources.items()}
+    anomaly_map = nibabel.load(results / f"{names['volume.nii.gz']}_map.nii.gz")
     source, mask = nibabel.load(bundle / "data" / "inference" / "volume.nii.gz"), nibabel.load(truth / "volume.nii.gz")
     np.testing.assert_allclose(anomaly_map.affine, source.affine)
     values, lesion = np.asarray(anomaly_map.dataobj), np.asarray(mask.dataobj) > 0
@@ -54,6 +57,6 @@ def test_demo_lights_the_planted_lesions(demonstration: Path) -> None:
     assert values[lesion].mean() > 5 * values[~lesion].mean()
     for path in (truth / "frames").glob("*.png"):
         lesion = np.asarray(Image.open(path)) > 0
-        heat = np.asarray(Image.open(results / "frames" / f"{path.stem}_heat.png")).astype(float)
+        heat = np.asarray(Image.open(results / f"{names[path.name]}_heat.png")).astype(float)
         if lesion.any():
             assert heat[lesion].mean() > 3 * heat[~lesion].mean(), path.name

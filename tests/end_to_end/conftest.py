@@ -49,7 +49,7 @@ def quick_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         network = {"_target_": "brightness_network.BrightnessNetwork", "image_size": list(image_size)}
         config = {"network_def": network, "prompts": None, "initialize": [], "sigma": 0.0, "device": "cpu"}
         path = tmp_path_factory.mktemp("config") / "quick.json"
-        path.write_text(json.dumps({**config, "keep_names": False, **changes}))
+        path.write_text(json.dumps({**config, **changes}))
         return path
 
     return write

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import json
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -91,12 +92,17 @@ def rounds_of(units: Sequence[Unit]) -> list[list[Unit]]:
     return [members for _, members in rounds]
 
 
-def process(units: Sequence[Unit], folder: Path, prompts: Path) -> None:
-    """Run the bundle over some units, and fill in their rows."""
+def process(units: Sequence[Unit], folder: Path, prompts: Path) -> Counter[str]:
+    """Run the bundle over some units, and fill in their rows; count DICOM results and dciodvfy's errors in them."""
     files = [path for unit in units for path in unit.files]
     options = ["-o", str(folder), "--bundle", str(BUNDLE), "--prompts", str(prompts), "--outputs", "default,pm"]
     with contextlib.redirect_stdout(io.StringIO()):
         command(["predict", *map(str, files), *options])
+    found: Counter[str] = Counter()
+    for path in folder.glob("*.dcm"):
+        checked = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+        found["objects"] += 1
+        found["errors"] += sum(line.startswith("Error") for line in (checked.stdout + checked.stderr).splitlines())
     records = {record["name"]: record for record in json.loads((folder / "results.json").read_text())["inputs"]}
     catalogue = InputCatalogue(files, empty=True)
     for unit in units:
@@ -116,6 +122,7 @@ def process(units: Sequence[Unit], folder: Path, prompts: Path) -> None:
                 unit.rows.append((unit.folder, files_used, _what(series), _geometry(series), syntax, left_out))
         skipped = Counter(file.code for file in catalogue.skipped if file.path in own)
         unit.rows += [(unit.folder, str(count), "", "", "", f"skipped: {code}") for code, count in skipped.items()]
+    return found
 
 
 def _what(series: Any) -> str:
@@ -152,7 +159,7 @@ def table(units: Sequence[Unit]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def document(units: Sequence[Unit]) -> str:
+def document(units: Sequence[Unit], found: Counter[str]) -> str:
     """The whole page."""
     rows = [row for unit in units for row in unit.rows]
     ends = Counter(row[-1].partition(":")[0] if ":" in row[-1] else "scored" for row in rows)
@@ -167,7 +174,8 @@ pydicom/pydicom-data, which are not part of this one. Every folder is processed 
 image several times, file by file. The network is the demonstration's with prompts that are not tuned: the table shows
 what can be read, judged and written, not what is found.
 
-Series: {said}.
+Series: {said}. dciodvfy (dicom3tools) found {found["errors"]} errors in the {found["objects"]} DICOM objects that
+were written (SEG, SR, PM).
 
 {table(units)}
 
@@ -191,9 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder, "untuned.pt")
         demo_network(**NETWORK).save_prompts(prompts)
+        found: Counter[str] = Counter()
         for number, members in enumerate(rounds_of(units)):
-            process(members, Path(folder, str(number)), prompts)
-    options.output.write_text(document(units), encoding="utf-8")
+            found += process(members, Path(folder, str(number)), prompts)
+    options.output.write_text(document(units, found), encoding="utf-8")
     return 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bounded_reading import BoundedReader, Outcome
 from damaged_files import CANARY, KINDS, SEEDS, Damage, damaged
+from fuzz_pictures import check_pictures
 from tqdm import tqdm
 
 FILE_STEM = "Zebrafile"
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   python benchmarks/fuzz.py --write --only .dcm           also score what can be read and write all its results
   python benchmarks/fuzz.py --cases 300 --only .png --seed 7
   python benchmarks/fuzz.py --cases 20000 --keep faults
+  python benchmarks/fuzz.py --pictures 2000               valid but odd pictures, compared with what they were made of
 """
 
 
@@ -116,6 +118,21 @@ def run(options: argparse.Namespace) -> int:
     return int(bool(faults))
 
 
+def run_pictures(options: argparse.Namespace) -> int:
+    """Run valid but odd pictures and damaged copies of them, print a summary."""
+
+    def keep(name: str, content: bytes) -> None:
+        if options.keep:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            (options.keep / name).write_bytes(content)
+
+    told, faults = check_pictures(options.pictures, options.seed, keep)
+    print(told)
+    for kind, count in faults.most_common():
+        print(f"{count:5} x {kind}")
+    return int(bool(faults))
+
+
 def _reader(options: argparse.Namespace, folder: str) -> BoundedReader:
     return BoundedReader(options.seconds, results=Path(folder, "results") if options.write else None)
 
@@ -126,13 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--pictures", type=int, metavar="N", help="so many valid but odd pictures instead")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--only", default="", metavar="END", help="seeds whose names end so, such as .dcm")
     parser.add_argument("--seconds", type=float, default=20, help="that a case may take")
     parser.add_argument("--mebibytes", type=int, default=512, help="by which memory may grow")
     parser.add_argument("--write", action="store_true", help="write results, too: some cases a second")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the first file of each kind of fault")
-    return run(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    return run(options) if options.pictures is None else run_pictures(options)
 
 
 if __name__ == "__main__":

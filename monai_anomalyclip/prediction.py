@@ -226,8 +226,8 @@ class Prediction:
         Args:
             folder: made when absent.
             outputs: kinds of files: "nifti", "map32", "seg", "sr", "png", "heat16", "pm", "sc" or "default".
-            name: beginning of the files' names; by default the name that the command gives to the path, and for images in
-                memory what kind of image it is.
+            name: beginning of the files' names; by default the name that the command gives to the path, and what kind
+                of image it is for those in memory.
 
         Returns:
             the files.

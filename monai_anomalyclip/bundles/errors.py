@@ -4,13 +4,16 @@
 
 ``python -m monai.bundle`` wraps every exception several times and ends with "Failed to evaluate ConfigExpression",
 pages below the sentence that helps. Our configurations import this module; under that command, and only there, it
-puts the cause last.
+puts the cause last, and refuses names of folders that the command would change
+(:mod:`~monai_anomalyclip.bundles.path_arguments`).
 """
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
+
+from monai_anomalyclip.bundles.path_arguments import check_path_arguments
 
 __all__ = ["cause_of", "print_cause_last"]
 
@@ -31,3 +34,7 @@ def print_cause_last(kind: type[BaseException], error: BaseException, trace: Tra
 
 if getattr(sys.modules["__main__"].__spec__, "name", "").startswith("monai.bundle"):
     sys.excepthook = print_cause_last
+    try:
+        check_path_arguments(sys.argv)
+    except ValueError as error:  # which MONAI would take for an import that failed, and go on
+        raise SystemExit(f"error: {error}") from error

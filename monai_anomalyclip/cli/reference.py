@@ -222,7 +222,11 @@ def _catalogue(arguments: argparse.Namespace, reference: NormalReference | None 
     if reference is not None and (preset := reference.settings["preset"]) in PRESET_NAMES:
         options.setdefault("preset", preset)
     return InputCatalogue(
-        arguments.normals, series=arguments.series, keep_names=bool(arguments.keep_names), options=options, progress=True
+        arguments.normals,
+        series=arguments.series,
+        keep_names=bool(arguments.keep_names),
+        options=options,
+        progress=True,
     )
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -14,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import GifImagePlugin, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, eight_bits, scaled
+from monai_anomalyclip.data.checksums import check_deflated, check_png
+from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, deep_jpeg_2000, eight_bits, opened, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.tiff_by_tifffile import joined_jpegs, page_by_tifffile, size_by_tifffile, tagged_gray
 from monai_anomalyclip.data.tiff_pages import (
     MAX_PAGES,
     check_complete,
     check_size,
     deepest_sample,
     picture_pages,
-    samples_tagged_gray,
-    size_tagged_gray,
     tiff_pages,
     white_is_zero,
 )
@@ -49,7 +51,9 @@ MAX_PIXELS = 89_478_485
 logging.getLogger("PIL").setLevel(logging.INFO)
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+_COMPLAINT = "The decoder complained of damage in the file: what is seen may not be what was stored."
 _MOVING = ("GIF", "PNG", "WEBP")
+_STEP_OF_GRAY = {"L;2": 85, "L;4": 17}  # by the raw mode of a PNG
 
 
 def read_frame(
@@ -60,9 +64,9 @@ def read_frame(
     The EXIF rotation is applied; palettes are looked up; CMYK and YCbCr are converted (without colour profiles). Alpha
     is dropped when the picture is opaque, otherwise it is composited on black, so that colours hidden under transparent
     pixels do not appear. Gray and colours of more than 8 bits are scaled by 255, 4095 or 65535, the smallest that holds
-    the maximum of all pages of the file: 12-bit exports in a 16-bit file would otherwise come out nearly black, and
-    pages of their own scale would not compare. TIFF with three samples tagged as gray
-    (CVC-ClinicDB) is read as RGB with tifffile.
+    the maximum of all pages or frames of the file: 12-bit exports in a 16-bit file would otherwise come out nearly
+    black, and pages of their own scale would not compare. Where a file of 9 to 15 bits says so, their largest number
+    counts (JPEG 2000, TIFF of 10 and 14 bits). TIFF with three samples tagged as gray (CVC-ClinicDB) is read as RGB.
 
     Args:
         path: the file.
@@ -74,10 +78,18 @@ def read_frame(
         UnreadableInputError: the file is missing, truncated, damaged, too large, without such a page, of floating point
             or signed values, or no picture.
     """
-    picture = open_picture(path, page, max_pixels=max_pixels)
-    with _named_errors(path, max_pixels):
-        largest = deepest_sample(path, max_pixels) if picture.mode.startswith("I") else 0
-    return to_rgb(picture, Path(path).name, largest)
+    return _read(path, page, max_pixels)[0]
+
+
+def _read(path: str | os.PathLike[str], page: int | None, max_pixels: int) -> tuple[npt.NDArray[np.uint8], str]:
+    """The picture, and a sentence if its decoder complained."""
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        picture = open_picture(path, page, max_pixels=max_pixels)
+        with _named_errors(path, max_pixels):
+            largest = deepest_sample(path, max_pixels) if picture.mode.startswith("I") else 0
+        shown = to_rgb(picture, Path(path).name, largest)
+    return shown, _COMPLAINT if complaints else ""
 
 
 def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
@@ -97,7 +109,7 @@ def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
             pages, count = picture_pages(stream)
         if count:
             return pages, count - len(pages)
-        with Image.open(path, formats=_FORMATS) as image:
+        with opened(path, _FORMATS) as image:
             count = getattr(image, "n_frames", 1)
             if count > MAX_PAGES:
                 raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} frames.")
@@ -116,11 +128,11 @@ def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:
     """
     with _named_errors(path, MAX_PIXELS):
         try:
-            with Image.open(path, formats=_FORMATS) as picture:
+            with opened(path, _FORMATS) as picture:
                 picture.seek(page)
                 return picture.height, picture.width
         except Exception:
-            size = size_tagged_gray(path, page)
+            size = size_by_tifffile(path, page)
             if size is None:
                 raise
             return size
@@ -143,34 +155,75 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
                 numbers, pages = picture_pages(stream)
             else:  # those before a break can be read
                 pages = sum(1 for _ in islice(tiff_pages(stream), max(page, 0) + 1))
+            stream.seek(0)
+            check_png(stream)
         if page is None and pages:
             if len(numbers) > 1:
                 raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
             page = numbers[0]
-        if pages and (picture := samples_tagged_gray(path, _checked(page or 0, pages), max_pixels)) is not None:
-            return picture
-        with Image.open(path, formats=_FORMATS) as image:
+        if pages and tagged_gray(path, _checked(page or 0, pages)):
+            return page_by_tifffile(path, page or 0, max_pixels)
+        try:
+            return _by_pillow(path, page, pages, max_pixels)
+        except (UnidentifiedImageError, SyntaxError, struct.error):  # a kind of TIFF that Pillow does not know
             if not pages:
-                frames = getattr(image, "n_frames", 1) if page != 0 and image.format in _MOVING else 1
-                if page is None and frames > 1:
-                    raise UnreadableInputError(f"it has {frames} frames; save the one you mean as its own file.")
-                _checked(page or 0, frames)
-            if page:
-                image.seek(page)
-            check_size(image.width, image.height, max_pixels)
-            if isinstance(image, TiffImagePlugin.TiffImageFile):
-                check_complete(image)
-            samples = deep_colour(image, path, page or 0)
-            image.load()  # also where the samples are known: this finds damage
-            decoded: Image.Image = image
-            if samples is not None:
-                decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
-                decoded.info["exif"] = image.getexif().tobytes()
-            upright = ImageOps.exif_transpose(decoded)
-            upright.format = image.format
-            if white_is_zero(image):
-                upright = Image.fromarray(MAX_GRAY - np.asarray(upright, dtype=np.uint16))
-            return upright
+                raise
+            return page_by_tifffile(path, page or 0, max_pixels)
+
+
+def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_pixels: int) -> Image.Image:
+    with opened(path, _FORMATS) as image:
+        if not pages:
+            frames = getattr(image, "n_frames", 1) if page != 0 and image.format in _MOVING else 1
+            if page is None and frames > 1:
+                raise UnreadableInputError(f"it has {frames} frames; save the one you mean as its own file.")
+            _checked(page or 0, frames)
+        _seek(image, page or 0)
+        check_size(image.width, image.height, max_pixels)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            check_complete(image)
+            with open(path, "rb") as stream:
+                check_deflated(image, stream)
+        samples = deep_colour(image, path, page or 0)
+        decoded = _decoded(image, path, page or 0)  # also where the samples are known: this finds damage
+        if samples is not None:
+            decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
+        if decoded is not image and image.format != "TIFF":  # which is upright already
+            decoded.info["exif"] = image.getexif().tobytes()
+        upright = ImageOps.exif_transpose(decoded)
+        upright.format = image.format
+        if white_is_zero(image):
+            upright = Image.fromarray(MAX_GRAY - np.asarray(upright, dtype=np.uint16))
+        return upright
+
+
+def _decoded(image: Image.Image, path: str | os.PathLike[str], page: int) -> Image.Image:
+    """The picture with its pixels: Pillow's own, or another where Pillow cannot, or would not read all bits."""
+    try:
+        _scale_hidden_gray(image)
+        image.load()
+    except Exception:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and (parts := joined_jpegs(path, page)) is not None:
+            return parts
+        raise
+    return deep_jpeg_2000(image, path) or image
+
+
+def _seek(image: Image.Image, page: int) -> None:
+    if isinstance(image, GifImagePlugin.GifImageFile):
+        for number in range(1, page + 1):
+            image.disposal_method = 0  # each frame has its own; Pillow lets that of an earlier one go on
+            image.seek(number)
+    elif page:
+        image.seek(page)
+
+
+def _scale_hidden_gray(image: Image.Image) -> None:
+    """Which gray of a PNG counts as transparent: Pillow brings the pixels of few bits to 0..255, but not that value."""
+    hidden = image.info.get("transparency")
+    if isinstance(image, PngImagePlugin.PngImageFile) and isinstance(hidden, int) and image.tile:
+        raw = image.tile[0][3]
+        image.info["transparency"] = hidden * _STEP_OF_GRAY.get(raw if isinstance(raw, str) else "", 1)
 
 
 def _checked(page: int, count: int) -> int:
@@ -224,10 +277,12 @@ def load_frame(path: str | os.PathLike[str], page: int | None = 0) -> MetaTensor
     import torch
     from monai.data.meta_tensor import MetaTensor  # takes seconds, which headers alone do not need
 
-    channels_first = torch.from_numpy(read_frame(path, page)).permute(2, 0, 1)  # a view: all that draws wants it back
+    pixels, complaint = _read(path, page, MAX_PIXELS)
+    channels_first = torch.from_numpy(pixels).permute(2, 0, 1)  # a view: all that draws wants it back
     meta = {
         "filename_or_obj": str(path),
         "kind": "frame",
+        "notes": complaint,
         "spatial_shape": np.asarray(channels_first.shape[1:]),
         "original_affine": np.eye(4),
     }

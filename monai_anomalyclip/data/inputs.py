@@ -109,7 +109,7 @@ class InputCatalogue:
         self._left_out: dict[str, int] = {}
         self.skipped: list[SkippedFile] = []
         self.excluded: list[DicomSeries] = []
-        # On the command line of MONAI's bundles a name of digits becomes a number.
+        # In a file of arguments for MONAI's bundles a name of digits may stand as a number.
         given = [path] if isinstance(path, str | os.PathLike | int) else path
         roots: list[PathLike] = [str(root) if isinstance(root, int) else root for root in given]
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]

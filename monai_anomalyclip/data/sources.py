@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
+from monai_anomalyclip.data.dicom.geometry import find_pixel_aspect
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
@@ -303,6 +304,13 @@ class DicomSource(Source):
             steps = np.repeat(known[0] if known else [_UNKNOWN_STEP], max(count, 2))[:count]
         times = np.cumsum([0.0, *steps[1:]]) / 1000  # the vector's first number belongs to no pair of frames
         return times.tolist(), 1000 / float(steps[min(count - 1, 1) :].mean())
+
+    def pixel_aspect(self) -> Fraction:
+        """By the spacing of pixels, else by Pixel Aspect Ratio, else, of a video, by its own header."""
+        frame = self.series.frames[0]
+        with quiet_pydicom():
+            aspect = find_pixel_aspect(frame, self.series.geometry.pixel_spacing)
+        return self._video.pixel_aspect if aspect == 1 and self._video is not None else aspect
 
     def _numbers(self, keyword: str, length: int) -> npt.NDArray[np.float64] | None:
         try:

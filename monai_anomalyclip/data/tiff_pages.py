@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of TIFF files: find them, refuse those that are incomplete, read those that Pillow cannot."""
+"""The pages of TIFF files: find them, and refuse those that are incomplete."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import logging
 import os
 import struct
 from collections.abc import Iterator
-from math import ceil, prod
-from typing import Any, BinaryIO
+from math import ceil
+from typing import BinaryIO
 
 import numpy as np
-import tifffile
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from monai_anomalyclip.data.deep_colour import MAX_GRAY, colours, deep_colour, eight_bits
+from monai_anomalyclip.data.deep_colour import MAX_GRAY, colours, deep_colour, opened
 from monai_anomalyclip.data.errors import UnreadableInputError
 
 __all__ = [
@@ -26,8 +25,6 @@ __all__ = [
     "check_size",
     "deepest_sample",
     "picture_pages",
-    "samples_tagged_gray",
-    "size_tagged_gray",
     "tiff_pages",
     "white_is_zero",
 ]
@@ -153,7 +150,9 @@ def white_is_zero(image: Image.Image) -> bool:
 
 
 def deepest_sample(path: str | os.PathLike[str], max_pixels: int) -> int:
-    """The largest brightness among all pages of more than 8 bits of a TIFF; 0 for other files, and for a single page.
+    """The largest brightness among all pages of a TIFF, or frames of a moving PNG, of more than 8 bits; 0 for others.
+
+    A file of a single page gives 0, too.
 
     Pages that cannot be reached or read count for nothing. One page is in memory at a time; the answer is kept, so that
     a page after the other can be read without going through all of them again.
@@ -173,15 +172,15 @@ def _deepest_sample(path: str, max_pixels: int, *_state: int) -> int:
     with open(path, "rb") as stream, contextlib.suppress(UnreadableInputError):
         for _ in tiff_pages(stream):
             count += 1
-    if count < 2:
+    if count == 1:
         return deepest
-    with Image.open(path, formats=["TIFF"]) as image:
-        for number in range(count):
+    with contextlib.suppress(UnidentifiedImageError), opened(path, ["TIFF", "PNG"]) as image:
+        for number in range(count or (image.n_frames if getattr(image, "is_animated", False) else 0)):
             with contextlib.suppress(Exception):  # reading that page says why
                 image.seek(number)
                 check_size(image.width, image.height, max_pixels)
-                assert isinstance(image, TiffImagePlugin.TiffImageFile)
-                check_complete(image)
+                if isinstance(image, TiffImagePlugin.TiffImageFile):
+                    check_complete(image)
                 if (samples := deep_colour(image, path, number)) is not None:
                     deepest = max(deepest, int(colours(samples, image.mode).max()))
                 if not image.mode.startswith("I"):
@@ -193,60 +192,3 @@ def _deepest_sample(path: str, max_pixels: int, *_state: int) -> int:
                 if low >= 0 and high <= MAX_GRAY:
                     deepest = max(deepest, high)
     return deepest
-
-
-def size_tagged_gray(path: str | os.PathLike[str], number: int) -> tuple[int, int] | None:
-    """Rows and columns of a page for which :func:`samples_tagged_gray` gives a picture; None for every other page.
-
-    No pixel is read.
-
-    Args:
-        path: the file.
-        number: of the page, from 0.
-    """
-    with _page_tagged_gray(path, number) as page:
-        return None if page is None else (int(page.imagelength), int(page.imagewidth))
-
-
-def samples_tagged_gray(path: str | os.PathLike[str], number: int, max_pixels: int) -> Image.Image | None:
-    """A page of a TIFF whose three samples are tagged as gray; None for every other page.
-
-    Pillow cannot open those, or gives the first sample alone.
-
-    Args:
-        path: the file.
-        number: of the page, from 0.
-        max_pixels: pages of more pixels are refused before they are decoded.
-
-    Raises:
-        UnreadableInputError: the page is too large, incomplete, or has many samples.
-    """
-    with _page_tagged_gray(path, number) as page:
-        if page is None:
-            return None
-        check_size(page.imagewidth, page.imagelength, max_pixels)
-        if page.size > 4 * page.imagewidth * page.imagelength:
-            raise UnreadableInputError(f"its page has the shape {page.shape}; save it as RGB first.")
-        if len(page.dataoffsets) < (needed := prod(page.chunked)):
-            raise UnreadableInputError(f"the file is damaged: it holds {len(page.dataoffsets)} of {needed} parts.")
-        samples = page.asarray()
-        if page.planarconfig == _SEPARATE:
-            samples = np.moveaxis(samples, 0, -1)
-    samples = np.ascontiguousarray(samples[..., :3])
-    picture = Image.fromarray(samples) if samples.dtype == np.uint8 else eight_bits(samples, "RGB", 0)
-    picture.format = "TIFF"
-    return picture
-
-
-@contextlib.contextmanager
-def _page_tagged_gray(path: str | os.PathLike[str], number: int) -> Iterator[Any]:
-    """tifffile's page, if it is of that kind."""
-    try:
-        tiff = tifffile.TiffFile(path)
-    except tifffile.TiffFileError:  # Pillow may still read it, or say what is wrong
-        yield None
-        return
-    with tiff:
-        page = tiff.pages[number]
-        tagged_gray = page.photometric in _GRAY_PHOTOMETRIC and page.samplesperpixel >= 3
-        yield page if tagged_gray and page.dtype in (np.uint8, np.uint16) else None

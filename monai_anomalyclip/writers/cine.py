@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from monai_anomalyclip.atomic_file import make_private_folder, unfinished_path
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlays import Picture, montage, overlay, side_by_side
+from monai_anomalyclip.writers.overlays import Picture, montage, overlay, side_by_side, with_square_pixels
 from monai_anomalyclip.writers.result_files import refuse_existing, result_paths
 from monai_anomalyclip.writers.scored_input import write_worst
 
@@ -299,6 +299,7 @@ class ScoredCine:
         pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self._folder, self._name = folder, name
+        self._aspect = pixel_aspect
         self.times = [float(time) for time in times]
         self.findings: Findings | None = None
         self.read_s = self.score_s = 0.0
@@ -354,12 +355,13 @@ class ScoredCine:
         volume = stacks[0].permute(3, 2, 1, 0)
         heat, mask = (stack.permute(2, 1, 0)[None] for stack in stacks[1:])
         labels = [f"{self.times[index]:.1f} s    score {self.findings.scores[index]:.2f}" for index in shown]
-        view = SliceView.native(volume.shape[1:])
+        aspect = float(self._aspect)
+        view = SliceView.native(volume.shape[1:], (1.0, aspect))
         picture = montage(volume, heat, mask, view, labels=labels, max_slices=_KEPT)
         peak = self.findings.peaks()[0]
         caption = f"{self.times[peak.index]:.1f} s  |  anomaly score {self.findings.anomaly_score:.3f}"
-        frame, values, marked = self._kept[peak.index]
-        frame = side_by_side(frame, values, marked.astype(np.uint8), f"frame {peak.index}  |  {caption}")
+        frame, values, marked = with_square_pixels(*self._kept[peak.index], aspect)
+        frame = side_by_side(frame, values, marked, f"frame {peak.index}  |  {caption}")
         return [*paths, write_worst(self._folder, self._name, frame)], self.findings, picture
 
     def abort(self) -> None:

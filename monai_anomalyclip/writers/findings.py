@@ -150,9 +150,10 @@ def view_of(source: Source, image: Tensor, slice_axis: int | str) -> SliceView:
     """
     if isinstance(source, DicomSource):
         geometry = source.series.geometry
-        return SliceView.native(image.shape[1:], geometry.pixel_spacing or (1.0, 1.0), _plane(geometry))
+        spacing = geometry.pixel_spacing or (1.0, float(source.pixel_aspect()))
+        return SliceView.native(image.shape[1:], spacing, _plane(geometry))
     if source.kind == "cine":
-        return SliceView.native(image.shape[1:])
+        return SliceView.native(image.shape[1:], (1.0, float(source.pixel_aspect())))
     assert isinstance(image, MetaTensor)
     return SliceView.from_affine(image.affine, image.shape[1:], slice_axis)
 

@@ -20,7 +20,17 @@ from torch import Tensor
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.ranking import most_suspicious_first
 
-__all__ = ["Picture", "contact_sheet", "framed", "jpeg", "large_slice", "montage", "overlay", "side_by_side"]
+__all__ = [
+    "Picture",
+    "contact_sheet",
+    "framed",
+    "jpeg",
+    "large_slice",
+    "montage",
+    "overlay",
+    "side_by_side",
+    "with_square_pixels",
+]
 
 Picture = npt.NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -201,6 +211,25 @@ def large_slice(
     height, width = _square_pixels(view, _ALONE)
     shown, values, marked = _enlarged(picture, heat, outline, width, height)
     return side_by_side(shown, values, None if marked is None else marked.astype(np.uint8), caption)
+
+
+def with_square_pixels(
+    image: Picture, anomaly_map: npt.NDArray[np.floating], mask: npt.NDArray[Any], aspect: float
+) -> tuple[Picture, npt.NDArray[np.floating], npt.NDArray[np.uint8]]:
+    """Widen or heighten a picture, its map and its mask, so that what is seen has the proportions of what was taken.
+
+    Args:
+        image: (H, W, 3) uint8.
+        anomaly_map: (H, W) in [0, 1].
+        mask: (H, W).
+        aspect: how much wider than high a pixel is.
+    """
+    if aspect == 1:
+        return image, anomaly_map, mask.astype(np.uint8)
+    height, width = image.shape[:2]
+    width, height = round(width * max(1, aspect)), round(height / min(1, aspect))
+    shown, values, marked = _enlarged(image, anomaly_map, mask, width, height)
+    return shown, values, np.asarray(marked, dtype=np.uint8)
 
 
 def displayable(image: Tensor, whole: Tensor | None = None) -> Tensor:

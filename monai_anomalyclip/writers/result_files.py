@@ -28,6 +28,7 @@ from monai_anomalyclip.writers.overlays import (
     framed,
     jpeg,
     side_by_side,
+    with_square_pixels,
 )
 from monai_anomalyclip.writers.record import SAFE_NAME
 
@@ -101,11 +102,18 @@ def write_frame_result(
 
 
 def drawn_frame(
-    image: Tensor, anomaly_map: Tensor | npt.NDArray[np.float32], mask: Tensor | npt.NDArray[np.uint8]
+    image: Tensor,
+    anomaly_map: Tensor | npt.NDArray[np.float32],
+    mask: Tensor | npt.NDArray[np.uint8],
+    aspect: float = 1.0,
 ) -> Picture:
-    """A frame beside its overlay, without a margin; arguments as for :func:`write_frame_result`."""
+    """A frame beside its overlay, without a margin; arguments as for :func:`write_frame_result`.
+
+    `aspect` says how much wider than high a pixel is; it is drawn with square ones.
+    """
     shown = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-    return side_by_side(shown, np.asarray(anomaly_map)[0], np.asarray(mask)[0], margin=False)
+    drawn = with_square_pixels(shown, np.asarray(anomaly_map)[0], np.asarray(mask)[0], aspect)
+    return side_by_side(*drawn, margin=False)
 
 
 def write_volume_result(

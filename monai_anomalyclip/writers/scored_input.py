@@ -85,7 +85,8 @@ class ScoredInput:
     @cached_property
     def drawn(self) -> Picture:
         """A picture beside its overlay, drawn once for its own file and for the report."""
-        return drawn_frame(_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
+        aspect = 1.0 if self.source is None else float(self.source.pixel_aspect())
+        return drawn_frame(_plain(self.image), _plain(self.anomaly_map), _plain(self.mask), aspect)
 
 
 def map_precision(outputs: Sequence[str]) -> dict[str, str]:

@@ -73,7 +73,8 @@ def test_own_wrapping_below_monais_is_kept(capsys: pytest.CaptureFixture[str]) -
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(cwd), "OMP_NUM_THREADS": "1"}
+    places = os.pathsep.join(map(str, (cwd, REPOSITORY)))
+    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

@@ -47,7 +47,8 @@ def test_tuned_prompts_find_lesions_they_were_not_tuned_on(demonstration: Path, 
 def test_demo_lights_the_planted_lesions(demonstration: Path) -> None:
     bundle = demonstration / DEMO
     results, truth = bundle / "runs" / "inference", bundle / "data" / "inference_truth"
-    names = {source.paths[0].name: name for name, source in InputCatalogue(bundle / "data" / "inference").sources.items()}
+    sources = InputCatalogue(bundle / "data" / "inference").sources
+    names = {source.paths[0].name: name for name, source in sources.items()}
     anomaly_map = nibabel.load(results / f"{names['volume.nii.gz']}_map.nii.gz")
     source, mask = nibabel.load(bundle / "data" / "inference" / "volume.nii.gz"), nibabel.load(truth / "volume.nii.gz")
     np.testing.assert_allclose(anomaly_map.affine, source.affine)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openjpeg
 import pytest
 import tifffile
+from PIL import Image
 
 from monai_anomalyclip.data import read_frame, read_mask
 from monai_anomalyclip.data.deep_colour import scaled, white_of
+from monai_anomalyclip.data.errors import UnreadableInputError
 
 COLOURS = np.random.default_rng(0).integers(0, 65536, (20, 30, 4)).astype(np.uint16)
 
@@ -98,3 +101,70 @@ def test_white_and_rounding(largest: int, white: int) -> None:
     assert white_of(largest) == white
     values = np.arange(largest + 1)
     np.testing.assert_array_equal(scaled(values, largest), np.round(values / white * 255))
+
+
+def jpeg_2000(path: Path, samples: np.ndarray, bits: int) -> Path:
+    """A lossless JPEG 2000 picture that declares so many bits per sample; .j2k has no colours' names."""
+    photometric = {1: 2, 3: 1}[samples.shape[2]]  # OpenJPEG's: gray, RGB
+    packed = np.ascontiguousarray(samples.squeeze())
+    data = openjpeg.encode(
+        packed, bits_stored=bits, photometric_interpretation=photometric, use_mct=False,
+        codec_format=0 if path.suffix == ".j2k" else 1,
+    )  # fmt: skip
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jp2", ".j2k"])
+@pytest.mark.parametrize(("bits", "largest", "white"), [
+    (16, 65535, 65535), (16, 3000, 4095), (12, 3000, 4095), (12, 200, 4095), (10, 1000, 1023), (14, 9000, 16383),
+])  # fmt: skip
+@pytest.mark.parametrize("count", [1, 3])
+def test_jpeg_2000_of_more_than_8_bits(
+    count: int, bits: int, largest: int, white: int, suffix: str, tmp_path: Path
+) -> None:
+    samples = (np.tile(COLOURS, (3, 3, 1))[..., :count].astype(int) % (largest + 1)).astype(np.uint16)
+    samples[0, 0] = largest
+    shown = read_frame(jpeg_2000(tmp_path / f"a{suffix}", samples, bits))
+    expected = np.rint(samples * (255.0 / white))
+    assert np.abs(shown - expected).max() == 0
+
+
+def test_jpeg_2000_with_signs_is_refused(tmp_path: Path) -> None:
+    path = jpeg_2000(tmp_path / "a.j2k", np.tile(COLOURS, (3, 3, 1))[..., :3] // 16, 12)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\x51") + 40  # SIZ: depth of the first component, and whether it has signs
+    for component in range(3):
+        assert data[at + 3 * component] == 11
+        data[at + 3 * component] |= 0x80
+    path.write_bytes(data)
+    with pytest.raises(UnreadableInputError, match=r"JPEG 2000 of 12 bits .*signed"):
+        read_frame(path)
+
+
+def moving_png(path: Path, frames: list[np.ndarray]) -> Path:
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def test_frames_of_a_moving_png_of_16_bits_have_one_white(tmp_path: Path) -> None:
+    frames = [np.full((8, 9), value, np.uint16) for value in (100, 3000)]
+    path = moving_png(tmp_path / "a.png", frames)
+    assert [int(read_frame(path, number)[0, 0, 0]) for number in (0, 1)] == [round(100 * 255 / 4095), 187]
+
+
+def test_colours_of_a_moving_png_of_16_bits_are_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    still = png(tmp_path / "still.png", COLOURS[..., :3]).read_bytes()
+    begin, end = still.index(b"IDAT") - 4, still.index(b"IEND") - 4
+    pixels = still[begin + 8 : end - 4]
+    control = [chunk(b"fcTL", struct.pack(">IIIIIHHBB", n, 30, 20, 0, 0, 1, 10, 0, 0)) for n in (0, 1)]
+    moving = [chunk(b"acTL", struct.pack(">II", 2, 0)), control[0], still[begin:end], control[1]]
+    moving.append(chunk(b"fdAT", struct.pack(">I", 2) + pixels))
+    (tmp_path / "moving.png").write_bytes(still[:begin] + b"".join(moving) + still[end:])
+    for number in (0, 1):
+        with pytest.raises(UnreadableInputError, match="a moving PNG of 16 bits per sample"):
+            read_frame(tmp_path / "moving.png", number)

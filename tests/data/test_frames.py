@@ -384,3 +384,80 @@ def test_stored_size_of_samples_tagged_as_gray(tmp_path: Path, planar: str) -> N
     tifffile.imwrite(tmp_path / "cvc.tif", samples, photometric="minisblack", planarconfig=planar, metadata=None)
     for page in (0, 1):
         assert stored_size(tmp_path / "cvc.tif", page) == read_frame(tmp_path / "cvc.tif", page).shape[:2] == (20, 30)
+
+
+def packed_by_lzw(indices: list[int]) -> bytes:
+    """GIF89a, appendix F, for 16 colours: the table is cleared before its codes would grow."""
+    codes = [code for start in range(0, len(indices), 14) for code in (16, *indices[start : start + 14])] + [17]
+    bits = sum(code << (5 * place) for place, code in enumerate(codes))
+    data = bits.to_bytes((5 * len(codes) + 7) // 8, "little")
+    blocks = (data[start : start + 255] for start in range(0, len(data), 255))
+    return b"\x04" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_gif_whose_frames_are_parts_that_are_disposed_of(seed: int, tmp_path: Path) -> None:
+    """Frames anywhere, transparent or interlaced, with palettes of their own, laid on by GIF89a, 23 (c) iv."""
+    random = np.random.default_rng(seed)
+    height, width = 9, 12
+    colours = random.integers(1, 256, (16, 3)).astype(np.uint8)
+    content = b"GIF89a" + np.array([width, height], "<u2").tobytes() + b"\xf3\0\0" + colours.tobytes()
+    canvas, expected = np.zeros((height, width, 3), np.uint8), []
+    for number in range(5):
+        left, top = (0, 0) if number == 0 else (int(random.integers(0, width - 1)), int(random.integers(0, height - 1)))
+        rows, columns = height - top, width - left
+        if number:
+            rows, columns = int(random.integers(1, rows + 1)), int(random.integers(1, columns + 1))
+        disposal = int(random.choice([0, 1, 3] if number else [0, 1]))
+        clear = int(random.integers(0, 16)) if number else -1
+        own, interlaced = bool(random.integers(0, 2)), bool(random.integers(0, 2))
+        palette = random.integers(1, 256, (16, 3)).astype(np.uint8) if own else colours
+        pixels = random.integers(0, 16, (rows, columns))
+        stored = np.concatenate([pixels[first::step] for first, step in ((0, 8), (4, 8), (2, 4), (1, 2))])
+        content += b"\x21\xf9\x04" + bytes([disposal << 2 | (clear >= 0), 5, 0, max(clear, 0), 0]) + b","
+        content += np.array([left, top, columns, rows], "<u2").tobytes() + bytes([0x83 * own | 0x40 * interlaced])
+        content += palette.tobytes() * own + packed_by_lzw((stored if interlaced else pixels).reshape(-1).tolist())
+        before, seen = canvas.copy(), pixels != clear
+        canvas[top : top + rows, left : left + columns][seen] = palette[pixels[seen]]
+        expected.append(canvas.copy())
+        canvas = before if disposal == 3 else canvas
+    (tmp_path / "a.gif").write_bytes(content + b";")
+    assert pictures_in(tmp_path / "a.gif") == (list(range(5)), 0)
+    for number, shown in enumerate(expected):
+        np.testing.assert_array_equal(read_frame(tmp_path / "a.gif", number), shown)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "gray"),
+    [
+        (2, b"\x1b", [0, 85, 170, 0]),
+        (4, b"\x01\x23", [0, 17, 34, 0]),
+        (16, b"\0\0\x4e\x20\x9c\x40\xea\x60", [0, 78, 156, 0]),
+    ],
+)
+def test_gray_that_counts_as_transparent_in_png(bits: int, row: bytes, gray: list[int], tmp_path: Path) -> None:
+    """The last of four samples is black, for it is transparent; the others keep their gray."""
+    hidden = 60000 if bits == 16 else 3
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", hidden)),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    ):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "a.png").write_bytes(content)
+    assert read_frame(tmp_path / "a.png")[0, :, 0].tolist() == gray
+
+
+def test_complaints_of_the_decoder_become_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (20, 10), (10, 20, 30)).save(path, dpi=(100, 100))
+    assert load_frame(path).meta["notes"] == ""
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[0].tags[282].offset  # XResolution  # type: ignore[union-attr]
+    struct.pack_into("<I", content, place + 8, 2**31)  # its value lies behind the file's end
+    path.write_bytes(content)
+    assert "complained of damage" in load_frame(path).meta["notes"]
+    assert read_frame(path)[0, 0].tolist() == [10, 20, 30]

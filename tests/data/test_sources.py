@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -286,3 +287,31 @@ def test_a_file_of_many_inputs_is_read_once(tmp_path: Path, monkeypatch: pytest.
     assert len({page.state() for page in pages}) == 1
     assert len({page.key for page in pages}) == 3
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "aspect"),
+    [
+        ({}, Fraction(1)),
+        ({"PixelAspectRatio": [1, 1]}, Fraction(1)),
+        ({"PixelAspectRatio": [3, 4]}, Fraction(4, 3)),  # height, width
+        ({"PixelAspectRatio": [2, 1]}, Fraction(1, 2)),
+        ({"PixelAspectRatio": [0, 1]}, Fraction(1)),
+        ({"PixelAspectRatio": [1, 1000000]}, Fraction(1)),
+        ({"PixelAspectRatio": [2, 1], "PixelSpacing": [0.3, 0.3]}, Fraction(1)),  # the spacing is measured
+        ({"ImagerPixelSpacing": [0.2, 0.3]}, Fraction(3, 2)),
+        ({"ImagerPixelSpacing": [0.2, 0.201]}, Fraction(1)),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_shape_of_the_pixels_of_a_cine(
+    count: int, tags: dict[str, list[float]], aspect: Fraction, phantoms: ModuleType, tmp_path: Path
+) -> None:
+    def edit(header: Any) -> None:
+        for keyword, value in tags.items():
+            setattr(header, keyword, value)
+
+    phantoms.make_cine(tmp_path, count=count, edit=edit)
+    source = dicom_source(next(tmp_path.glob("*.dcm")))
+    source.parts()
+    assert source.pixel_aspect() == aspect

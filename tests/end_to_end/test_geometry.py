@@ -9,10 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import av
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import Dataset
 
 LOW, HIGH = -160, 239
@@ -276,3 +278,32 @@ def test_objects_are_valid(found: dict[str, Found], run_tool: Callable[..., str]
         report = run_tool("dciodvfy", "-new", found[name].files[kind])
         errors = [line for line in report.splitlines() if "Error" in line and not KNOWN.search(line)]
         assert not errors, report
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_pixels_that_are_not_square_are_shown_as_they_are(
+    count: int, predict: Callable[..., int], phantoms: ModuleType, tmp_path: Path
+) -> None:
+    """Pixel Aspect Ratio 3 to 1, the height first (PS3.3 C.7.6.3.1.7): 32 columns are shown as wide as 32 / 3 rows."""
+    pages = []
+    for name, ratio in (("square", [1, 1]), ("high", [3, 1])):
+
+        def edit(header: Dataset, ratio: list[int] = ratio) -> None:
+            header.PixelAspectRatio = ratio
+
+        phantoms.make_cine(tmp_path / name, count=count, size=(24, 96), edit=edit)
+        out = tmp_path / f"{name}.out"
+        assert predict(tmp_path / name, out, "--outputs", "default,sc") == 0
+        with Image.open(next(out.glob("*_worst.jpg" if count > 1 else "*_overlay.jpg"))) as page:
+            pages.append(page.size)
+    # Panels of 96 columns are drawn twice as large: 48 rows with square pixels, 144 with high ones.
+    assert pages[1] == (pages[0][0], pages[0][1] + 96)
+    if count > 1:
+        with av.open(str(next(out.glob("*_overlay.mp4")))) as film:
+            stream = film.streams.video[0]
+            shape = stream.sample_aspect_ratio * stream.width / stream.height
+            assert float(shape) == pytest.approx(96 / 24 / 3, rel=0.02)
+    else:
+        captured = pydicom.dcmread(next(out.glob("*_sc.dcm")))
+        assert list(captured.PixelAspectRatio) == [3, 1]
+        assert (captured.Rows, captured.Columns) == (24, 96)

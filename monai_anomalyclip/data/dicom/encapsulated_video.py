@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
@@ -65,10 +66,14 @@ class EncapsulatedVideo:
 
     Args:
         instance: a file for which :func:`is_video` holds.
+
+    Attributes:
+        pixel_aspect: how much wider than high a pixel is to be shown, once the frames were counted.
     """
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
+        self.pixel_aspect = Fraction(1)
         self._resources = ExitStack()
         self._frames: Iterator[Any] | None = None
         self._next = 0  # frame that the decoder gives next
@@ -84,6 +89,7 @@ class EncapsulatedVideo:
             with self._container(joined) as container:
                 first = next(container.decode(video=0), None)
                 codec = container.streams.video[0].codec_context.codec.canonical_name
+                self.pixel_aspect = container.streams.video[0].sample_aspect_ratio or Fraction(1)
             if first is None:
                 raise UnreadableInputError("it holds no frame.")
             packets = None

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +16,11 @@ import numpy.typing as npt
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.series import FrameReference, StackGeometry
 
-__all__ = ["PixelSpacing", "distance_along", "find_pixel_spacing", "judge_geometry", "locations"]
+__all__ = ["PixelSpacing", "distance_along", "find_pixel_aspect", "find_pixel_spacing", "judge_geometry", "locations"]
 
 _LARGEST_MM = 1e4
+_LARGEST_ASPECT = 8
+_SQUARE = 0.01  # pixels whose sides differ by less are shown as square ones
 _UNCALIBRATED = "at the detector, not calibrated"
 _TWO_DIMENSIONAL, _CENTIMETRES, _TISSUE_OR_FLOW = 1, 3, (1, 2)
 
@@ -55,6 +59,29 @@ def find_pixel_spacing(frame: FrameReference) -> PixelSpacing:
     except ValueError as error:
         return PixelSpacing(note=note or str(error))
     return PixelSpacing(spacing, None if spacing is None else "ultrasound region", note)
+
+
+def find_pixel_aspect(frame: FrameReference, spacing: tuple[float, float] | None) -> Fraction:
+    """How much wider than high a pixel is: by its spacing, else by Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7), else 1.
+
+    A malformed ratio counts as absent, and so does one that no display has.
+
+    Args:
+        frame: the frame.
+        spacing: distance in mm between (rows, columns), or None where it is not known.
+    """
+    if spacing is not None:
+        rows, columns = spacing
+        return Fraction(1) if abs(columns / rows - 1) < _SQUARE else _bounded(Fraction(columns / rows))
+    with contextlib.suppress(ValueError):
+        ratio = vector(find_value(frame, None, "PixelAspectRatio"), 2)
+        if ratio is not None and ratio.min() > 0:
+            return _bounded(Fraction(ratio[1]) / Fraction(ratio[0]))
+    return Fraction(1)
+
+
+def _bounded(aspect: Fraction) -> Fraction:
+    return aspect.limit_denominator(1000) if 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT else Fraction(1)
 
 
 def _positive(value: object) -> tuple[float, float] | None:

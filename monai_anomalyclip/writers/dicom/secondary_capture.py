@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 import monai_anomalyclip
+from monai_anomalyclip.data.dicom.geometry import find_pixel_aspect
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom.provenance import Provenance
 from monai_anomalyclip.writers.dicom.saving import check_size, save, silenced
@@ -105,6 +106,8 @@ def _captured(series: DicomSeries, pictures: npt.NDArray[np.uint8], provenance: 
         if keyword in source:
             result[keyword] = source[keyword]
     result.Rows, result.Columns = pictures.shape[1:3]
+    if (aspect := find_pixel_aspect(series.frames[0], series.geometry.pixel_spacing)) != 1:
+        result.PixelAspectRatio = [aspect.denominator, aspect.numerator]  # vertical, horizontal
     result.SamplesPerPixel, result.PhotometricInterpretation, result.PlanarConfiguration = 3, "RGB", 0
     result.BitsAllocated, result.BitsStored, result.HighBit, result.PixelRepresentation = 8, 8, 7, 0
     if several:

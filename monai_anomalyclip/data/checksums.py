@@ -16,7 +16,11 @@ from monai_anomalyclip.data.errors import UnreadableInputError
 __all__ = ["check_deflated", "check_png"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_CHECKED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT")  # what the picture is made of
+# Of these the pixels do not depend. The others are looked at, for a damaged name makes another kind of a chunk.
+_BESIDE = (
+    *(b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"iCCP", b"sRGB"),
+    *(b"cHRM", b"sBIT", b"bKGD", b"hIST", b"sPLT", b"cICP", b"mDCv", b"cLLi"),
+)
 _PIECE = 2**20
 _DEFLATE = (8, 32946)  # values of the tag Compression
 _WRONG = "the file is damaged: a checksum of its pixels does not match."
@@ -26,13 +30,13 @@ def check_png(stream: BinaryIO) -> None:
     """Refuse a PNG with a wrong checksum in what its picture is made of; any other file passes.
 
     Raises:
-        UnreadableInputError: a checksum is wrong. A file that ends early is left to the decoder, which says so.
+        UnreadableInputError: a checksum is wrong, or the file ends before it.
     """
     if stream.read(len(_PNG)) != _PNG:
         return
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if kind not in _CHECKED:
+        if kind in _BESIDE:
             stream.seek(length + 4, 1)
             continue
         checksum = zlib.crc32(kind)
@@ -40,7 +44,9 @@ def check_png(stream: BinaryIO) -> None:
             checksum = zlib.crc32(piece, checksum)
             length -= len(piece)
         told = stream.read(4)
-        if len(told) == 4 and struct.unpack(">I", told)[0] != checksum:
+        if len(told) < 4:
+            raise UnreadableInputError("the file is truncated or damaged: it ends within its pixels.")
+        if struct.unpack(">I", told)[0] != checksum:
             raise UnreadableInputError(_WRONG)
 
 

@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import BinaryIO
 
@@ -67,13 +67,16 @@ def picture_pages(stream: BinaryIO) -> tuple[list[int], int]:
     Raises:
         UnreadableInputError: as for :func:`tiff_pages`.
     """
-    beside = [
+    beside = [_is_beside(tags) for _, tags in _directories(stream)]
+    return [number for number, other in enumerate(beside) if not other or all(beside)], len(beside)
+
+
+def _is_beside(tags: Mapping[int, int]) -> bool:
+    return (
         bool(tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
         or tags.get(_SUBFILE_TYPE) == _REDUCED
         or tags.get(_PHOTOMETRIC) == _MASK
-        for _, tags in _directories(stream)
-    ]
-    return [number for number, other in enumerate(beside) if not other or all(beside)], len(beside)
+    )
 
 
 def _directories(stream: BinaryIO) -> Iterator[tuple[int, dict[int, int]]]:
@@ -167,15 +170,17 @@ def deepest_sample(path: str | os.PathLike[str], max_pixels: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _deepest_sample(path: str, max_pixels: int, *_state: int) -> int:
-    count = deepest = 0
+    deepest = 0
+    beside: list[bool] = []
     # Pages before a break, or up to the bound, can be read: what lies behind is no reason to refuse them.
     with open(path, "rb") as stream, contextlib.suppress(UnreadableInputError):
-        for _ in tiff_pages(stream):
-            count += 1
-    if count == 1:
+        for _, tags in _directories(stream):
+            beside.append(_is_beside(tags))
+    numbers = [number for number, other in enumerate(beside) if not other or all(beside)]
+    if len(numbers) == 1:
         return deepest
     with contextlib.suppress(UnidentifiedImageError), opened(path, ["TIFF", "PNG"]) as image:
-        for number in range(count or (image.n_frames if getattr(image, "is_animated", False) else 0)):
+        for number in numbers or range(image.n_frames if getattr(image, "is_animated", False) else 0):
             with contextlib.suppress(Exception):  # reading that page says why
                 image.seek(number)
                 check_size(image.width, image.height, max_pixels)

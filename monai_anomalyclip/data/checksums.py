@@ -8,7 +8,6 @@ import struct
 import zlib
 from typing import BinaryIO
 
-from isal import isal_zlib
 from PIL import TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
@@ -66,7 +65,7 @@ def check_deflated(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> No
     offsets, counts = (tags.get(first, tags.get(second, ())) for first, second in ((273, 324), (279, 325)))
     for offset, count in zip(offsets, counts, strict=False):
         stream.seek(offset)
-        packed = isal_zlib.decompressobj()
+        packed = zlib.decompressobj()
         left = count
         try:
             while left and not packed.eof and (piece := stream.read(min(left, _PIECE))):
@@ -74,7 +73,7 @@ def check_deflated(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> No
                 while piece:
                     packed.decompress(piece, _PIECE)  # never more than that at a time
                     piece = packed.unconsumed_tail
-        except isal_zlib.error as error:
+        except zlib.error as error:
             raise UnreadableInputError(_WRONG) from error
         if not packed.eof:
             raise UnreadableInputError(_WRONG)

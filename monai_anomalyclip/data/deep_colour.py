@@ -98,16 +98,16 @@ def deep_jpeg_2000(image: Image.Image, path: str | os.PathLike[str]) -> Image.Im
     """
     if not isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
         return None
-    import openjpeg  # slow to import
+    from openjpeg.utils import decode, get_parameters  # slow to import
 
-    told = openjpeg.get_parameters(path)
+    told = get_parameters(path)
     bits = int(told["precision"])
     if bits <= 8 or (image.mode.startswith("I") and (bits >= 16 or told["is_signed"])):
         return None
     if bits > 16 or told["is_signed"] or told["colourspace"] not in _JPEG_2000_COLOURS:
         kind = f"{told['colourspace']}, {'signed' if told['is_signed'] else 'unsigned'}"
         raise UnreadableInputError(f"it is JPEG 2000 of {bits} bits ({kind}); save it as a PNG of 8 or 16 bits first.")
-    samples = np.atleast_3d(openjpeg.decode(path)).astype(np.uint16)
+    samples = np.atleast_3d(decode(path)).astype(np.uint16)
     mode = "L" if image.mode.startswith("I") else image.mode
     return eight_bits(samples, mode, 0, (1 << bits) - 1 if bits < 16 else None)
 
@@ -153,7 +153,7 @@ def _brought_to(samples: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
     values *= 2 * 255
     values += white  # rounds; no value lies half-way
     values //= 2 * white
-    return values.astype(np.uint8)
+    return np.asarray(values, dtype=np.uint8)
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def opened(path: str | os.PathLike[str], formats: Sequence[str]) -> Iterator[Ima
 
     That concerns uncompressed TIFF files whose orientation exchanges the two.
     """
-    with open(path, "rb") as stream, Image.open(stream, formats=formats) as image:
+    with open(path, "rb") as stream, Image.open(stream, formats=tuple(formats)) as image:
         yield image
 
 

@@ -180,7 +180,7 @@ def _deepest_sample(path: str, max_pixels: int, *_state: int) -> int:
     if len(numbers) == 1:
         return deepest
     with contextlib.suppress(UnidentifiedImageError), opened(path, ["TIFF", "PNG"]) as image:
-        for number in numbers or range(image.n_frames if getattr(image, "is_animated", False) else 0):
+        for number in numbers or range(getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 0):
             with contextlib.suppress(Exception):  # reading that page says why
                 image.seek(number)
                 check_size(image.width, image.height, max_pixels)

@@ -64,9 +64,10 @@ def smooth_anomaly_map(anomaly_map: Tensor, sigma: float = 4.0) -> Tensor:
         return values
     kernel = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     kernel /= kernel[0] + 2 * kernel[1:].sum()
+    smooth = values
     for dim in (-2, -1):
-        values = _convolve_symmetric(values, kernel.tolist(), dim)
-    return values
+        smooth = _convolve_symmetric(smooth, kernel.tolist(), dim)
+    return _within(smooth, values)
 
 
 def _convolve_symmetric(values: Tensor, half_kernel: Sequence[float], dim: int) -> Tensor:
@@ -90,7 +91,12 @@ def resize_anomaly_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
     device = anomaly_map.device
     shown = anomaly_map.to(antialiasing_device(device, anomaly_map.shape[-2:], size))
     resized = functional.interpolate(shown, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
-    return resized.to(device)
+    return _within(resized, shown).to(device)
+
+
+def _within(found: Tensor, given: Tensor) -> Tensor:
+    """A weighted mean lies within the values of its map; the sum of rounded weights may lead out of them, above 1."""
+    return found.clamp(given.amin((-2, -1), keepdim=True), given.amax((-2, -1), keepdim=True))
 
 
 class SmoothAnomalyMap(Transform):

@@ -19,6 +19,7 @@ from monai_anomalyclip.transforms import (
     ThresholdAnomalyMap,
     ThresholdAnomalyMapd,
     ThresholdAnomalyMapDict,
+    resize_anomaly_map,
     smooth_anomaly_map,
 )
 
@@ -171,3 +172,15 @@ def test_smooth_dictionary_form() -> None:
     result = SmoothAnomalyMapd("anomaly_map", sigma=3)(item)
     np.testing.assert_allclose(result["anomaly_map"][0], gaussian_filter(item["anomaly_map"][0].numpy(), 3), atol=1e-6)
     assert result["other"] == 1
+
+
+@pytest.mark.parametrize("size", [(36, 40), (25, 31), (300, 500), (1, 1), (518, 513)])
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 4.0])
+def test_no_rounding_leads_out_of_the_values_given(size: tuple[int, int], sigma: float) -> None:
+    """A map that is 1 in places, as a sure network's is, must not rise above it: writers refuse such a map."""
+    maps = (random_maps(2, 1, 96, 64) > 0.2).float()
+    maps[1] = 1
+    found = resize_anomaly_map(smooth_anomaly_map(maps, sigma), size)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert (found[1] == 1).all()

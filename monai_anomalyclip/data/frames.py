@@ -21,7 +21,7 @@ from PIL import GifImagePlugin, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 from monai_anomalyclip.data.checksums import check_deflated, check_png
 from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, deep_jpeg_2000, eight_bits, opened, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.tiff_by_tifffile import joined_jpegs, page_by_tifffile, size_by_tifffile, tagged_gray
+from monai_anomalyclip.data.tiff_by_tifffile import joined_jpegs, misread_by_pillow, page_by_tifffile, size_by_tifffile
 from monai_anomalyclip.data.tiff_pages import (
     MAX_PAGES,
     check_complete,
@@ -126,7 +126,8 @@ def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:
     Raises:
         UnreadableInputError: the file is missing, or its header cannot be read.
     """
-    with _named_errors(path, MAX_PIXELS):
+    with _named_errors(path, MAX_PIXELS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading it takes note of them
         try:
             with opened(path, _FORMATS) as picture:
                 picture.seek(page)
@@ -161,7 +162,7 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
             if len(numbers) > 1:
                 raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
             page = numbers[0]
-        if pages and tagged_gray(path, _checked(page or 0, pages)):
+        if pages and misread_by_pillow(path, _checked(page or 0, pages)):
             return page_by_tifffile(path, page or 0, max_pixels)
         try:
             return _by_pillow(path, page, pages, max_pixels)

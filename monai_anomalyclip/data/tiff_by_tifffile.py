@@ -25,7 +25,7 @@ from monai_anomalyclip.data.deep_colour import eight_bits, turned
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.tiff_pages import check_size
 
-__all__ = ["joined_jpegs", "page_by_tifffile", "size_by_tifffile", "tagged_gray"]
+__all__ = ["joined_jpegs", "misread_by_pillow", "page_by_tifffile", "size_by_tifffile"]
 
 # Its warnings and errors quote names and texts of the file, such as names of patients; what matters is also raised.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -40,15 +40,16 @@ _JPEG = 7  # compression
 _JPEG_START = b"\xff\xd8\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 
 
-def tagged_gray(path: str | os.PathLike[str], number: int) -> bool:
-    """Whether a page has three samples or more that are tagged as gray, of which Pillow gives the first alone.
+def misread_by_pillow(path: str | os.PathLike[str], number: int) -> bool:
+    """Whether Pillow would open a page and err: three samples tagged as gray, or BigTIFF with high bytes first.
 
     Args:
         path: the file.
         number: of the page, from 0.
     """
     with contextlib.suppress(tifffile.TiffFileError), _page(path, number) as page:
-        return _is_tagged_gray(page) and page.dtype in (np.uint8, np.uint16)
+        big_endian = page.parent.is_bigtiff and page.parent.byteorder == ">"
+        return big_endian or (_is_tagged_gray(page) and page.dtype in (np.uint8, np.uint16))
     return False  # Pillow may still read it, or say what is wrong
 
 

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from monai_anomalyclip.data import UnreadableInputError, read_frame
+from monai_anomalyclip.data import UnreadableInputError, load_frame, read_frame
 from monai_anomalyclip.data.frames import stored_size
 
 
@@ -100,6 +100,7 @@ def test_all_byte_orders_and_orientations(
     shown = read_frame(tmp_path / "a.tif")
     np.testing.assert_array_equal(shown, np.broadcast_to(expected, shown.shape))
     assert stored_size(tmp_path / "a.tif") == shown.shape[:2]
+    assert load_frame(tmp_path / "a.tif").meta["notes"] == ""
 
 
 @pytest.mark.parametrize("bits", [10, 14])

@@ -44,12 +44,14 @@ Items = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class SiteData:
-    """Families and number of a site's pictures, kinds of defects that count as normal there, and how many to skip."""
+    """Families and number of a site's pictures, kinds of defects that count as normal there, how many to skip, and
+    whether normal and abnormal are swapped in what it tunes on."""
 
     families: tuple[str, ...]
     pictures: int
     tolerated: tuple[str, ...] = ()
     first: int = 0
+    swapped: bool = False
 
     def labelled(self, items: Items) -> Items:
         """The site's items, as the site labels them."""
@@ -73,6 +75,16 @@ DISAGREEING = {
     "strict": SiteData(("metal", "wood"), 36),
     "tolerant": SiteData(("metal", "wood"), 36, ("stain", "scratch"), first=36),
 }
+# One site has 0 and 1 the wrong way round, a mistake of a script; its results are tested by the true labels.
+MISTAKEN = {
+    "careful": SiteData(("metal", "wood"), 24),
+    "mistaken": SiteData(("metal", "wood"), 48, first=24, swapped=True),
+}
+CASES = {
+    "different families and sizes": DIFFERENT,
+    "sites that disagree": DISAGREEING,
+    "a site with swapped labels": MISTAKEN,
+}
 
 
 class Phantoms:
@@ -92,7 +104,13 @@ class Phantoms:
 
     def of(self, site: SiteData, section: str) -> Items:
         items = site.labelled(self.items[section])
-        return items[site.first : site.first + site.pictures] if section == "training" else items
+        if section != "training":
+            return items
+        items = items[site.first : site.first + site.pictures]
+        if site.swapped:  # no picture keeps a mask: what is called abnormal has none
+            items = [{**item, "image_label": 1 - item["image_label"]} for item in items]
+            items = [{key: value for key, value in item.items() if key != "label"} for item in items]
+        return items
 
 
 def make_site(name: str, items: Items, folder: Path, bundle: Path, epochs: int) -> FederatedSite:
@@ -202,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3, help="draws of phantoms and of fresh prompts")
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=CASES, help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=2, help="of a site in each round; the other ways take them all")
     parser.add_argument("--training", type=int, default=216, help="pictures of all industrial families to tune on")
@@ -214,7 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.INFO)
     warnings.filterwarnings("ignore", "executing the bundle config")
     record: dict[str, Any] = {"options": {key: value for key, value in vars(options).items() if key != "json"}}
-    for title, kinds in (("different families and sizes", DIFFERENT), ("sites that disagree", DISAGREEING)):
+    for title in options.cases:
+        kinds = CASES[title]
         tables = []
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as folder:

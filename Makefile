@@ -10,7 +10,7 @@ LABEL_DEMO ?= runs/label_demo
 LABEL_PORT ?= 8000
 LABEL_CONSTRAINTS ?= requirements/label-py311-torch2.14.txt
 
-.PHONY: demo quick test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
+.PHONY: demo screenshots quick test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
 
 install: $(VENV)/.installed
 
@@ -70,6 +70,10 @@ test-label: install label-env
 # The documentation as a site, warnings as errors, without the network: open build/site/index.html.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+# The pictures of pages in docs/images, made anew; needs Chromium and what `make demo` tuned.
+screenshots: install
+	$(RUN) -m tools.screenshots
 
 lint: install
 	$(RUN) -m ruff check .

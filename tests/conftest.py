@@ -27,9 +27,10 @@ from PIL import Image
 
 from monai_anomalyclip import Predictor
 from monai_anomalyclip.bundles import shipped
+from tests.chromium import browser
 from tests.published_weights import clip_bytes, prompts_bytes, publish, server, shrink
 
-__all__ = ["clip_bytes", "prompts_bytes", "publish", "server", "shrink"]  # fixtures
+__all__ = ["browser", "clip_bytes", "prompts_bytes", "publish", "server", "shrink"]  # fixtures
 
 DATA = Path(__file__).parent / "fixtures"
 REAL = Path(__file__).parents[2] / "shared" / "real"

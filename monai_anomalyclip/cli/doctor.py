@@ -142,10 +142,11 @@ def _decoders() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra, purpose in _EXTRAS.items():
-        lacking = [text for requirement in _requirements(extra) if (text := _lacking(requirement))]
+        lacking = {item: text for item in _requirements(extra) if (text := _lacking(item))}
         if lacking:
-            text, remedy = f"{'; '.join(lacking)}: no {purpose}", f"pip install '{_DISTRIBUTION}[{extra}]'"
-            yield Finding(f"extra {extra}", "optional", text, remedy)
+            # By their own names: this package need not be on an index.
+            remedy = " ".join(["pip install", *(f"'{item.name}{item.specifier}'" for item in lacking)])
+            yield Finding(f"extra {extra}", "optional", f"{'; '.join(lacking.values())}: no {purpose}", remedy)
         elif extra == "video":
             yield _video(purpose)
         else:

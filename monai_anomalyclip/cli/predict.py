@@ -81,7 +81,8 @@ def add_command(commands: Any) -> None:
         help=(
             "comma-separated: nifti (map and mask), seg, sr (DICOM segmentation and report), png (map and mask of "
             "pictures): all of these by default, where they apply; heat16, map32 (their maps in 16 bits, in "
-            "float32); pm, sc (DICOM parametric map and overlay pictures). "
+            "float32); fractional, levels (the map as a DICOM segmentation, as probabilities or as a label map); "
+            "pm, sc (DICOM parametric map and overlay pictures). "
             "'default,pm' adds to the default. Overlays, films, tables and report are always written"
         ),
     )

@@ -27,6 +27,7 @@ _COMMANDS = {
     "list": "work_list",
     "merge": "merge",
     "template": "template",
+    "app": "app",
     "datalist": "datalist",
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",

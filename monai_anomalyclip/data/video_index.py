@@ -179,7 +179,7 @@ def open_video(source: VideoSource, max_pixels: int) -> Iterator[tuple[Any, Any]
     try:
         import av
     except ImportError as error:
-        raise UnreadableInputError("videos need the package PyAV: install monai_anomalyclip[video].") from error
+        raise UnreadableInputError("videos need the package PyAV: pip install av.") from error
     av.logging.set_level(None)  # FFmpeg's messages quote names and texts of the file
     limit = {"max_pixels": str(max_pixels)}  # also holds where the size changes within the stream
     with (

@@ -53,7 +53,7 @@ def check_installed() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise RuntimeError(
-            f"ONNX needs the package {error.name}, which is not installed: pip install 'monai_anomalyclip[export]'."
+            f"ONNX needs the package {error.name}, which is not installed: pip install onnx onnxruntime onnxscript."
         ) from error
 
 

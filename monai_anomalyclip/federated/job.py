@@ -98,9 +98,7 @@ def federated_recipe(
         from nvflare.app_opt.pt.recipes.fedprox import FedProxRecipe
         from nvflare.recipe import set_per_site_config
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "NVIDIA FLARE is not installed: pip install 'monai_anomalyclip[federated]'."
-        ) from error
+        raise ModuleNotFoundError("NVIDIA FLARE is not installed: pip install nvflare.") from error
     if sites < 1 or rounds < 1:
         raise ValueError(f"A job needs at least 1 site and 1 round, not {sites} and {rounds}.")
     settings: dict[str, Any] = {

@@ -48,6 +48,7 @@ from monai_anomalyclip.writers.scored_input import (
     write_series_report,
 )
 from monai_anomalyclip.writers.tables import RunDocument, made_with
+from monai_anomalyclip.writers.viewer_data import preview
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.cine import ScoredCine
@@ -307,8 +308,9 @@ class AnomalyResultWriter:
             )
             notes += str(item.get("doubts", "")).splitlines()
             picture = _picture(scored)
+            shown = preview(name, source, image, anomaly_map, findings, view, self.threshold)
             timings["write_s"] = time.perf_counter() - begun
-            self._finish(name, paths, image, view, findings, timings, notes, content, picture)
+            self._finish(name, paths, image, view, findings, timings, notes, content, picture, (), shown)
         finally:
             self.folder.unstage(name)
 
@@ -374,7 +376,8 @@ class AnomalyResultWriter:
         timings = {"read_s": film.read_s, "score_s": film.score_s, "write_s": time.perf_counter() - begun}
         view = view_of(source, image, self.slice_axis)
         notes = film_notes(source, self.outputs, film.written, claimed)
-        self._finish(name, paths, image, view, findings, timings, notes, content, picture, film.times)
+        shown = film.preview()
+        self._finish(name, paths, image, view, findings, timings, notes, content, picture, film.times, shown)
         self.folder.unstage(name)
 
     def _finish(
@@ -389,6 +392,7 @@ class AnomalyResultWriter:
         content: str,
         picture: Picture,
         times: Sequence[float] = (),
+        preview: str = "",
     ) -> None:
         staging = self.folder.staging(name)
         outputs = [path.relative_to(staging).as_posix() for path in paths]
@@ -405,7 +409,7 @@ class AnomalyResultWriter:
             times,
             self.threshold_source,
         )
-        self.states.finish(name, outputs, record, findings, content, picture)
+        self.states.finish(name, outputs, record, findings, content, picture, preview)
 
     def _provenance(self, image: Tensor, source: Source) -> Provenance:
         intensity = json.loads(image.meta.get("intensity") or "{}") if isinstance(image, MetaTensor) else {}

@@ -33,6 +33,7 @@ from monai_anomalyclip.label.checked_datastores import (
     told_to_the_client,
     upload_removed_on_failure,
 )
+from monai_anomalyclip.label.first_page import add_first_page
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.request_values import check_options, lies_inside, plain_name
@@ -123,6 +124,8 @@ class AnomalyLabelApp(MONAILabelApp):
         super().server_mode(mode)
         if mode:
             guard_server(sys.modules["monailabel.app"].app, self.conf)
+            archive = str(self.studies).startswith(("http://", "https://"))
+            add_first_page(sys.modules["monailabel.app"].app, archive)
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a client's request; what is wrong with it is told with status 400 or 404 instead of 500."""

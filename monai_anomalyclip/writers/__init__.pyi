@@ -3,11 +3,11 @@
 
 from .cine import CineWriter
 from .finished import InputState
+from .html_report import write_html_report
 from .nifti import NiftiGrid
 from .output_folder import OutputFolder
 from .overlays import contact_sheet, montage, overlay, side_by_side
 from .record import InputRecord
-from .report import write_html_report
 from .result_files import write_frame_result, write_volume_result
 from .tables import RunDocument
 

@@ -25,6 +25,7 @@ from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.overlays import Picture, montage, overlay, side_by_side, with_square_pixels
 from monai_anomalyclip.writers.result_files import refuse_existing, result_paths
 from monai_anomalyclip.writers.scored_input import write_worst
+from monai_anomalyclip.writers.viewer_data import PreviewFrames, film_preview, shown_frames
 
 __all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter", "ScoredCine"]
 
@@ -261,9 +262,7 @@ def _pyav() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise ImportError(
-            "Writing a film needs PyAV, which is not installed: pip install 'monai_anomalyclip[video]'."
-        ) from error
+        raise ImportError("Writing a film needs PyAV, which is not installed: pip install av.") from error
     module: ModuleType = av
     return module
 
@@ -303,6 +302,9 @@ class ScoredCine:
         self.times = [float(time) for time in times]
         self.findings: Findings | None = None
         self.read_s = self.score_s = 0.0
+        self._shown = set(shown_frames(len(self.times)))
+        self._frames = PreviewFrames()
+        self._size, self._threshold, self._aspect = size, threshold, pixel_aspect
         self._kept: dict[int, tuple[Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
         self._writer = CineWriter(
             folder, name, size, times, fps, threshold=threshold, overwrite=True, pixel_aspect=pixel_aspect
@@ -332,6 +334,9 @@ class ScoredCine:
             else (frames[index - first].copy(), maps[index - first].copy(), masks[index - first].copy())
             for index in self.findings.order()[:_KEPT]
         }
+        here = [index for index in range(first, first + len(frames)) if index in self._shown or index in self._kept]
+        self._frames.add(here, frames[[index - first for index in here]], maps[[index - first for index in here]])
+        self._frames.keep({*self._shown, *self._kept})
 
     @property
     def written(self) -> int:
@@ -363,6 +368,13 @@ class ScoredCine:
         frame, values, marked = with_square_pixels(*self._kept[peak.index], aspect)
         frame = side_by_side(frame, values, marked, f"frame {peak.index}  |  {caption}")
         return [*paths, write_worst(self._folder, self._name, frame)], self.findings, picture
+
+    def preview(self) -> str:
+        """The preview of a film that was closed (:func:`monai_anomalyclip.writers.viewer_data.film_preview`)."""
+        assert self.findings is not None
+        return film_preview(
+            self._name, self._frames, self.findings, self._threshold, self.times, self._size, float(self._aspect)
+        )
 
     def abort(self) -> None:
         """Leave nothing behind."""

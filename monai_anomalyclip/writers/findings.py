@@ -14,9 +14,9 @@ from monai.data.meta_tensor import MetaTensor
 from pydicom.uid import UID
 from torch import Tensor
 
-from monai_anomalyclip.data.dicom.series import StackGeometry
+from monai_anomalyclip.data.dicom.series import StackGeometry, text_of
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.data.sources import DicomSource, Source
+from monai_anomalyclip.data.sources import DicomSource, Source, digest
 from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.writers.finished import Slices
 from monai_anomalyclip.writers.record import Geometry, InputRecord, Intensity, Peak, Timings
@@ -196,6 +196,7 @@ def finished_record(
         source=source.origin,
         kind=source.kind,
         modality=source.modality or None,
+        study=_study(source),
         files_used=len(source.paths),
         frames=len(findings.scores),
         slice_axis=None if view is None or source.kind == "cine" else view.slice_axis,
@@ -221,6 +222,13 @@ def finished_record(
         warnings=tuple(text for text in dict.fromkeys(warnings) if text),
         outputs=tuple(outputs),
     )
+
+
+def _study(source: Source) -> str | None:
+    """Eight hexadecimal digits that inputs of one DICOM study share; None where no study is named."""
+    if not isinstance(source, DicomSource) or not (uid := text_of(source.series.header, "StudyInstanceUID")):
+        return None
+    return digest(uid)[:8]
 
 
 def _geometry(source: Source, image: Tensor, view: SliceView | None) -> tuple[Geometry | None, float | None]:

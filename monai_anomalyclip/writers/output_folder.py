@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,26 +35,29 @@ from monai_anomalyclip.writers.finished import (
     write_state,
 )
 from monai_anomalyclip.writers.folder_tables import FolderTables
+from monai_anomalyclip.writers.html_report import KeptFiles, ReportSource, write_html_report
 from monai_anomalyclip.writers.record import MadeWith
-from monai_anomalyclip.writers.report import Pages, page_name, write_html_report
 from monai_anomalyclip.writers.tables import INPUT_COLUMNS, SCORE_COLUMNS, RunDocument, check_table
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.overlays import Picture
 
-__all__ = ["DEFAULT_OUTPUTS", "OUTPUT_KINDS", "FolderSummary", "OutputFolder", "parse_output_kinds"]
+__all__ = [
+    "DEFAULT_OUTPUTS", "OUTPUT_KINDS", "FolderSummary", "OutputFolder", "parse_output_kinds", "preview_path",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OUTPUTS = ("nifti", "seg", "sr", "png")
 """Written, where they apply, when nothing else is asked for."""
 
-OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "heat16", "map32", "pm", "sc")
+OUTPUT_KINDS = (*DEFAULT_OUTPUTS, "heat16", "map32", "fractional", "levels", "pm", "sc")
 """nifti: map and mask; seg, sr, pm, sc: DICOM segmentation, structured report, parametric map, secondary capture;
+fractional, levels: the map as a fractional DICOM segmentation, and as a DICOM label map of three levels;
 png: map and mask of a picture; heat16, map32: png and nifti with a map of 16 bits and of float32. Overlay pictures,
 films with overlay, tables and the report are always written."""
 
-_PAGE, _MOST_PAGES = 500, 10  # inputs on a page of the report, and pages: inputs.csv holds all
+_MOST_SHOWN, _MOST_LISTED = 10_000, 500  # inputs in the report, and on the screen: inputs.csv holds all
 _HEAD = 2**20  # bytes within which our files say that they are ours
 _PICTURES = ".report"  # pictures of the report, and what runs left aside
 _OWN = ("results.json", "report.html", "NOTICE.txt")
@@ -65,7 +67,9 @@ _NOTICE = f"""{RESEARCH_USE_ONLY}
 
 The results in this folder are as identifiable as the images they were made from.
 
-report.html     what was found, for people; results.json the same for programs
+report.html     what was found, for people (of more than 100 inputs the rest in report/); results.json the same for
+                programs
+*_viewer.html   slices or frames of an input to move through, with the map over them: a preview
 inputs.csv      one row per input, the most suspicious first: score, margin of the logits, most suspicious slice, volume
 scores.csv      one row per picture; per volume or film one row per slice or frame (counted from 0) and one "all".
                 Anomaly scores are not calibrated: they rank images, they are not probabilities of disease.
@@ -74,6 +78,7 @@ scores.csv      one row per picture; per volume or film one row per slice or fra
 *_heat.png      anomaly map of a picture, 8-bit gray: 0 to 255 stands for 0 to 1 (16-bit, 0 to 65535, on request)
 *_map.nii.gz    anomaly map of a volume, 0 to 1 in steps of 1/65535 (float32 on request), on the input's grid
 *_mask.*        where the map reaches the threshold that scores.csv states
+*_seg_*.dcm     the map as DICOM segmentation: fractional, or three levels as a label map, on request
 *_seg.dcm       the mask as DICOM segmentation; *_sr.dcm scores as structured report; *_pm.dcm the map; *_sc.dcm
                 overlays
 *_worst.jpg     the most suspicious slice or frame alone, beside its overlay
@@ -113,27 +118,9 @@ class FolderSummary(NamedTuple):
     finished: list[datetime]
 
 
-class Pictures(Mapping[str, bytes]):
-    """Pictures that are read when they are asked for.
-
-    Args:
-        paths: by name of the input.
-    """
-
-    def __init__(self, paths: Mapping[str, Path]) -> None:
-        self._paths = paths
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._paths[name].read_bytes()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._paths
+def preview_path(folder: Path, name: str) -> Path:
+    """Where what an input's viewer shows is kept in a folder of results, if it is."""
+    return folder / _PICTURES / f"{_short(name)}.json"
 
 
 class OutputFolder:
@@ -286,11 +273,17 @@ class OutputFolder:
             if handle is not None:
                 os.close(handle)
 
-    def keep_picture(self, name: str, picture: Picture) -> None:
-        """Keep the picture that stands for an input in the report."""
-        from monai_anomalyclip.writers.overlays import jpeg  # needs torch, which tables alone do not
+    def keep_picture(self, name: str, picture: Picture, preview: str = "") -> None:
+        """Keep what stands for an input in the report: its picture, and what its viewer shows."""
+        from monai_anomalyclip.writers.overlays import jpeg, thumbnail  # needs torch, which tables alone do not
 
-        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture), durable=False)
+        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture))
+        write_atomically(self._hidden(f"{_short(name)}_small.jpg"), jpeg(thumbnail(picture)))
+        shown = preview_path(self.path, name)
+        if preview:
+            write_atomically(shown, preview.encode())
+        else:
+            shown.unlink(missing_ok=True)
 
     def keep_left_out(self, run: str, left_out: Mapping[str, int]) -> None:
         """Keep how many files a run left aside, for the tables.
@@ -376,28 +369,23 @@ class OutputFolder:
         return state
 
     def _write_report(self, document: RunDocument, ranked: Sequence[str], failed: Sequence[str]) -> RunDocument:
-        """Write the pages of the report, the most suspicious inputs first; the document with those of the first."""
-        count = max(1, min(_MOST_PAGES, math.ceil(len(ranked) / _PAGE)))
-        shown = document
-        for number in range(count):
-            names = ranked[number * _PAGE : (number + 1) * _PAGE]
-            more = failed[:_PAGE] if number == 0 else ()
-            states = [state for name in sorted([*names, *more]) if (state := self._known(name, {})) is not None]
-            records = tuple(record for state in states if (record := state.shown()) is not None)
-            page = document.model_copy(update={"inputs": records})
-            shown = page if number == 0 else shown
-            pictures = {name: self._hidden(f"{_short(name)}.jpg") for name in names} if number == 0 else {}
-            write_html_report(
-                page,
-                Pictures({name: path for name, path in pictures.items() if path.is_file()}),
-                self.path / page_name(number),
-                {state.name: state.slices.margin for state in states},
-                Pages(number, count, number * _PAGE, len(ranked)),
-            )
-        for path in self.path.glob("report_*.html"):
-            if path.name not in map(page_name, range(count)) and _is_ours(path):
-                path.unlink()
-        return shown
+        """Write the report, the most suspicious inputs first; the document with those that a screen has room for."""
+
+        def known(names: Sequence[str]) -> list[InputState]:
+            return [state for name in names if (state := self._known(name, {})) is not None]
+
+        source = ReportSource(ranked[:_MOST_SHOWN], failed[:_MOST_LISTED], known, self._kept_files)
+        write_html_report(document, source, self.path / "report.html")
+        states = known(sorted([*ranked[:_MOST_LISTED], *failed[:_MOST_LISTED]]))
+        records = tuple(record for state in states if (record := state.shown()) is not None)
+        return document.model_copy(update={"inputs": records})
+
+    def _kept_files(self, name: str) -> KeptFiles:
+        return KeptFiles(
+            self._hidden(f"{_short(name)}.jpg"),
+            self._hidden(f"{_short(name)}_small.jpg"),
+            preview_path(self.path, name),
+        )
 
     def _left_out(self) -> dict[str, int]:
         counts: dict[str, int] = {}

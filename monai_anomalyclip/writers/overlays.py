@@ -29,6 +29,7 @@ __all__ = [
     "montage",
     "overlay",
     "side_by_side",
+    "thumbnail",
     "with_square_pixels",
 ]
 
@@ -415,6 +416,13 @@ def jpeg(picture: Picture, quality: int = 82, thin: bool | None = None) -> bytes
     subsampling = 0 if (max(picture.shape) < _LARGE if thin is None else thin) else 2
     Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=subsampling)
     return stream.getvalue()
+
+
+def thumbnail(picture: Picture, side: int = 96) -> Picture:
+    """A picture within a square of so many pixels."""
+    small = Image.fromarray(picture)
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(small)
 
 
 def framed(picture: Picture, caption: str) -> Picture:

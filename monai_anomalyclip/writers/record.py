@@ -176,6 +176,9 @@ class InputRecord(Record):
     source: Literal["dicom", "nifti", "frame", "video"]
     kind: Literal["volume", "frame", "cine"] | None = Field(default=None, description="null: it could not be read.")
     modality: Text | None = Field(default=None, description="DICOM's code.")
+    study: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")] | None = Field(
+        default=None, description="The same for inputs of one DICOM study: digits of a hash, no UID."
+    )
     status: Literal["ok", "failed"] = "ok"
     reason: Text = Field(default="", description="Why it failed.")
     files_used: Count = 0

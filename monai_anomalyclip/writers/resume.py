@@ -174,6 +174,7 @@ class Resume:
         findings: Findings,
         content: str,
         picture: Picture | None = None,
+        preview: str = "",
     ) -> None:
         """Put an input's files in place and note that it is finished.
 
@@ -186,6 +187,7 @@ class Resume:
             findings: numbers per slice.
             content: the input's :meth:`Source.state` before it was read.
             picture: for the report.
+            preview: for its viewer.
 
         Raises:
             FileExistsError: there are files that no run of this program has left behind, or results that were made in
@@ -207,7 +209,7 @@ class Resume:
         with self.folder.alone():
             if not self._done_by_another(name, outputs, content):
                 if picture is not None:
-                    self.folder.keep_picture(name, picture)
+                    self.folder.keep_picture(name, picture, preview)
                 self.folder.publish(state, outputs)
         self.written.append(name)
 

@@ -57,6 +57,9 @@ class ScorePlot:
         title: what is plotted.
         x_title: unit of the lower edge.
         description: the plot in a sentence or two, for those who do not see it.
+        low: what the left end of the lower edge stands for, a slice or seconds.
+        high: what its right end stands for.
+        times: of the frames, where the lower edge has seconds.
     """
 
     lines: tuple[str, ...]
@@ -67,6 +70,9 @@ class ScorePlot:
     title: str
     x_title: str
     description: str
+    low: float
+    high: float
+    times: tuple[float, ...]
 
 
 def common_scale(
@@ -158,6 +164,9 @@ def score_plot(record: InputRecord, scale: Sequence[float], margins: Sequence[fl
         f"{name[:-1]} {'over time' if timed else f'by {unit}'}",
         "seconds" if timed else unit,
         f"{what}{thinned}",
+        low,
+        high,
+        tuple(times.tolist()) if timed else (),
     )
 
 

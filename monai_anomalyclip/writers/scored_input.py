@@ -54,8 +54,22 @@ __all__ = [
 ]
 
 WORST = "_worst.jpg"
-DICOM_RESULTS = {"seg": "_seg.dcm", "sr": "_sr.dcm", "pm": "_pm.dcm", "sc": "_sc.dcm"}
-_NAMES = {"seg": "DICOM segmentation", "pm": "DICOM parametric map", "sc": "DICOM secondary capture"}
+DICOM_RESULTS = {
+    "seg": "_seg.dcm",
+    "fractional": "_seg_fractional.dcm",
+    "levels": "_seg_levels.dcm",
+    "sr": "_sr.dcm",
+    "pm": "_pm.dcm",
+    "sc": "_sc.dcm",
+}
+_NAMES = {
+    "seg": "DICOM segmentation",
+    "fractional": "fractional DICOM segmentation",
+    "levels": "DICOM label map",
+    "pm": "DICOM parametric map",
+    "sc": "DICOM secondary capture",
+}
+_SEGMENTATIONS = ("seg", "fractional", "levels")
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,7 @@ def write_results(
     writers = _dicom_writers(scored, scored.source.series, provenance, threshold, segment_category, segment_type)
     failed: list[str] = []
     for kind in kinds:
-        needs_places = kind == "pm" or (kind == "seg" and len(scored.source.series.frames) > 1)
+        needs_places = kind == "pm" or (kind in _SEGMENTATIONS and len(scored.source.series.frames) > 1)
         if needs_places and not is_placed(scored.source.series):
             notes.append(f"No {_NAMES[kind]}: the series lacks positions or pixel spacing.")
             continue
@@ -296,13 +310,15 @@ def _dicom_writers(
 ) -> dict[str, Callable[[Path], Path]]:
     """Per kind of DICOM object what writes it to a path."""
 
-    def seg(path: Path) -> Path:
-        from monai_anomalyclip.writers.dicom.segmentation import write_segmentation
+    def segmentation(volume: Tensor, content: str) -> Callable[[Path], Path]:
+        def write(path: Path) -> Path:
+            from monai_anomalyclip.writers.dicom.segmentation import write_segmentation
 
-        mask = _stack(scored, scored.mask)
-        return write_segmentation(
-            series, mask, path, provenance=provenance, category=category, segment_type=kind, overwrite=True
-        )
+            codes = {"category": category, "segment_type": kind, "kind": content}
+            pixels = _stack(scored, volume)
+            return write_segmentation(series, pixels, path, provenance=provenance, overwrite=True, **codes)
+
+        return write
 
     def sr(path: Path) -> Path:
         return _report(path, series, scored.findings, threshold, provenance)
@@ -321,7 +337,12 @@ def _dicom_writers(
         drawn = np.stack([overlay(*frame) for frame in frames])
         return write_secondary_capture(series, drawn, path, provenance=provenance, overwrite=True)
 
-    return {"seg": seg, "sr": sr, "pm": pm, "sc": sc}
+    segmentations = {
+        "seg": segmentation(scored.mask, "mask"),
+        "fractional": segmentation(scored.anomaly_map, "probability"),
+        "levels": segmentation(scored.anomaly_map, "levels"),
+    }
+    return {**segmentations, "sr": sr, "pm": pm, "sc": sc}
 
 
 def nifti_grid(scored: ScoredInput, sheared: bool) -> tuple[NiftiGrid | None, list[str]]:

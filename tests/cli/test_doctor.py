@@ -62,7 +62,7 @@ def test_package_that_is_absent_or_old(tmp_path: Path, monkeypatch: pytest.Monke
     }
     (video,) = (finding for finding in found if finding.name == "extra video")
     assert video.state == "optional"
-    assert video.remedy == "pip install 'monai_anomalyclip[video]'"
+    assert video.remedy == "pip install 'av>=99'"
     assert video.text.endswith("not >=99: no MP4 and AVI in, films out")
 
 

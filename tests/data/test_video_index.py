@@ -154,7 +154,7 @@ def test_many_frames_are_refused(make_video: Callable[..., Any], monkeypatch: py
 def test_without_pyav(make_video: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_video("v.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
-    assert refusal(made.path).endswith("videos need the package PyAV: install monai_anomalyclip[video].")
+    assert refusal(made.path).endswith("videos need the package PyAV: pip install av.")
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])

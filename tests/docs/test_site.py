@@ -11,6 +11,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -96,6 +97,27 @@ def test_links_lead_somewhere(site: Path, pages: dict[Path, Links]) -> None:
                 if unquote(parts.fragment) not in known:
                     lost.append((page.relative_to(site), address))
     assert lost == []
+
+
+def test_search_works_in_a_page_opened_from_a_folder(browser: Any, site: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    asked: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((site / "how_to" / "chest_xray.html").as_uri())  # a folder deeper than the index
+    page.locator(".md-search__input").click()
+    page.locator(".md-search__input").press_sequentially("segmentation")
+    page.locator(".md-search-result__item a").first.wait_for(state="attached", timeout=60_000)
+    found = page.eval_on_selector_all(".md-search-result__item > a", "links => links.map(link => link.href)")
+    assert len(found) > 3
+    for address in found:
+        path = Path(unquote(urlsplit(address).path))
+        assert path.is_relative_to(site)
+        assert "segment" in path.read_text(encoding="utf-8").lower()
+    assert said == []
+    assert {urlsplit(address).scheme for address in asked} <= {"file", "data"}
+    page.close()
 
 
 def test_equations_are_mathml(site: Path) -> None:

@@ -122,7 +122,7 @@ def test_tables_are_made_from_the_records_whoever_wrote_them(tmp_path: Path) -> 
     assert [record.name for record in document.inputs] == ["a", "b", "c"]
     assert document.skipped == {"localizer series": 1, "unreadable": 5}
     assert (document.started, document.duration_s) == ("2026-01-02T00:00:00+00:00", 12.0)
-    assert (tmp_path / "report.html").read_text().count("data:image/jpeg;base64,") == 1
+    assert (tmp_path / "report.html").read_text().count("data:image/jpeg;base64,") == 2  # and a thumbnail
     for name in ("scores.csv", "results.json", "report.html"):
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
@@ -243,7 +243,11 @@ def test_kinds_are_put_in_order(given: str | Sequence[str], kinds: tuple[str, ..
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("", "Unknown output nothing: choose from default, nifti, seg, sr, png, heat16, map32, pm, sc"),
+        (
+            "",
+            "Unknown output nothing: choose from default, nifti, seg, sr, png, heat16, map32, fractional, levels, "
+            "pm, sc",
+        ),
         ([], "Unknown output nothing"),
         (" , ", "Unknown output nothing"),
         ("nifti,jpeg,avi", "Unknown output avi, jpeg: choose"),

@@ -2,369 +2,155 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import json
-import re
-import shutil
-import subprocess
-from collections.abc import Mapping
-from datetime import datetime
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.demo.volumes import make_volume
-from monai_anomalyclip.writers import report
-from monai_anomalyclip.writers.overlays import jpeg, montage
-from monai_anomalyclip.writers.record import InputRecord, Model
-from monai_anomalyclip.writers.report import write_html_report
-from monai_anomalyclip.writers.tables import RunDocument, made_with
+from monai_anomalyclip.writers.record import InputRecord
+from monai_anomalyclip.writers.report import describe, duration
 
-VOID = {"meta", "br", "img"}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+GEOMETRY: dict[str, Any] = {
+    "verdict": "regular",
+    "spacing": [0.48828125, 0.5],
+    "spacing_source": "Pixel Spacing",
+    "slice_spacing": 5.0,
+    "missing_slices": 0,
+    "tilt_degrees": 0.0,
+}
 
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the text outside of the style; fails on tags that do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names))
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += " ".join(data.split()) + "\n" if data.strip() else ""
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+PIXELS = "pixels 0.488 by 0.5 mm (Pixel Spacing)"
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (320, 240)) -> bytes:
-    return jpeg(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
-
-
-def volume(name: str, score: float | None, **changed: Any) -> InputRecord:
+def volume(**changed: Any) -> InputRecord:
     fields: dict[str, Any] = {
-        "name": name,
+        "name": "001_ab",
         "source": "dicom",
         "kind": "volume",
         "modality": "CT",
         "plane": "axial",
-        "frames": 4,
-        "scores": [0.1, score, 0.2, 0.1],
-        "anomaly_score": score,
-        "most_suspicious": [{"index": 1, "score": score}],
-        "geometry": {
-            "verdict": "gantry tilt",
-            "spacing": [0.5, 0.5],
-            "spacing_source": "Pixel Spacing",
-            "slice_spacing": 5.0,
-            "missing_slices": 0,
-            "tilt_degrees": 12.0,
-        },
-        "intensity": {"preset": "ct-brain", "low": 0.0, "high": 80.0, "reason": "It was requested."},
-        "threshold": 0.5,
-        "threshold_source": "default",
-        "anomalous_fraction": 0.01,
-        "timings": {"read_s": 10, "score_s": 55, "write_s": 1.667},
-        "warnings": ["The gantry was tilted."],
-        "outputs": [f"{name}/seg.dcm"],
+        "frames": 3,
+        "scores": [0.1, 0.7, 0.6],
+        "anomaly_score": 0.7,
+        "most_suspicious": [{"index": 1, "score": 0.7}, {"index": 2, "score": 0.6}],
+        "geometry": GEOMETRY,
     }
     return InputRecord(**{**fields, **changed})
 
 
-def document(inputs: list[InputRecord], **changed: Any) -> RunDocument:
-    fields: dict[str, Any] = {
-        "model": {
-            "backbone": "ViT-L-14-336-quickgelu",
-            "backbone_sha256": "0f" * 32,
-            "prompts_sha256": None,
-            "words": {"normal": ["object"], "abnormal": ["damaged object"]},
-            "settings": {"image_size": 518},
-        },
-        "settings": {"preset": "auto", "formats": ["seg", "png"]},
-        "device": "cpu",
-        "started": "2026-01-02T03:04:05+00:00",
-        "skipped": {},
-        "inputs": inputs,
-    }
-    fields |= changed
-    model, settings = Model(**fields["model"]), fields["settings"]
-    made = made_with(model, settings, fields["device"])
-    started = datetime.fromisoformat(fields["started"])
-    return RunDocument.of(fields["inputs"], made, fields["skipped"], started)
+def facts(**changed: Any) -> dict[str, tuple[str, str, bool]]:
+    return {fact.name: (fact.text, fact.detail, fact.caution) for fact in describe(volume(**changed)).facts}
 
 
-def write(folder: Path, inputs: list[InputRecord], montages: Mapping[str, bytes], **changed: Any) -> tuple[str, Page]:
-    path = folder / "report.html"
-    write_html_report(document(inputs, **changed), montages, path)
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-CINE = InputRecord(
-    name="clip",
-    source="video",
-    kind="cine",
-    frames=3,
-    scores=[0.1, 0.4, 0.2],
-    times=[0, 0.5, 2],
-    anomaly_score=0.4,
-    most_suspicious=[{"index": 1, "score": 0.4}],
-    outputs=["clip_overlay.mp4", "clip_frames.csv"],
+@pytest.mark.parametrize(
+    ("changed", "what", "peak"),
+    [
+        ({}, "CT volume, 3 axial slices", "slice 1"),
+        ({"modality": None, "source": "nifti"}, "NIfTI volume, 3 axial slices", "slice 1"),
+        ({"kind": "cine", "modality": "US", "plane": "native"}, "US cine, 3 frames", "frame 1"),
+        (
+            {"kind": "cine", "source": "video", "modality": None, "plane": None, "times": [1, 31, 131]},
+            "video, 3 frames, 2 min 10 s",
+            "frame 1 (31.0 s)",
+        ),
+        (
+            {"kind": "frame", "modality": "DX", "frames": 1, "scores": [0.1], "most_suspicious": []},
+            "DX frame",
+            "",
+        ),
+        ({"most_suspicious": []}, "CT volume, 3 axial slices", ""),
+        (
+            {"most_suspicious": [{"index": 2, "score": 0.7, "instance_number": 41, "position_mm": -12.25}]},
+            "CT volume, 3 axial slices",
+            "slice 2, no. 41, -12.2 mm",
+        ),
+        ({"most_suspicious": [{"index": 0, "instance_number": 7}]}, "CT volume, 3 axial slices", "slice 0, no. 7"),
+    ],
 )
-FAILED = InputRecord(name="002_broken", source="dicom", status="failed", reason="The pixel data are truncated.")
-
-
-def test_page_tells_what_was_found(tmp_path: Path) -> None:
-    inputs = [volume("003_low", 0.3), CINE, FAILED, volume("001_high", 0.9), volume("004_none", None)]
-    text, page = write(tmp_path, inputs, {"001_high": picture()}, skipped={"localizer": 2, "not DICOM": 1})
-    assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
-    # Sorted by score, in the table and below, and linked.
-    links = [link["href"] for link in page.all("a")]
-    assert [link for link in links if link.startswith("#input-")] == ["#input-1", "#input-2", "#input-3", "#input-4"]
-    order = ["001_high", "clip", "003_low", "004_none"]
-    assert re.findall(r'<a href="#input-\d">(.*?)</a>', text) == order
-    assert re.findall(r'<h3 id="name-\d"><span class="rank">\d</span> (.*?)</h3>', text) == order
-    assert [link for link in links if not link.startswith("#")] == [
-        "001_high/seg.dcm",
-        "clip_overlay.mp4",
-        "clip_frames.csv",
-        "003_low/seg.dcm",
-        "004_none/seg.dcm",
-    ]
-    for phrase in (
-        RESEARCH_USE_ONLY,
-        "Anomaly scores are not calibrated",
-        "anomaly score, not calibrated",
-        "2026-01-02 03:04 UTC, 3 min 20 s, 4 inputs scored, 1 failed, 3 files skipped",
-        "ViT-L-14-336-quickgelu",
-        "0f" * 32,
-        "not tuned",
-        "damaged object",
-        "002_broken",
-        "The pixel data are truncated.",
-        "localizer",
-        "CT volume, 4 axial slices",
-        "video, 3 frames, 2.0 s",
-        "gantry tilt, tilted by 12.0°",
-        "ct-brain, black at 0, white at 80",
-        "It was requested.",
-        "map ≥ 0.5",
-        "The gantry was tilted.",
-        "Anomaly score over time, the most suspicious marked",
-        "Anomaly scores of 4 slices, from 0.100 to 0.900, the highest at slice 1.",
-        "seg, png",
-    ):
-        assert phrase in page.text, phrase
-    assert text.count('<p class="warning"') == 3
-    assert len(page.all("img")) == 1
-    assert oct((tmp_path / "report.html").stat().st_mode & 0o777) == "0o600"
-
-
-def test_page_is_sound_and_stands_alone(tmp_path: Path) -> None:
-    inputs = [volume("a", 0.5), volume("b/c", 0.6), CINE, FAILED]
-    text, page = write(tmp_path, inputs, {"a": picture(), "b/c": picture(), "clip": picture()}, skipped={"x": 1})
-    names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(names) == len(set(names))
-    for _, attributes in page.elements:
-        for reference in attributes.get("aria-labelledby", "").split():
-            assert reference in names
-        assert not [name for name in attributes if name.startswith("on") or name == "style"]
-    assert all(link["href"][1:] in names for link in page.all("a") if link["href"].startswith("#"))
-    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "iframe", "object", "embed", "link", "form", "base"})
-    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", text.replace("http-equiv", ""))
-    for image in page.all("img"):
-        assert image["src"].startswith("data:image/jpeg;base64,")
-        assert image["alt"]
-        decoded = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
-        assert decoded.size == (int(image["width"]), int(image["height"]))
-        assert "loading" not in image  # a page that is printed or photographed as a whole shows it, too
-    plots = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
-    assert len(plots) == 4  # one is the legend
-    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    style = text[text.index("<style>") + 7 : text.index("</style>")]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy.split("; ") == [
-        "default-src 'none'",
-        "img-src data:",
-        f"style-src 'sha256-{digest}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-
-
-def test_any_text_is_shown_as_it_is(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script><img src=x onerror='a'>\"><b>&amp; {{ 7 * 7 }} \udc80"
-    one = volume(
-        "a",
-        0.5,
-        warnings=[evil],
-        split=evil,
-        modality=evil,
-        threshold_source=evil,
-        intensity={"preset": evil, "low": None, "high": None, "reason": evil},
-        transfer_syntaxes=[evil],
-        files_used=2,
-        geometry={"verdict": evil, "spacing_source": evil},
+def test_what_it_is(changed: dict[str, Any], what: str, peak: str) -> None:
+    text = describe(volume(**changed))
+    assert (text.what, text.peak.replace("\N{NO-BREAK SPACE}", " ")) == (what, peak)
+    assert text.picture_title == {"D": "Input and overlay", "C": "Most suspicious slices"}.get(
+        what[0], "Most suspicious slices" if "slices" in what else "Most suspicious frames"
     )
-    failed = InputRecord(name="b", source="frame", status="failed", reason=evil)
-    text, page = write(
-        tmp_path,
-        [one, failed],
-        {"a": picture()},
-        skipped={evil: 1},
-        device=evil,
-        settings={evil: evil, "list": [evil], "map": {"x": evil}},
+
+
+def test_scores() -> None:
+    assert describe(volume()).score == "0.700"
+    assert describe(volume(anomaly_score=None)).score == "-"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "millilitres", "text"),
+    [
+        (None, None, ""),
+        (0.0, 0.0, "nothing"),
+        (0.0123456, None, "1.2 %"),
+        (0.0123456, 14.31, "1.2 %, 14.3 mL"),
+        (3e-6, 0.01, "0.0003 %, 0.01 mL"),
+        (1.0, 1234.0, "100 %, 1230 mL"),
+    ],
+)
+def test_how_much_reaches_the_threshold(fraction: float | None, millilitres: float | None, text: str) -> None:
+    assert describe(volume(anomalous_fraction=fraction, anomalous_volume_ml=millilitres)).above == text
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ("regular", f"{PIXELS}, slices 5 mm apart", False)),
+        ({"verdict": "gaps", "missing_slices": 2}, ("gaps, 2 slices missing", f"{PIXELS}, slices 5 mm apart", True)),
+        ({"missing_slices": 1}, ("regular, 1 slice missing", f"{PIXELS}, slices 5 mm apart", True)),
+        (
+            {"verdict": "gantry tilt", "tilt_degrees": 17.46, "slice_spacing": None},
+            ("gantry tilt, tilted by 17.5°", PIXELS, True),
+        ),
+        (
+            {"verdict": "no position", "spacing": None, "spacing_source": None, "slice_spacing": None},
+            ("no position", "pixel spacing unknown", True),
+        ),
+    ],
+)
+def test_geometry(changed: dict[str, Any], expected: tuple[str, str, bool]) -> None:
+    assert facts(geometry={**GEOMETRY, **changed})["Geometry"] == expected
+
+
+def test_other_facts() -> None:
+    told = facts(
+        geometry=None,
+        intensity={"preset": "ct-brain", "low": 0.0, "high": 80.0, "reason": "It was requested."},
+        threshold=0.5,
+        threshold_source="default",
+        map_max=0.91,
+        anomalous_fraction=0.5,
+        split="echo time 20",
+        files_used=3,
+        transfer_syntaxes=["RLE Lossless", "Explicit VR Little Endian"],
+        timings={"read_s": 1, "score_s": 61.26, "write_s": 0.04},
     )
-    assert not page.all("script")
-    assert not page.all("b")
-    assert len(page.all("img")) == 1
-    shown = evil.replace("\udc80", "\\udc80")
-    assert page.text.count(shown) >= 12
-    assert "{{ 7 * 7 }}" in text
+    assert told == {
+        "Intensity": ("ct-brain, black at 0, white at 80", "It was requested.", False),
+        "Threshold": ("map ≥ 0.5", "default", False),
+        "At or above it": ("50 %", "highest value of the map 0.910", False),
+        "Part of a series": ("echo time 20", "", False),
+        "Read from": ("3 files", "RLE Lossless, Explicit VR Little Endian", False),
+        "Time": ("1 min 2 s", "reading 1.0 s, scoring 61.3 s, writing 0.0 s", False),
+    }
+    picture = facts(intensity={"preset": "none", "low": None, "high": None, "reason": "A picture."}, files_used=1)
+    assert picture["Intensity"] == ("none", "A picture.", False)
+    assert picture["Read from"] == ("1 file", "", False)
+    assert facts(geometry=None) == {}
 
 
-def test_run_without_results(tmp_path: Path) -> None:
-    _, page = write(tmp_path, [], {})
-    assert "No input was scored." in page.text
-    assert "0 inputs scored" in page.text
-    assert not page.all("article")
-    assert "Skipped files" not in page.text
-    _, page = write(tmp_path, [FAILED], {"unknown": b"never looked at"})
-    assert "0 inputs scored, 1 failed" in page.text
-
-
-def test_many_inputs_share_the_room_for_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise, which JPEG cannot compress, of 200 inputs; a tenth of the true limits to be quick."""
-    monkeypatch.setattr(report, "_PICTURES_BYTES", 800_000)
-    monkeypatch.setattr(report, "_SMALLEST_PICTURE", 5_000)
-    montages = dict.fromkeys((f"{index:03d}" for index in range(200)), picture(size=(400, 300)))
-    assert len(montages["000"]) > 50_000
-    inputs = [volume(f"{index:03d}", 0.001 * index) for index in range(200)]
-    _, page = write(tmp_path, inputs, montages)
-    images = page.all("img")
-    assert len(images) == 160
-    sizes = [len(base64.b64decode(image["src"].partition(",")[2])) for image in images]
-    assert max(sizes) <= 5_000
-    assert sum(sizes) <= 800_000
-    assert page.text.count("No picture, to keep this page small") == 40
-    assert images[0]["alt"].startswith("Most suspicious slices of 199 with")  # those of the highest scores have one
-    assert images[-1]["alt"].startswith("Most suspicious slices of 040 with")
-    assert len(page.all("article")) == 200
-    rest = (tmp_path / "report.html").stat().st_size - sum(len(image["src"]) for image in images)
-    assert rest / 200 < 6_000  # bytes of text and plot per input
-
-
-def test_true_limits_hold_at_both_ends() -> None:
-    """At most 16 MiB for any number of inputs; large pictures of few inputs are shrunk no more than they must be."""
-    ranked = [volume(f"{index:04d}", 0.5) for index in range(900)]
-    small = picture(size=(60, 60))
-    pictures = report._pictures(ranked, {record.name: small for record in ranked})
-    assert len(pictures) == 16 * 2**20 // 24_000
-    (large,) = report._pictures(ranked[:1], {"0000": picture(size=(1500, 1200))}).values()
-    assert 60_000 < len(base64.b64decode(large[0].partition(",")[2])) <= 160_000
-    assert large[1] / large[2] == pytest.approx(1200 / 1500, abs=0.01)
-    png = io.BytesIO()
-    Image.new("P", (50, 30)).save(png, "PNG")
-    assert report._pictures(ranked[:1], {"0000": png.getvalue()})["0000"][1:] == (50, 30)
-
-
-@pytest.mark.parametrize("content", [b"", b"GIF89a\x01\x00", picture()[:500]])
-def test_broken_pictures_are_named(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(ValueError, match="The picture of 'a' is neither PNG nor JPEG"):
-        write(tmp_path, [volume("a", 0.5)], {"a": content})
-    assert not list(tmp_path.iterdir())
-
-
-PROBE = """<!DOCTYPE html><iframe id="f" style="width:{width}px;height:3000px;border:0" src="report.html"></iframe>
-<pre id="out"></pre><script>
-function measure() {{
-  const page = document.getElementById("f").contentDocument, root = page.documentElement, images = [...page.images];
-  images.forEach(image => image.loading = "eager");
-  if (!images.every(image => image.complete)) return setTimeout(measure, 50);
-  const texts = [...page.querySelectorAll("p, td, th, dd, dt, h1, h2, h3, li, figcaption")];
-  const cut = texts.filter(e => e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.textContent);
-  document.getElementById("out").textContent = JSON.stringify({{
-    viewport: root.clientWidth, content: root.scrollWidth, cut,
-    smallest: Math.min(...[...page.querySelectorAll(".plot text")].map(e => e.getBoundingClientRect().height)),
-    images: images.map(image => image.naturalWidth),
-    ground: getComputedStyle(page.body).backgroundColor, ink: getComputedStyle(page.body).color,
-    columns: getComputedStyle(page.querySelector(".columns")).gridTemplateColumns,
-  }});
-}}
-document.getElementById("f").onload = measure;
-</script>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, False), (390, True)])
-def test_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
-    """Nothing is wider than the screen, all pictures show, the policy blocks nothing of the page."""
-    phantom = make_volume("head_ct", 1, size=96, slices=8)
-    heat = torch.from_numpy(phantom.mask).float()[None]
-    view = SliceView.native(phantom.image.shape)
-    tiles = jpeg(montage(torch.from_numpy(phantom.image)[None], heat, heat, view))
-    long_name = "sub-01_ses-03_acq-highresolution_run-02_desc-preproc_" + "x" * 60
-    inputs = [volume("001_ab12cd34", 0.9), volume(long_name, 0.3), CINE, FAILED]
-    write(
-        tmp_path,
-        inputs,
-        {"001_ab12cd34": tiles, long_name: jpeg(np.zeros((200, 900, 3), np.uint8))},
-        skipped={"not DICOM": 3},
-    )
-    (tmp_path / "probe.html").write_text(PROBE.format(width=width))
-    assert CHROMIUM is not None
-    options = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--allow-file-access-from-files",
-        "--virtual-time-budget=5000",
-        "--enable-logging=stderr",
-        "--window-size=1400,3200",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-        "--dump-dom",
-    ]
-    command = [CHROMIUM, *options, (tmp_path / "probe.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(re.search(r'<pre id="out">(.*?)</pre>', done.stdout)[1].replace("&lt;", "<"))  # type: ignore[index]
-    assert found["viewport"] == width
-    assert found["content"] == width
-    assert found["cut"] == []
-    assert found["images"] == [Image.open(io.BytesIO(tiles)).width, 900]
-    assert found["smallest"] >= 10
-    assert len(found["columns"].split()) == (2 if width > 860 else 1)
-    ground, ink = (sum(map(int, re.findall(r"\d+", found[name])[:3])) / 3 for name in ("ground", "ink"))
-    assert (ground < 40 and ink > 200) if dark else (ground > 230 and ink < 60)
-    assert "Refused to" not in done.stderr
-    assert "Content Security Policy" not in done.stderr
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (4.46, "4.5 s"),
+        (59.96, "1 min 0 s"),
+        (200.4, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

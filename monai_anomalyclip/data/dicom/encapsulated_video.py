@@ -154,7 +154,7 @@ class EncapsulatedVideo:
         try:
             import av
         except ImportError as error:
-            raise UnreadableInputError("it needs PyAV: install monai_anomalyclip[video].") from error
+            raise UnreadableInputError("it needs PyAV: pip install av.") from error
         joined.seek(0)
         # The format is given, never guessed: FFmpeg's playlists would open other files and addresses.
         container = av.open(joined, format=_container_name(joined.getbuffer()[:512].tobytes(), self._instance))

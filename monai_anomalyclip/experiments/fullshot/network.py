@@ -115,8 +115,7 @@ def anomalib_needed() -> Iterator[None]:
             yield
     except ImportError as error:
         raise ImportError(
-            f"PatchCore and RD4AD need anomalib, which cannot be imported ({error}): pip install "
-            "'monai_anomalyclip[fullshot]'."
+            f"PatchCore and RD4AD need anomalib, which cannot be imported ({error}): pip install anomalib."
         ) from error
 
 

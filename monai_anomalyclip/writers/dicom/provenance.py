@@ -40,7 +40,14 @@ _MODEL = "monai_anomalyclip (research)"
 _FAMILY = codes.DCM.ArtificialIntelligence  # 123110
 _LARGEST_NUMBER = 2**31 - 1  # of Series Number, an integer string
 _LONGEST_PARAMETERS = 10240  # of Algorithm Parameters, a long text
-_SERIES_NUMBER_OFFSETS = {"segmentation": 1000, "report": 2000, "parametric map": 3000, "secondary capture": 4000}
+_SERIES_NUMBER_OFFSETS = {
+    "segmentation": 1000,
+    "report": 2000,
+    "parametric map": 3000,
+    "secondary capture": 4000,
+    "probability segmentation": 5000,
+    "levels segmentation": 6000,
+}
 
 
 def _versions() -> tuple[str, ...]:
@@ -165,7 +172,8 @@ class Provenance:
 
         Args:
             series: the source.
-            kind: ``"segmentation"``, ``"report"``, ``"parametric map"`` or ``"secondary capture"``.
+            kind: ``"segmentation"``, ``"report"``, ``"parametric map"``, ``"secondary capture"``, and as in
+                ``"probability segmentation"``.
         """
         return {
             "series_instance_uid": self.uid(series, f"{kind} series"),

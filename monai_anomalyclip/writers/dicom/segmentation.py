@@ -7,13 +7,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.transforms.annotation_answer import LEVELS
 from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
 from monai_anomalyclip.writers.dicom.provenance import Provenance
 from monai_anomalyclip.writers.dicom.saving import save, silenced
@@ -28,7 +29,9 @@ from monai_anomalyclip.writers.dicom.source_restoration import restore_source
 __all__ = ["make_segmentation", "write_segmentation"]
 
 _LABEL = "Anomaly (unspecified)"
-_COLOUR = hd.color.CIELabColor.from_rgb(255, 64, 64)
+_COLOURS = ((255, 64, 64), (255, 160, 0), (255, 255, 0))
+
+Kind = Literal["mask", "probability", "levels"]
 
 
 def write_segmentation(
@@ -66,8 +69,9 @@ def make_segmentation(
     category: str = DEFAULT_CATEGORY,
     segment_type: str = DEFAULT_TYPE,
     omit_empty_frames: bool = False,
+    kind: Kind = "mask",
 ) -> hd.seg.Segmentation:
-    """Make a binary DICOM Segmentation with one segment of a mask (DICOM PS3.3 A.51).
+    """Make a DICOM Segmentation: binary with one segment of a mask (DICOM PS3.3 A.51), or of another kind.
 
     Every frame has the position of its source frame, so that stacks with gaps, irregular spacing, tilt or duplicate
     positions keep their true geometry; nothing is resampled. A mask without any anomaly gives a segmentation of empty
@@ -75,12 +79,15 @@ def make_segmentation(
 
     Args:
         series: the source: a stack of frames with positions, or one picture.
-        mask: (n, rows, columns) bool or integer, non-zero where anomalous, in the order of `series.frames`.
+        mask: (n, rows, columns) bool or integer, non-zero where anomalous, in the order of `series.frames`. Of the
+            other kinds the anomaly map, float in [0, 1].
         provenance: which algorithm made the mask.
         category: Segmented Property Category as ``"code^scheme^meaning"``.
         segment_type: Segmented Property Type, likewise.
         omit_empty_frames: leave empty frames out of a mask that is not empty. Smaller, but some viewers put the rest in
             wrong places.
+        kind: ``"mask"``; ``"probability"``: a fractional segmentation, the map in 255 steps; ``"levels"``: a label map
+            (DICOM supplement 243) of where the map reaches 0.5, 0.75 and 0.9, a segment for each.
 
     Raises:
         ValueError: the mask's shape is not that of the series; several frames without positions, which this object
@@ -93,35 +100,52 @@ def make_segmentation(
             f"A DICOM segmentation of {len(series.frames)} frames needs their positions, orientation and pixel "
             "spacing, which this series lacks: write secondary captures, PNG or video instead."
         )
-    segment = hd.seg.SegmentDescription(
-        segment_number=1,
-        segment_label=_LABEL,
-        segmented_property_category=parse_code(category),
-        segmented_property_type=parse_code(segment_type),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=provenance.algorithm_identification(),
-        tracking_id="anomaly",
-        tracking_uid=provenance.uid(series, "tracking"),
-        display_color=_COLOUR,
-    )
+    pixels, stored, labels = _content(kind, mask)
+    segments = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=parse_code(category),
+            segmented_property_type=parse_code(segment_type),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=provenance.algorithm_identification(),
+            tracking_id="anomaly" if number == 1 else f"anomaly {number}",
+            tracking_uid=provenance.uid(series, "tracking" if number == 1 else f"tracking {number}"),
+            display_color=hd.color.CIELabColor.from_rgb(*_COLOURS[number - 1]),
+        )
+        for number, label in enumerate(labels, start=1)
+    ]
+    role = "segmentation" if kind == "mask" else f"{kind} segmentation"
     result = hd.seg.Segmentation(
         source_images=frame_headers(series),
-        pixel_array=(np.asarray(mask) != 0).astype(np.uint8),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[segment],
+        pixel_array=pixels,
+        segmentation_type=stored,
+        segment_descriptions=segments,
         omit_empty_frames=omit_empty_frames,
         content_label="ANOMALY",
         content_description="Anomalous regions; research use only",
         content_creator_name="AnomalyCLIP^",
         contributing_equipment=[provenance.contributing_equipment()],
-        **provenance.identity(series, "segmentation"),
+        **provenance.identity(series, role),
         **provenance.equipment,
     )
     restore_source(result, series)
-    provenance.name_dimensions(result, series, "segmentation")
+    provenance.name_dimensions(result, series, role)
     if not is_placed(series):
         # Type 2C: required, though perhaps empty, where no position says it. The grid is the source's.
         directions = series.header.get("PatientOrientation") or ""
         sound = len(directions) == 2 and all(re.fullmatch("[LRAPHF]{1,3}", str(side)) for side in directions)
         result.PatientOrientation = list(directions) if sound else ""
     return result
+
+
+def _content(kind: Kind, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], hd.seg.SegmentationTypeValues, list[str]]:
+    """Pixels, how they are stored, and the labels of the segments."""
+    if kind == "probability":
+        return np.asarray(values, dtype=np.float32), hd.seg.SegmentationTypeValues.FRACTIONAL, [_LABEL]
+    if kind == "levels":
+        reached = np.zeros(values.shape, np.uint8)
+        for level in LEVELS:
+            reached += np.asarray(values) >= level
+        return reached, hd.seg.SegmentationTypeValues.LABELMAP, [f"{_LABEL}, from {level:.2f}" for level in LEVELS]
+    return (np.asarray(values) != 0).astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY, [_LABEL]

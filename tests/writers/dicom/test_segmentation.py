@@ -294,3 +294,33 @@ def test_refused(stacks: dict[str, DicomSeries], cine: DicomSeries, tmp_path: Pa
     with pytest.raises(ValueError, match="mask must have the shape"):
         write_segmentation(stacks["regular"], np.zeros((6, 20, 16)), tmp_path / "seg.dcm", provenance=provenance)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["regular", "gaps", "single", "enhanced"])
+def test_the_map_as_probabilities_and_as_levels(
+    stacks: dict[str, DicomSeries], name: str, tmp_path: Path, provenance: Provenance, run_tool: Callable[..., str]
+) -> None:
+    series = stacks[name]
+    heat = np.random.default_rng(0).random((len(series.frames), *series.size)).astype(np.float32)
+    heat[:, :2] = 0
+    options = {"provenance": provenance}
+    soft = write_segmentation(series, heat, tmp_path / "soft.dcm", kind="probability", **options)
+    levels = write_segmentation(series, heat, tmp_path / "levels.dcm", kind="levels", **options)
+    mask = write_segmentation(series, heat >= 0.5, tmp_path / "mask.dcm", **options)
+    read = hd.seg.segread(soft)
+    assert read.SegmentationType == "FRACTIONAL"
+    assert read.SegmentationFractionalType == "PROBABILITY"
+    stored = read.pixel_array.reshape(heat.shape) / read.MaximumFractionalValue
+    assert np.abs(stored - heat).max() <= 0.5 / 255 + 1e-6
+    read = hd.seg.segread(levels)
+    assert read.SegmentationType == "LABELMAP"
+    expected = (heat >= 0.5).astype(int) + (heat >= 0.75) + (heat >= 0.9)
+    assert np.array_equal(read.pixel_array.reshape(heat.shape), expected)
+    assert [segment.SegmentLabel[-4:] for segment in read.SegmentSequence if segment.SegmentNumber] == [
+        "0.50", "0.75", "0.90",
+    ]  # fmt: skip
+    uids = {pydicom.dcmread(path).SOPInstanceUID for path in (soft, levels, mask)}
+    assert len(uids) == 3
+    for path in (soft, levels):
+        report = run_tool("dciodvfy", "-new", path)
+        assert "Error" not in report, report

@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Make the pictures of pages that the documentation shows (`make screenshots`), on the demonstration's phantoms.
+
+Needs Chromium and Playwright; the prompts are those that `make demo` tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from monai_anomalyclip import predict
+from monai_anomalyclip.app.serving import Server
+
+REPOSITORY = Path(__file__).parents[1]
+BUNDLE = REPOSITORY / "bundles" / "anomalyclip_demo"
+_OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make them."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=REPOSITORY / "docs" / "images", help="folder of pictures")
+    parser.add_argument("--inputs", type=Path, default=BUNDLE / "data" / "inference", help="images to show")
+    parser.add_argument("--prompts", type=Path, default=BUNDLE / "models" / "model.pt", help="tuned prompts")
+    given = parser.parse_args(arguments)
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        parser.error("Chromium is not installed (apt-get install chromium)")
+    given.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(_OPTIONS))
+        page = browser.new_page(viewport={"width": 1180, "height": 900}, bypass_csp=True)
+        page.emulate_media(reduced_motion="reduce")
+        predict(given.inputs, Path(name) / "results", BUNDLE, prompts=given.prompts)
+        _report(page, Path(name) / "results" / "report.html", given.output)
+        words = ["--bundle", str(BUNDLE), "--prompts", str(given.prompts)]
+        with Server(Path(name) / "app", words) as server:
+            _app(page, server.address, given.inputs, given.output)
+        browser.close()
+    return 0
+
+
+def _report(page: Any, report: Path, output: Path) -> None:
+    page.goto(report.as_uri())
+    _save(page, output / "report.png")
+    article = page.locator("article", has_text="volume").first
+    article.locator("button.open").click()
+    article.locator(".place[data-shown]").wait_for()
+    article.locator("[data-control='side by side']").check()
+    article.evaluate("article => article.scrollIntoView()")
+    _save(page, output / "report_viewer.png")
+
+
+def _app(page: Any, address: str, inputs: Path, output: Path) -> None:
+    page.goto(address)
+    page.fill("#path", str(inputs.absolute()))
+    page.click("#named button")
+    page.wait_for_function("document.getElementById('state').innerText.startsWith('done')", timeout=600_000)
+    page.fill("#path", "")
+    page.locator("#inputs button").first.click()
+    page.wait_for_selector("#viewer[data-shown]")
+    page.eval_on_selector("#input", "section => section.scrollIntoView()")
+    _save(page, output / "app_review.png")
+    page.evaluate("scrollTo(0, 0)")
+    _save(page, output / "app.png")
+
+
+def _save(page: Any, path: Path) -> None:
+    """As a picture of few colours, which is small."""
+    page.wait_for_timeout(300)
+    page.screenshot(path=path)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(128).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -126,7 +126,7 @@ def write_html_report(document: RunDocument, source: ReportSource, path: str | o
         for record in records:
             _write_viewer(record.name, source.kept(record.name).preview, path.parent, record.name in embedded)
         margins: dict[str, Sequence[float]] | None = {state.name: state.slices.margin for state in states}
-        if margins is None or any(len(margins[record.name]) != record.frames for record in records):
+        if any(len(state.slices.margin) != state.record.frames for state in states if state.record):
             margins = None
         scale = common_scale(records, margins)
         inputs = []
@@ -151,12 +151,12 @@ def write_html_report(document: RunDocument, source: ReportSource, path: str | o
             inputs=inputs,
             margins=margins is not None,
             root="" if page == 1 else "../",
-            rows=json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+            rows=_json(rows) if page == 1 else "",
         )
         if page > 1:
             make_private_folder(folder)
         target = path if page == 1 else folder / f"page_{page}.html"
-        write_atomically(target, text.encode("utf-8", errors="replace"))
+        write_atomically(target, text.encode("utf-8", errors="replace"), durable=page == 1)
     _remove_older(folder, pages)
 
 
@@ -199,7 +199,7 @@ def _write_viewer(name: str, preview: Path, folder: Path, embedded: bool) -> Non
                 page.unlink(missing_ok=True)
         elif not page.exists() or (page.stat().st_mtime < made and _ours(page)):
             text = viewer_page(name, preview.read_text(encoding="utf-8"), "../" * name.count("/") + "report.html")
-            write_atomically(page, text.encode("utf-8", errors="replace"))
+            write_atomically(page, text.encode("utf-8", errors="replace"), durable=False)
 
 
 def _ours(page: Path) -> bool:
@@ -218,6 +218,10 @@ def _row(shown: _Shown, page: int, kept: Callable[[str], KeptFiles], folder: Pat
         record.anomalous_fraction, len(record.warnings), record.study or "", address,
         _thumbnail(kept(record.name).thumbnail, folder, many),
     ]  # fmt: skip
+
+
+def _json(rows: list[list[Any]]) -> str:
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _thumbnail(path: Path, folder: Path, many: bool) -> str:

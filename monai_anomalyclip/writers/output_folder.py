@@ -277,11 +277,11 @@ class OutputFolder:
         """Keep what stands for an input in the report: its picture, and what its viewer shows."""
         from monai_anomalyclip.writers.overlays import jpeg, thumbnail  # needs torch, which tables alone do not
 
-        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture))
-        write_atomically(self._hidden(f"{_short(name)}_small.jpg"), jpeg(thumbnail(picture)))
+        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture), durable=False)
+        write_atomically(self._hidden(f"{_short(name)}_small.jpg"), jpeg(thumbnail(picture)), durable=False)
         shown = preview_path(self.path, name)
         if preview:
-            write_atomically(shown, preview.encode())
+            write_atomically(shown, preview.encode(), durable=False)
         else:
             shown.unlink(missing_ok=True)
 

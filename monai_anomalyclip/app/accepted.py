@@ -24,8 +24,8 @@ from monai_anomalyclip.atomic_file import make_private_folder, replaced_when_com
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
 from monai_anomalyclip.writers.dicom import write_segmentation
+from monai_anomalyclip.writers.dicom.provenance import provenance_of
 from monai_anomalyclip.writers.finished import InputState
-from monai_anomalyclip.writers.model_description import provenance_of
 
 __all__ = ["COLUMNS", "export_accepted"]
 

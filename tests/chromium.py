@@ -17,7 +17,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def until(page: Any, expression: str, seconds: float = 60) -> None:
+def until(page: Any, expression: str, seconds: float = 300) -> None:
     """Wait until an expression is true on a page: Playwright's own way needs what strict content policies forbid."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):

@@ -21,7 +21,7 @@ from tests.chromium import until
 
 def opened(browser: Any, address: str, said: list[str]) -> Any:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: said.append(request.url) if not_here(request.url, address) else None)
@@ -51,7 +51,7 @@ def test_from_a_folder_to_what_was_accepted(
         page.set_input_files("#folder", given)
         page.wait_for_selector("#study:not([hidden])")
         assert page.inner_text("#study-title") == "Study <b>"
-        until(page, "document.getElementById('state').innerText.startsWith('done: 2 inputs')")
+        until(page, "document.getElementById('state').innerText.startsWith('done: 2 inputs')", 900)
         assert page.eval_on_selector("#progress", "progress => progress.value / progress.max") == 1
         rows = page.locator("#inputs tr")
         assert rows.count() == 2

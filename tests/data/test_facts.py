@@ -29,7 +29,7 @@ def no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         pytest.fail("pixels were read")  # no Exception, which might be caught
 
-    for place in ("sources.load_series", "sources.load_frame", "sources.load_volume", "nifti._read_voxels"):
+    for place in ("sources.load_series", "frames.load_frame", "nifti.load_volume", "nifti._read_voxels"):
         monkeypatch.setattr(f"monai_anomalyclip.data.{place}", forbidden)
     monkeypatch.setattr("monai_anomalyclip.data.dicom.reader.decode_frames", forbidden)
     monkeypatch.setattr(ImageFile.ImageFile, "load", forbidden)

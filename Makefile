@@ -10,7 +10,7 @@ LABEL_DEMO ?= runs/label_demo
 LABEL_PORT ?= 8000
 LABEL_CONSTRAINTS ?= requirements/label-py311-torch2.14.txt
 
-.PHONY: demo screenshots quick test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
+.PHONY: gpu-wheels gpu-acceptance demo screenshots quick test test-minimum docs lint install dist bundle-zip clean label-env label-requirements label-demo test-label notebooks test-notebooks
 
 install: $(VENV)/.installed
 
@@ -74,6 +74,16 @@ docs: install
 # The pictures of pages in docs/images, made anew; needs Chromium and what `make demo` tuned.
 screenshots: install
 	$(RUN) -m tools.screenshots
+# For a machine with a GPU, Python 3.12 and torch, but without a network: what it lacks, in a folder to take there.
+GPU_WHEELS ?= build/gpu-wheels
+GPU_PYTHON ?= python3.12
+gpu-wheels: install
+	$(RUN) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d $(GPU_WHEELS) -r requirements/gpu-acceptance.txt
+
+# There: installs the wheels, measures for at most 8 minutes, prints goals, figures and verdicts, and writes a record.
+gpu-acceptance:
+	$(GPU_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps $(GPU_WHEELS)/*.whl
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu_acceptance.py --device cuda --json benchmarks/results/gpu-acceptance.json
 
 lint: install
 	$(RUN) -m ruff check .

@@ -87,7 +87,7 @@ def merge(folder: Path) -> dict[str, float]:
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     for name in ("inputs.csv", "scores.csv", "results.json", "report.html"):
         found[f"{name}_mib"] = (folder / name).stat().st_size / 2**20
-    found["pages"] = len(list(folder.glob("report*.html")))
+    found["pages"] = 1 + len(list(folder.glob("report/page_*.html")))
     return found
 
 

@@ -140,7 +140,7 @@ def preview(
         findings,
         threshold,
         size=view.slice_shape if view else tuple(image.shape[1:]),
-        spacing=view.pixel_spacing if view else (1.0, 1.0),
+        spacing=view.pixel_spacing if view else (1.0, 1.0 if source is None else float(source.pixel_aspect())),
         letters=_letters(source, view),
         numbers=[numbers[index] for index in shown] if numbers else None,
         positions=[positions[index] for index in shown] if positions else None,

@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := bundles/anomalyclip_demo
+# Phantoms compared with normal phantoms by an encoder of real photographs.
+NORMALS_DEMO := runs/own_normals
 # MONAI Label's server has an environment of its own: it needs pydicom 2, this package pydicom 3.
 LABEL_VENV := .venv-label
 LABEL_RUN := $(LABEL_VENV)/bin/python
@@ -22,8 +24,11 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(RUN) -m monai.bundle run training --config_file $(DEMO)/configs/train.json --bundle_root $(DEMO)
 	$(RUN) -m monai.bundle run --config_file $(DEMO)/configs/inference.json --bundle_root $(DEMO)
+	$(RUN) -m monai_anomalyclip.demo.own_normals $(NORMALS_DEMO)
+	$(RUN) -m monai_anomalyclip predict $(NORMALS_DEMO)/inputs -o $(NORMALS_DEMO)/results --normals $(NORMALS_DEMO)/normals --keep-names
 	@echo
-	@echo "Done. Open $(DEMO)/runs/inference/report.html; maps, masks, overlays and DICOM results lie beside it:"
+	@echo "Done. The same without any tuning, compared with normal phantoms: $(NORMALS_DEMO)/results/report.html"
+	@echo "Open $(DEMO)/runs/inference/report.html; maps, masks, overlays and DICOM results lie beside it:"
 	@find $(DEMO)/runs/inference -name "*_overlay.*" | sort
 
 # Before each commit: the unit tests of every package, and ruff. What tests/conftest.py lists as slow is for `make test`.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
-BESIDE = ("bundles.anomalyclip", "bundles.anomalyclip_demo", "configs")
+BESIDE = ("bundles.anomalyclip", "bundles.anomalyclip_demo", "bundles.own_normals", "configs")
 
 # Address below which the repository's files lie, with a "/" at its end. As long as there is none, the links of the
 # package's page to files of the repository are plain text, for there they would lead nowhere.

@@ -24,6 +24,7 @@ from monai_anomalyclip.atomic_file import make_private_folder
 from monai_anomalyclip.data.naming import anonymous_names
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource
+from monai_anomalyclip.writers.record import Compared, Fused
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -61,6 +62,8 @@ class Prediction:
             network has none.
         p_value: share of the normals of a reference, this image counted in, that are at least as far; None without a
             reference, or with fewer than four normals.
+        compared: the numbers behind it, for each way of scoring.
+        fused: both ways of scoring as one, where that was asked for.
         threshold: of masks, unless another is given: the bundle's.
         warnings: sentences about the image that a reader of the result should know.
         image: what the network saw: MetaTensor in [0, 1], channel first.
@@ -73,6 +76,8 @@ class Prediction:
     threshold: float
     warnings: tuple[str, ...]
     image: MetaTensor = field(repr=False)
+    compared: tuple[Compared, ...]
+    fused: Fused | None
     _given: GivenImage = field(repr=False)
     _view: SliceView | None = field(repr=False)
     _model: Any = field(repr=False)

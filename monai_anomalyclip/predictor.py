@@ -5,37 +5,45 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
+from tqdm import tqdm
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import inference_config, literal_path, shipped_folder
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import InputPart, ReadOptions
-from monai_anomalyclip.engines import InputsFailedError
+from monai_anomalyclip.engines import InputsFailedError, default_device
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.prediction import Prediction
 from monai_anomalyclip.transforms import ScaleIntensityForCLIP
 from monai_anomalyclip.writers import RunDocument
+from monai_anomalyclip.writers.record import Compared, Fused
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from monai_anomalyclip.data.in_memory import GivenImage
     from monai_anomalyclip.reference.reference_network import ReferenceInferer
+    from monai_anomalyclip.reference.score_calibration import NormalScores
 
 __all__ = ["Predictor", "predict", "run_inference"]
+
+Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -49,6 +57,11 @@ def predict(
     outputs: Sequence[str] | None = None,
     preset: str | None = None,
     reference: str | os.PathLike[str] | None = None,
+    normals: Inputs | None = None,
+    calibrate_on: Inputs | None = None,
+    fuse: str | None = None,
+    cohort: bool = False,
+    grouping: str = "input",
     device: str | torch.device | None = None,
     precision: str | None = None,
     force: bool = False,
@@ -73,7 +86,16 @@ def predict(
         outputs: kinds of files, such as ``["default", "pm"]``.
         preset: intensity preset, such as "ct-brain".
         reference: a file that ``monai-anomalyclip reference build`` made of normal images: inputs are compared with
-            them, in place of AnomalyCLIP.
+            them, in place of AnomalyCLIP, or, where `bundle` is given, beside it.
+        normals: files or folders with normal inputs alone, in place of `reference`, which is made of them and kept in
+            the folder ``.normals`` of `output`; the next run with the same ones uses it again.
+        calibrate_on: files or folders with normal inputs alone: before all else they are scored, so that the scores of
+            AnomalyCLIP get p-values, now and later (see :meth:`Predictor.calibrate_on`).
+        fuse: "fisher" or "geometric", to fuse the scores of AnomalyCLIP and reference; refused where no measurement on
+            labelled images says that it helps (see docs/explanation/conformal.md).
+        cohort: compare the inputs with each other, without normals and without AnomalyCLIP.
+        grouping: how `normals`, `calibrate_on` and `cohort` tell patients apart without DICOM headers: "input" or
+            "folder".
         device: "cpu", "cuda", ...; default the first GPU, else the CPU.
         precision: of matrix products: "auto", "float32", "bfloat16", "float16".
         force: score everything and replace existing results.
@@ -100,7 +122,8 @@ def predict(
     """
     part_of, _, _ = run_inference(
         inputs, output, bundle, prompts=prompts, clip=clip, threshold=threshold, outputs=outputs, preset=preset,
-        reference=reference, device=device, precision=precision, force=force, links=links, configs=configs,
+        reference=reference, normals=normals, calibrate_on=calibrate_on, fuse=fuse, cohort=cohort,
+        grouping=grouping, device=device, precision=precision, force=force, links=links, configs=configs,
         part=part, work_list=work_list, **ids,
     )  # fmt: skip
     return part_of if part is not None else RunDocument.read(Path(output) / "results.json")
@@ -117,6 +140,11 @@ def run_inference(
     outputs: Sequence[str] | None = None,
     preset: str | None = None,
     reference: str | os.PathLike[str] | None = None,
+    normals: Inputs | None = None,
+    calibrate_on: Inputs | None = None,
+    fuse: str | None = None,
+    cohort: bool = False,
+    grouping: str = "input",
     device: str | torch.device | None = None,
     precision: str | None = None,
     force: bool = False,
@@ -132,12 +160,40 @@ def run_inference(
     """
     from monai.bundle import ConfigWorkflow
 
-    config = inference_config(None if bundle is None else Path(bundle))
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     folder = Path(output).absolute()
+    chosen = {key.partition("#")[2]: value for key, value in ids.items() if key.startswith("reading#")}
+    chosen |= {} if preset is None else {"preset": preset}
+    if normals is not None:
+        if reference is not None:
+            raise ValueError("Give normals or a reference that was made of some, not both.")
+        from monai_anomalyclip.reference.folders import reference_of_folder
+
+        reference = reference_of_folder(
+            normals, folder / ".normals", options=chosen, slice_axis=ids.get("slice_axis", "auto"), grouping=grouping,
+            device=device or default_device(), failed=_warn_of_normal,
+        )  # fmt: skip
+    if calibrate_on is not None:
+        if configs:
+            raise ValueError("Calibrating knows no further configurations: leave them out, or calibrate without them.")
+        with Predictor(bundle, prompts, device, precision, **ids) as predictor:
+            for name, reason in predictor.calibrate_on(
+                calibrate_on, grouping=grouping, exclude=folder, **chosen
+            ).items():
+                _warn_of_normal(name, reason)
+    if cohort:
+        if bundle is not None or reference is not None or calibrate_on is not None:
+            raise ValueError("A cohort is compared with itself: leave bundle, normals and reference out.")
+        bundle = "own_normals"
+        ids = {"grouping": grouping, **ids}
+    if fuse is not None and (bundle is None or reference is None):
+        raise ValueError("Fusing needs both ways of scoring: name a bundle of AnomalyCLIP and a reference.")
+    config = _config(bundle, reference)
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     overlays = [*map(str, configs)]
+    if cohort:
+        overlays.insert(0, str(shipped_folder("configs") / "reference" / "cohort.json"))
     if reference is not None:
-        overlays.insert(0, str(shipped_folder("configs") / "reference" / "normals.json"))
+        overlays = [*_beside(bundle), *overlays]
         ids = {"reference": literal_path(Path(reference).absolute()), **ids}
     if links is not None:
         from monai_anomalyclip.data.links import check_links, write_links
@@ -155,6 +211,7 @@ def run_inference(
         "catalogue#part": part,
         "catalogue#work_list": None if work_list is None else literal_path(Path(work_list).absolute()),
         "writer#tables": None if part is None else False,
+        "fuse": fuse,
         **ids,
     }
     workflow = ConfigWorkflow(
@@ -193,7 +250,7 @@ class Predictor:
         prompts: a prompt checkpoint to use instead of the bundle's.
         clip: weights of CLIP in any form (see :mod:`monai_anomalyclip.networks.clip_weights`), instead of the bundle's.
         reference: a file that ``monai-anomalyclip reference build`` made of normal images: images are compared with
-            them, in place of AnomalyCLIP.
+            them, in place of AnomalyCLIP, or, where `bundle` is given, beside it.
         device: "cpu", "cuda", "cuda:1", "mps", ...; default the first GPU, else the CPU.
         precision: "float32", "bfloat16", "float16" or "auto" (see
             :func:`~monai_anomalyclip.inferers.resolve_precision`); None for the bundle's.
@@ -220,11 +277,11 @@ class Predictor:
         clip: str | os.PathLike[str] | None = None,
         **overrides: Any,
     ) -> None:
-        config = inference_config(None if bundle is None else Path(bundle))
+        config = _config(bundle, reference)
         parser = ConfigParser()
         files = [str(config)]
         if reference is not None:
-            files.append(str(shipped_folder("configs") / "reference" / "normals.json"))
+            files += _beside(bundle)
             overrides = {"reference": literal_path(Path(reference).absolute()), **overrides}
         parser.read_config(files)
         parser["bundle_root"] = literal_path(config.parents[1].absolute())
@@ -249,6 +306,8 @@ class Predictor:
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
         for step in ("check_prompts", "load_prompts") if self.prompts else ():
             parser.get_parsed_content(step)
+        self.normals: NormalScores | None = parser.get_parsed_content("normals", default=None)
+        self.fusion: str | None = parser.get_parsed_content("fusion", default=None)
         self.inferer: AnomalySliceInferer | ReferenceInferer = parser.get_parsed_content("inferer")
         self.inferer.progress = False
 
@@ -290,6 +349,58 @@ class Predictor:
         for name, source in InputCatalogue(path, options=options).sources.items():
             yield name, self(InputPart(source), **reading)
 
+    def calibrate_on(
+        self, normals: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, grouping: str = "input",
+        exclude: str | os.PathLike[str] | None = None, **reading: Any,
+    ) -> dict[str, str]:  # fmt: skip
+        """Score normal inputs, so that the scores of others get p-values, and keep that beside the prompts.
+
+        ``models/model.normals.json`` is replaced; it holds numbers and keyed hashes, no names. From then on this
+        object, ``predict`` and the bundle use it, wherever network and prompts are the same ones.
+
+        Args:
+            normals: files or folders with normal inputs alone: at least 4, better 32, of the kind that will be scored
+                and read by the same preset.
+            grouping: "input", or "folder" where each patient has a folder; DICOM headers tell patients apart.
+            exclude: a folder below that is not read.
+            reading: as for a call.
+
+        Returns:
+            reasons by the names of inputs that could not be read.
+
+        Raises:
+            ValueError: there are no prompts to keep it beside, the network has no margins, or nothing could be read.
+            OSError: the folder of the prompts cannot be written to.
+        """
+        from monai_anomalyclip.data.failures import failure_reason
+        from monai_anomalyclip.reference.normals import group_of
+        from monai_anomalyclip.reference.score_calibration import NormalScores, model_digest, normals_path
+
+        if self.prompts is None or not hasattr(self.network, "load_prompts"):
+            raise ValueError("Calibrating keeps its result beside the prompts, and this method has none.")
+        options = ReadOptions(**{**self.reading, **reading})
+        scores, failed = NormalScores(model_digest(self.network, self.prompts)), {}
+        self.normals = None
+        catalogue = InputCatalogue(normals, exclude=exclude, options=options)
+        margins: list[torch.Tensor] = []
+        for item in tqdm(catalogue.items(), desc="Scoring normals", unit="input"):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of single normals
+                    image, output = self._score(item["image"], ScaleIntensityForCLIP(preset=options.preset))
+                margins = [*margins, output["anomaly_margin"]] if item["part"] else [output["anomaly_margin"]]
+                if item["part"] + 1 == item["parts"]:
+                    group = group_of(item["image"].source, grouping)
+                    alone = group is not None and group.startswith("input ")  # counts by its content
+                    scores.add(image, torch.cat([one.flatten() for one in margins]), None if alone else group)
+            except (OSError, ValueError, RuntimeError) as error:
+                failed[item["name"]] = failure_reason(error, item)
+        if not scores.normals:
+            raise ValueError(f"None of the {len(catalogue.sources)} normal inputs could be read: {failed}")
+        scores.save(normals_path(self.prompts))
+        self.normals = scores
+        return failed
+
     def close(self) -> None:
         """Give the device's memory back; the predictor goes on working on the CPU."""
         with self._lock:
@@ -310,7 +421,14 @@ class Predictor:
         image = part.load() if isinstance(part, InputPart) else scale(part)  # readers scale what they read
         assert isinstance(image, MetaTensor)
         with self._lock, torch.inference_mode():
-            return image, self.inferer(image[None], self.network)
+            output: dict[str, Any] = self.inferer(image[None], self.network)
+        if self.normals is not None and "anomaly_margin" in output:
+            from monai_anomalyclip.reference.score_calibration import merged
+
+            beside = {name: output[name][0] for name in ("compared", "doubts") if name in output}
+            both = merged(self.normals.compare(image, output["anomaly_margin"]), beside, self.fusion)
+            output |= {name: [value] if isinstance(value, str) else value for name, value in both.items()}
+        return image, output
 
     def _prediction(
         self, given: GivenImage, parts: list[tuple[MetaTensor, dict[str, Any]]], caught: list[str]
@@ -327,13 +445,16 @@ class Predictor:
             if name in output
         }
         record = json.loads(image.meta.get("intensity") or "{}")
+        farthest = max((found for _, found in parts), key=_suspicion)
         doubts = [text for _, found in parts for text in found.get("doubts", [""])[0].splitlines()]
         sentences = [*record.get("warnings", ()), image.meta.get("notes") or "", *caught, *doubts]
         return Prediction(
             map=maps,
             scores=numbers["anomaly_score"],
             margins=numbers.get("anomaly_margin"),
-            p_value=_number(parts[0][1].get("p_value")) if len(parts) == 1 else None,
+            p_value=_number(farthest.get("p_value")),
+            compared=tuple(Compared(**one) for one in json.loads(farthest.get("compared", ["[]"])[0])),
+            fused=None if "fused" not in farthest else Fused(**json.loads(farthest["fused"][0])),
             threshold=self.threshold,
             warnings=tuple(dict.fromkeys(text for text in sentences if text)),
             image=image,
@@ -348,6 +469,29 @@ class Predictor:
         if image.meta.get("native_slices"):
             return SliceView.native(image.shape[1:])
         return SliceView.from_affine(image.affine, image.shape[1:], self.inferer.slice_axis)
+
+
+def _warn_of_normal(name: str, reason: str) -> None:
+    logger.warning("The normal input %s is left out: %s", name, reason)
+
+
+def _config(bundle: str | os.PathLike[str] | None, reference: object) -> Path:
+    """The configuration to run: with a reference alone that of its own bundle."""
+    if bundle is None and reference is not None:
+        bundle = "own_normals"
+    return inference_config(None if bundle is None else Path(bundle))
+
+
+def _beside(bundle: str | os.PathLike[str] | None) -> list[str]:
+    """What lays a reference beside the network of a bundle; nothing where it takes its place."""
+    if bundle is None or "reference" in json.loads(_config(bundle, None).read_text(encoding="utf-8")):
+        return []
+    return [str(shipped_folder("configs") / "reference" / "side_by_side.json")]
+
+
+def _suspicion(found: dict[str, Any]) -> tuple[float, float]:
+    """What parts of a film are ranked by: the farthest one's p-value is the film's."""
+    return float(found.get("anomaly_margin", torch.zeros(1)).max()), float(found["anomaly_score"].max())
 
 
 def _number(value: torch.Tensor | None) -> float | None:

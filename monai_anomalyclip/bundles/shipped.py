@@ -40,7 +40,7 @@ def copy_bundle(name: str, target: Path) -> None:
     """Copy what a bundle was shipped with, and nothing that use has added.
 
     Args:
-        name: "anomalyclip" or "anomalyclip_demo".
+        name: "anomalyclip", "anomalyclip_demo" or "own_normals".
         target: folder for its files.
     """
     bundle = shipped_folder(f"bundles/{name}")

@@ -15,7 +15,7 @@ from monai_anomalyclip.bundles.shipped import copy_bundle
 
 __all__ = ["add_command"]
 
-NAMES = ("anomalyclip", "anomalyclip_demo")
+NAMES = ("anomalyclip", "anomalyclip_demo", "own_normals")
 
 
 def add_command(commands: Any) -> None:

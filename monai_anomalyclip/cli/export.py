@@ -42,6 +42,13 @@ def add_command(commands: Any) -> None:
         "--bundle", type=Path, metavar="DIR", help="the MONAI bundle to export (default: bundles/anomalyclip)"
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file to write: .onnx or .pt2")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="export a reference of normal images, encoder and bank, in place of a bundle; image in [0, 1]",
+    )
+    parser.add_argument("--encoder-weights", metavar="FILE", help="of the reference's encoder, where it is no package")
     parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
     parser.add_argument(
         "--format", choices=("onnx", "torch_export"), help="default: what the suffix says, .onnx or .pt2"
@@ -64,7 +71,25 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
+def _export_reference(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.export.agreement import Agreement
+    from monai_anomalyclip.export.baked_reference import export_reference
+    from monai_anomalyclip.reference import NormalReference
+
+    if arguments.bundle or arguments.prompts or arguments.int8 or arguments.config or arguments.image_size:
+        raise ValueError("A reference is exported as it is: leave the options of bundles out.")
+    reference = NormalReference.load(arguments.reference, weights=arguments.encoder_weights)
+    description = export_reference(reference, arguments.output, opset=arguments.opset, overwrite=arguments.force)
+    side = description["image_size"]
+    print(f"{arguments.output}: onnx, opset {description['opset']}, image (B, 3, {side}, {side}) in [0, 1].")
+    print(f"Difference from PyTorch on the CPU: {Agreement(**description['agreement'])}.")
+    print(RESEARCH_USE_ONLY)
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.reference is not None:
+        return _export_reference(arguments)
     config = inference_config(arguments.bundle)
     # Slow to import, and --help needs none of it.
     from monai.bundle import ConfigParser

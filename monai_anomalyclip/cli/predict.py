@@ -33,6 +33,7 @@ With --part, several processes share the work; `monai-anomalyclip merge OUT` mak
 _EXAMPLES = f"""examples:
   monai-anomalyclip predict study -o results --bundle bundles/anomalyclip
   monai-anomalyclip predict ct -o results --bundle bundles/anomalyclip --preset ct-lung --outputs default,pm
+  monai-anomalyclip predict ct -o results --normals my_normal_ct
   monai-anomalyclip predict clip.mp4 frames brain.nii.gz -o results --bundle bundles/anomalyclip_demo --keep-names
   monai-anomalyclip predict studies -o results --part 3/8
 
@@ -65,7 +66,43 @@ def add_command(commands: Any) -> None:
         "--reference",
         type=Path,
         metavar="FILE",
-        help="compare with your own normal images in place of AnomalyCLIP (see `monai-anomalyclip reference build`)",
+        help=(
+            "compare with your own normal images (see `monai-anomalyclip reference build`) in place of AnomalyCLIP, or "
+            "beside it where --bundle names one"
+        ),
+    )
+    parser.add_argument(
+        "--normals",
+        nargs="+",
+        type=Path,
+        metavar="NORMALS",
+        help="the same in one step: make the reference of these normal images, kept in OUT/.normals for the next run",
+    )
+    parser.add_argument(
+        "--calibrate-on",
+        nargs="+",
+        type=Path,
+        metavar="NORMALS",
+        help="first score these normal images, so that AnomalyCLIP's scores have p-values; kept beside the prompts",
+    )
+    parser.add_argument(
+        "--fuse",
+        choices=("fisher", "geometric"),
+        help="one score of AnomalyCLIP and reference; only after a measurement on labelled images showed a gain",
+    )
+    parser.add_argument(
+        "--cohort",
+        action="store_true",
+        help="compare the inputs with each other, without normals: finds what few of them share",
+    )
+    parser.add_argument(
+        "--group-by",
+        choices=("input", "folder"),
+        default="input",
+        help="whose normals are, where no DICOM header says: each its own (the default), or those of a folder",
+    )
+    parser.add_argument(
+        "--encoder-weights", metavar="PATH", help="of a reference whose encoder is no package: its file, or its bundle"
     )
     add_reading_options(parser)
     parser.add_argument(
@@ -144,6 +181,11 @@ def _run(arguments: argparse.Namespace) -> int:
             prompts=arguments.prompts,
             clip=arguments.clip,
             reference=arguments.reference,
+            normals=arguments.normals,
+            calibrate_on=arguments.calibrate_on,
+            fuse=arguments.fuse,
+            cohort=arguments.cohort,
+            grouping=arguments.group_by,
             force=arguments.force,
             configs=arguments.config,
             links=arguments.links,
@@ -178,6 +220,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "exclude_patterns": arguments.exclude or None,
         "keep_names": arguments.keep_names,
         "slice_axis": arguments.slice_axis,
+        "encoder_weights": arguments.encoder_weights,
     }
     return {key: value for key, value in chosen.items() if value is not None}
 

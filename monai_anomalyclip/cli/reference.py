@@ -61,7 +61,7 @@ def add_command(commands: Any) -> None:
         "--encoder",
         default="efficientnet-lite0",
         metavar="NAME",
-        help="efficientnet-lite0 (the default, from the extra 'reference'), timm:NAME or torchvision:NAME",
+        help="efficientnet-lite0 (the default, from the extra 'reference'), timm:NAME, torchvision:NAME or clip:BUNDLE",
     )
     build.add_argument(
         "--alike",
@@ -82,7 +82,9 @@ def add_command(commands: Any) -> None:
     )
     show.add_argument("--json", action="store_true", help="print JSON")
     for action in (build, add, rank):
-        action.add_argument("--weights", metavar="FILE", help="of the encoder, where it is not a package's")
+        action.add_argument(
+            "--weights", metavar="PATH", help="of the encoder, where it is not a package's; of clip:BUNDLE the bundle"
+        )
         action.add_argument(
             "--group-by",
             choices=("input", "folder"),
@@ -97,39 +99,42 @@ def add_command(commands: Any) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     from monai_anomalyclip.engines import default_device
-    from monai_anomalyclip.reference import NormalReference
     from monai_anomalyclip.reference.encoder_choice import make_encoder
+    from monai_anomalyclip.reference.folders import build_reference
 
     output: Path = arguments.output
     if output.exists() and not arguments.force:
         raise FileExistsError(f"'{output}' exists: name another file, add to it, or give --force.")
-    unfinished = output.with_name(f"{output.name}.unfinished")
     failed: list[str] = []
     with plain_messages(False):
         encoder = make_encoder(arguments.encoder, arguments.weights).to(arguments.device or default_device())
         catalogue = _catalogue(arguments)
-        reference = NormalReference.build(
-            _images(catalogue, arguments, failed),
+        reference = build_reference(
+            catalogue,
+            output,
             encoder=encoder,
+            **_images_as(arguments, failed),
+            progress=True,
             alike=arguments.alike,
             seed=arguments.seed,
             coreset=arguments.coreset,
-            progress=True,
-            unfinished=unfinished,
         )
-        reference.save(output)
-    unfinished.unlink(missing_ok=True)
     _report(reference, failed)
     print(f"Look for odd ones among them: monai-anomalyclip reference rank {output.name} NORMALS -o FOLDER")
     return INPUTS_FAILED if failed else 0
 
 
 def _add(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.reference.folders import complete
+
     failed: list[str] = []
     with plain_messages(False):
         reference = _loaded(arguments)
-        taken = reference.add(_images(_catalogue(arguments, reference), arguments, failed), progress=True)
+        catalogue = _catalogue(arguments, reference)
+        taken = reference.add(_images(catalogue, arguments, failed), progress=True)
         reference.save(arguments.reference)
+        how = {key: value for key, value in _images_as(arguments, failed).items() if key != "failed"}
+        complete(reference, catalogue, arguments.reference, progress=True, **how)
     print(f"{taken.new} new images, {taken.known} were there already.")
     _report(reference, failed)
     return INPUTS_FAILED if failed else 0
@@ -233,12 +238,16 @@ def _catalogue(arguments: argparse.Namespace, reference: NormalReference | None 
 def _images(catalogue: InputCatalogue, arguments: argparse.Namespace, failed: list[str]) -> Iterator[NormalImage]:
     from monai_anomalyclip.reference import normal_images
 
-    return normal_images(
-        catalogue,
-        slice_axis="auto" if arguments.slice_axis is None else arguments.slice_axis,
-        grouping=arguments.group_by,
-        failed=lambda name, reason: failed.append(f"{name}: {reason}"),
-    )
+    return normal_images(catalogue, **_images_as(arguments, failed))
+
+
+def _images_as(arguments: argparse.Namespace, failed: list[str]) -> dict[str, Any]:
+    """How images are taken out of inputs, and where it is noted that one cannot be read."""
+    return {
+        "slice_axis": "auto" if arguments.slice_axis is None else arguments.slice_axis,
+        "grouping": arguments.group_by,
+        "failed": lambda name, reason: failed.append(f"{name}: {reason}"),
+    }
 
 
 def _loaded(arguments: argparse.Namespace) -> NormalReference:

@@ -208,7 +208,7 @@ def _from_tensor(tensor: Tensor) -> MetaTensor:
     return image
 
 
-_KEPT = ("kind", "modality", "intensity", "notes", "native_slices")
+_KEPT = ("kind", "modality", "patient", "intensity", "notes", "native_slices")
 
 
 def _from_nibabel(image: Any, options: ReadOptions | Mapping[str, Any] | None) -> MetaTensor:

@@ -2,8 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .agreement import EXACT, Agreement
+from .baked_reference import BakedReference, export_reference
 from .description import read_description
 from .exporting import BakedNetwork, export_model
 from .onnx_network import ONNXNetwork
 
-__all__ = ["EXACT", "Agreement", "BakedNetwork", "ONNXNetwork", "export_model", "read_description"]
+__all__ = [
+    "EXACT",
+    "Agreement",
+    "BakedNetwork",
+    "BakedReference",
+    "ONNXNetwork",
+    "export_model",
+    "export_reference",
+    "read_description",
+]

@@ -26,7 +26,7 @@ from monai_anomalyclip.export.description import DESCRIPTION_KEY, describe_expor
 from monai_anomalyclip.export.onnx_file import quantise
 from monai_anomalyclip.networks import FrozenCLIPNetwork
 
-__all__ = ["SUFFIXES", "BakedNetwork", "Format", "export_model"]
+__all__ = ["SUFFIXES", "BakedNetwork", "Format", "export_model", "quiet_exporters"]
 
 Network = TypeVar("Network", bound=FrozenCLIPNetwork)
 
@@ -150,7 +150,7 @@ def export_model(
     size = network.image_size if image_size is None else image_size
     baked = BakedNetwork(network, size)
     description = {"format": kind, **describe_export(network, prompts, size, sigma)}
-    with _quiet(), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with quiet_exporters(), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
         program = _trace(baked, size, type(network).__name__)
         if kind == "onnx":
@@ -237,7 +237,7 @@ def _format_of(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """Without the exporters' remarks on their own insides."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

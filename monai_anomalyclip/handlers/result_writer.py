@@ -37,7 +37,7 @@ from monai_anomalyclip.writers.dicom.provenance import describe_model, provenanc
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
 from monai_anomalyclip.writers.overlays import Picture, displayable, montage
-from monai_anomalyclip.writers.record import MadeWith, Model
+from monai_anomalyclip.writers.record import Compared, Fused, MadeWith, Model
 from monai_anomalyclip.writers.redaction import redacted
 from monai_anomalyclip.writers.resume import Resume
 from monai_anomalyclip.writers.scored_input import (
@@ -69,7 +69,8 @@ class AnomalyResultWriter:
     - ``name``: of an input of the catalogue; ``part`` and ``parts`` for the parts of a film;
     - ``image``: MetaTensor, (1 or 3, H, W) or (1 or 3, X, Y, Z), scaled to [0, 1], on the input's own grid;
     - ``anomaly_map``: (1, *the image's size) in [0, 1]; ``anomaly_score``: one value per slice, or one for a picture;
-      ``anomaly_margin``, where the network has one, likewise;
+      ``anomaly_margin``, where the network has one, likewise; where it was compared with normal inputs ``p_value``,
+      ``compared`` and ``fused`` (JSON of :class:`Compared` and :class:`Fused`) and ``doubts``, a sentence a line;
     - ``pred``: the mask, with or without the channel; absent: the map is thresholded (>=);
     - or ``error``: why the item could not be read (:class:`monai_anomalyclip.data.FaultTolerantDataset`).
 
@@ -98,7 +99,7 @@ class AnomalyResultWriter:
         segment_type: Segmented Property Type, likewise.
         workers: processes that write while the network goes on (see
             :func:`~monai_anomalyclip.data.resolve_workers`); 0: this one does.
-        settings: further settings that results depend on, such as the smoothing.
+        settings: further settings that results depend on, such as the smoothing; None is left out.
         tables: make tables and report of the whole folder at the end; without, ``monai-anomalyclip merge`` makes them
             when all parts of a work are done.
 
@@ -154,7 +155,7 @@ class AnomalyResultWriter:
             "sheared_nifti": sheared_nifti,
             **self.segment_codes,
             **{name: getattr(reading, name) for name in ("preset", "nifti_form", "time_point", "stride")},
-            **(settings or {}),
+            **{name: value for name, value in (settings or {}).items() if value is not None},
             "map_precision": map_precision(self.outputs),
             "deterministic_uids": deterministic_uids,
         }
@@ -284,13 +285,13 @@ class AnomalyResultWriter:
             # Only the last part may be short: the frames behind a gap would be shown at wrong times.
             if film.written != (due := source.parts()[part][0]):
                 raise ValueError(f"Part {part + 1} of the film begins at frame {due}, but {film.written} were given.")
-            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores, margins)
+            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores, margins, **_comparisons(item))
             film.read_s += timings["read_s"]
             film.score_s += timings["score_s"]
             if part + 1 >= _number(item.get("parts", 1)):
                 self._finish_film(name, source, image, begun)
             return
-        findings = replace(Findings.of(scores, maps.numpy(), masks.numpy(), margins), p_value=_p_value(item))
+        findings = replace(Findings.of(scores, maps.numpy(), masks.numpy(), margins), **_comparisons(item))
         content = content or source.state()
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
         try:
@@ -306,7 +307,6 @@ class AnomalyResultWriter:
                 sheared_nifti=self.sheared_nifti,
                 **self.segment_codes,
             )
-            notes += str(item.get("doubts", "")).splitlines()
             picture = _picture(scored)
             shown = preview(name, source, image, anomaly_map, findings, view, self.threshold)
             timings["write_s"] = time.perf_counter() - begun
@@ -404,7 +404,7 @@ class AnomalyResultWriter:
             findings,
             self.threshold,
             timings,
-            notes,
+            [*notes, *findings.said],
             outputs,
             times,
             self.threshold_source,
@@ -449,10 +449,16 @@ def _picture(scored: ScoredInput) -> Picture:
     return montage(*tensors, scored.view, scored.findings.order(), labels)
 
 
-def _p_value(item: Mapping[str, Any]) -> float | None:
-    """Of the whole input; None where there is no reference, or too small a one."""
-    value = _number(item.get("p_value", math.nan))
-    return value if math.isfinite(value) else None
+def _comparisons(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item says of the whole input beside normal ones; p is None without normals, or with too few."""
+    p = _number(item.get("p_value", math.nan))
+    fused = json.loads(item.get("fused") or "null")
+    return {
+        "p_value": p if math.isfinite(p) else None,
+        "compared": tuple(Compared(**one) for one in json.loads(item.get("compared") or "[]")),
+        "fused": None if fused is None else Fused(**fused),
+        "said": tuple(str(item.get("doubts") or "").splitlines()),
+    }
 
 
 def _margins(item: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:

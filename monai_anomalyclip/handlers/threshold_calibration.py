@@ -30,11 +30,12 @@ class ThresholdCalibration:
     that inference thresholds: smoothed as there, in [0, 1]. Attach it on every process; the first one writes.
 
     Args:
-        prompts: file of the prompts that the evaluator uses.
+        prompts: file of the prompts that the evaluator uses, or of what else it was made with.
         maps: gives (maps, masks) from ``engine.state.output``, and, as a third, whether the masks are known.
         scores: gives (scores, labels) likewise.
         rule: "best_f1", or "fpr" for the lowest thresholds that at most ``fpr`` of the normal pixels or images reach.
         fpr: false positive rate, in [0, 1).
+        digest: what the thresholds belong to; by default the prompts, by their tensors.
 
     Raises:
         ValueError: an unknown rule, or a rate out of range.
@@ -47,8 +48,10 @@ class ThresholdCalibration:
         scores: Callable[..., Any],
         rule: Rule = "best_f1",
         fpr: float = 0.05,
+        digest: str | None = None,
     ) -> None:
         self.prompts = Path(prompts)
+        self.digest = digest
         self.method = rule if rule == "best_f1" else f"fpr={fpr:g}"
         self._metrics = {
             "pixel_threshold": AnomalyMetricHandler(PixelThresholdMetric(rule, fpr), maps),
@@ -69,7 +72,7 @@ class ThresholdCalibration:
             **{name: None if math.isnan(value) else value for name, value in values.items()},
             method=self.method,
             n=len(self._metrics["image_threshold"].metric_fn),
-            prompts_sha256=prompts_digest(self.prompts),
+            prompts_sha256=prompts_digest(self.prompts) if self.digest is None else self.digest,
         )
         path = thresholds_path(self.prompts)
         path.parent.mkdir(parents=True, exist_ok=True)  # of a method that learns nothing there are no prompts

@@ -36,6 +36,7 @@ from monai_anomalyclip.label.checked_datastores import (
 from monai_anomalyclip.label.first_page import add_first_page
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
+from monai_anomalyclip.label.reference_model import label_model
 from monai_anomalyclip.label.request_values import check_options, lies_inside, plain_name
 from monai_anomalyclip.label.scoring import AnomalyScoring
 from monai_anomalyclip.label.server_checks import devices, guard_server, max_bytes
@@ -65,7 +66,7 @@ class AnomalyLabelApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         bundle = (conf or {}).get("bundle") or bundle_of(app_dir)
-        self.model = AnomalyModel(bundle, Path(app_dir) / "model")
+        self.model = label_model(bundle, Path(app_dir) / "model")
         answer_without_segmentation()
         super().__init__(
             app_dir=app_dir,
@@ -86,8 +87,8 @@ class AnomalyLabelApp(MONAILabelApp):
         }
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """Re-tuning of the prompts, under the name of the mask, where clients look for it."""
-        return {"anomaly": PromptTuningTask(self.model)}
+        """Re-tuning of the prompts, under the name of the mask, where clients look for it; a reference has none."""
+        return {"anomaly": PromptTuningTask(self.model)} if isinstance(self.model, AnomalyModel) else {}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """By score, uncertainty and diversity; MONAI Label's own two."""

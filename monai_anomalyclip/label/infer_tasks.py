@@ -21,6 +21,7 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monai_anomalyclip.data.input_files import is_picture
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
 from monai_anomalyclip.label.polygons import mask_polygons
+from monai_anomalyclip.label.reference_model import ReferenceModel
 from monai_anomalyclip.transforms import ThresholdAnomalyMap
 from monai_anomalyclip.transforms.annotation_answer import level_names, level_set_labels
 from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES
@@ -57,7 +58,7 @@ class _AnomalyTask(InferTask):
 
     def __init__(
         self,
-        model: AnomalyModel,
+        model: AnomalyModel | ReferenceModel,
         description: str,
         labels: dict[str, int],
         *,
@@ -70,11 +71,11 @@ class _AnomalyTask(InferTask):
         self.model = model
 
     def is_valid(self) -> bool:
-        """Always: the app does not start without prompts."""
+        """Always: the app does not start without prompts, or a bank."""
         return True
 
     def get_path(self, validate: bool = True) -> str:
-        """File of the prompts in use."""
+        """File of the prompts in use, or of the bank."""
         return str(self.model.prompts_path)
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -98,6 +99,8 @@ class _AnomalyTask(InferTask):
             "slice": prediction.slice_index,
             "prompts": prediction.prompts,
         }
+        if prediction.doubts:
+            params |= {"p_value": prediction.p_value, "doubts": list(prediction.doubts)}
         file, more = self._result(prediction, options)
         params |= {**more, "label_names": self.labels}
         params["latencies"] = {
@@ -115,7 +118,7 @@ class _AnomalyTask(InferTask):
 class MaskTask(_AnomalyTask):
     """The map from a threshold on, as one label."""
 
-    def __init__(self, model: AnomalyModel) -> None:
+    def __init__(self, model: AnomalyModel | ReferenceModel) -> None:
         options = {"threshold": model.default_threshold}
         super().__init__(model, "Anomalies as one label", {"anomaly": 1}, options=options)
 
@@ -128,7 +131,7 @@ class MaskTask(_AnomalyTask):
 class LevelSetTask(_AnomalyTask):
     """Nested labels for several probabilities, for viewers that show labels but no map."""
 
-    def __init__(self, model: AnomalyModel) -> None:
+    def __init__(self, model: AnomalyModel | ReferenceModel) -> None:
         super().__init__(model, "Anomaly map as nested labels", level_names())
 
     def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -143,7 +146,7 @@ class HeatMapTask(_AnomalyTask):
     reason it is float32 whatever ``result_dtype`` says.
     """
 
-    def __init__(self, model: AnomalyModel) -> None:
+    def __init__(self, model: AnomalyModel | ReferenceModel) -> None:
         super().__init__(model, "Anomaly map, float32 in [0, 1]", {"anomaly": 1}, kind=InferType.OTHERS)
 
     def _result(self, prediction: Prediction, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -155,7 +158,7 @@ class PolygonTask(_AnomalyTask):
 
     makes_file = False
 
-    def __init__(self, model: AnomalyModel) -> None:
+    def __init__(self, model: AnomalyModel | ReferenceModel) -> None:
         options = {"threshold": model.default_threshold, "min_poly_area": 10}
         super().__init__(
             model, "Anomalies as polygons", {"anomaly": 1}, dimension=2, kind=InferType.OTHERS, options=options

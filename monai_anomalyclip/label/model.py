@@ -38,7 +38,10 @@ class Prediction:
         anomaly_score: of the most suspicious slice, in [0, 1]; not calibrated.
         slice_index: which slice that is; 0 for a picture.
         descriptor: of that slice, for telling images apart.
-        prompts: first 12 digits of the SHA-256 of the prompts' file.
+        prompts: first 12 digits of the SHA-256 of the prompts' file, or of the bank.
+        p_value: among normal images, where the model is a reference of some; see
+            :func:`~monai_anomalyclip.reference.volume_p_value`.
+        doubts: what that says, and what speaks against believing it.
     """
 
     anomaly_map: MetaTensor
@@ -46,6 +49,8 @@ class Prediction:
     slice_index: int
     descriptor: list[float]
     prompts: str
+    p_value: float | None = None
+    doubts: tuple[str, ...] = ()
 
 
 class AnomalyModel:

@@ -17,6 +17,7 @@ from monailabel.utils.others.generic import name_to_device
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.label.model import AnomalyModel
+from monai_anomalyclip.label.reference_model import ReferenceModel
 
 __all__ = ["DESCRIPTOR", "PROMPTS", "SCORE", "AnomalyScoring"]
 
@@ -38,7 +39,7 @@ class AnomalyScoring(ScoringMethod):
         model: shared with the infer tasks.
     """
 
-    def __init__(self, model: AnomalyModel) -> None:
+    def __init__(self, model: AnomalyModel | ReferenceModel) -> None:
         super().__init__("Anomaly score of each image")
         self.model = model
 

@@ -12,6 +12,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.ranking import Candidate, highest_score, most_diverse, most_uncertain, rested
+from monai_anomalyclip.label.reference_model import ReferenceModel
 from monai_anomalyclip.label.scoring import DESCRIPTOR, SCORE
 
 __all__ = ["HighestScore", "MostDiverse", "MostUncertain"]
@@ -57,7 +58,7 @@ class MostUncertain(_Ranked):
 
     measure = "uncertainty"
 
-    def __init__(self, model: AnomalyModel) -> None:
+    def __init__(self, model: AnomalyModel | ReferenceModel) -> None:
         super().__init__("The image whose anomaly score is nearest to the threshold")
         self.model = model
 

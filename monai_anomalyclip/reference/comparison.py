@@ -26,6 +26,8 @@ __all__ = ["Comparison", "calibration_of", "compare", "doubts_about", "volume_p_
 FAR_OUT = 1.15
 """From this multiple of the largest median patch distance among the normals an image is of another kind."""
 
+FLOOR = "p is the smallest that {k} normals allow: with more it could be smaller."
+
 _SIZE = 1.5  # times larger or smaller than all normals
 _SHAPE = 1.25  # times wider or taller
 _BRIGHTNESS = 0.1  # brighter or darker than all normals, of black to white
@@ -42,7 +44,10 @@ class Comparison:
         calibration: the normals' scores, each found without its own help but with that of this image.
         p_value: share of normals, this image counted in, at least as far; None for fewer than four normals.
         doubts: sentences that speak against believing the above, by a word for each: ``out_of_reference``, ``size``,
-            ``brightness``, ``shared_image``, ``shared_patient``, ``few_normals``, ``floor``.
+            ``brightness``, ``modality``, ``shared_image``, ``shared_patient``, ``few_normals``, ``floor``.
+        volumes: what the score of a volume's farthest slice is compared with: that of each normal volume; None where
+            the reference keeps only some of their slices and nobody asked for these scores
+            (:meth:`NormalReference.score_groups`).
     """
 
     score: float
@@ -51,6 +56,7 @@ class Comparison:
     calibration: ConformalScores
     p_value: float | None
     doubts: Mapping[str, str]
+    volumes: ConformalScores | None = None
 
     @property
     def k(self) -> int:
@@ -82,11 +88,14 @@ class Comparison:
 def volume_p_value(slices: Sequence[Comparison]) -> float | None:
     """The p-value of a volume by its farthest slice, compared with the farthest slice of each normal volume.
 
-    It holds where volumes have about as many slices as the normal ones and these are all kept whole (up to 192 slices
-    in all): the farthest of many slices is farther than the farthest of a few.
+    It holds where volumes have about as many slices as the normal ones: the farthest of many slices is farther than
+    the farthest of a few.
 
     Args:
         slices: what :meth:`NormalReference.score` said of each slice of the volume.
+
+    Returns:
+        the p-value; None for fewer than four normal volumes, or where ``volumes`` is None.
 
     Raises:
         ValueError: there is no slice.
@@ -94,7 +103,7 @@ def volume_p_value(slices: Sequence[Comparison]) -> float | None:
     if not slices:
         raise ValueError("A volume without slices has no p-value.")
     farthest = max(slices, key=lambda one: one.score)
-    return farthest.calibration.largest_of_each().p_value(farthest.score)
+    return None if farthest.volumes is None else farthest.volumes.p_value(farthest.score)
 
 
 def doubts_about(
@@ -132,6 +141,11 @@ def doubts_about(
             "the distance may come from that."
         )
     return doubts
+
+
+def few_normals(k: int) -> str:
+    """The sentence on a small number of normals."""
+    return f"{k} normals are few: {RECOMMENDED_NORMALS} are recommended."
 
 
 def calibration_of(content: ReferenceContent, distances: Tensor, without: bytes | None = None) -> ConformalScores:
@@ -190,16 +204,27 @@ def compare(
     largest = float(medians.max()) if len(medians) else None
     doubts = {**shared, **doubts_about(facts, content.facts, float(distances.median()), largest)}
     if calibration.k < RECOMMENDED_NORMALS:
-        doubts["few_normals"] = f"{calibration.k} normals are few: {RECOMMENDED_NORMALS} are recommended."
+        doubts["few_normals"] = few_normals(calibration.k)
     if p is not None and math.isclose(p, calibration.smallest_p):
-        doubts["floor"] = f"p is the smallest that {calibration.k} normals allow: with more it could be smaller."
+        doubts["floor"] = FLOOR.format(k=calibration.k)
     side = math.isqrt(len(distances))
     patch_map = distances.reshape(side, side)
     anomaly_map = torch.zeros(1, *size)
     anomaly_map[:, framing.top : framing.bottom, framing.left : framing.right] = resize_anomaly_map(
         patch_map[None, None], (framing.bottom - framing.top, framing.right - framing.left)
     )[0]
-    return Comparison(score, patch_map, anomaly_map, calibration, p, doubts)
+    return Comparison(score, patch_map, anomaly_map, calibration, p, doubts, _volumes(content, calibration, own))
+
+
+def _volumes(content: ReferenceContent, calibration: ConformalScores, own: bytes | None) -> ConformalScores | None:
+    """Scores of whole volumes, or other groups of images."""
+    if len(content.whole) == len(content.facts):
+        return calibration.largest_of_each()
+    groups = {one.group for one in content.facts}
+    if not groups <= set(content.group_scores):
+        return None
+    others = sorted(groups - {own})
+    return ConformalScores([content.group_scores[group] for group in others], unit=unit_of(content))
 
 
 def _shared(content: ReferenceContent, facts: NormalFacts) -> tuple[dict[str, str], bytes | None]:

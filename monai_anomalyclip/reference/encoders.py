@@ -162,6 +162,11 @@ class PatchEncoder(nn.Module):
         return EncoderIdentity(self.name, self._settings, tensors_digest(tensors))
 
     @property
+    def prepares_itself(self) -> bool:
+        """Whether images are prepared in a way of its own, in place of squashing and normalising."""
+        return self._prepare is not None
+
+    @property
     def largest_distance(self) -> float:
         """Between patches of unit length per stage; 1 where lengths are left as they are, for then there is none."""
         return 2 * math.sqrt(self._n_stages) if self.normalise else 1.0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monai_anomalyclip.transforms.intensity import INTEGER_FULL_SCALE, check_unit_range, plain_tensor
 
-__all__ = ["NormalFacts", "as_unit_image", "facts_of_image", "group_key", "near_duplicates", "preset_of"]
+__all__ = ["NormalFacts", "as_unit_image", "facts_of_image", "group_key", "modality_of", "near_duplicates", "preset_of"]
 
 THUMBNAIL = 16
 """Side of the thumbnails that near-duplicates are found by."""
@@ -76,6 +76,11 @@ def preset_of(image: Tensor) -> str:
         return str(json.loads(record)["preset"])
     except (TypeError, ValueError, KeyError, RecursionError):
         return ""
+
+
+def modality_of(image: Tensor) -> str:
+    """DICOM's code of an image's modality, from its meta ``modality``; "" where it says nothing."""
+    return str(image.meta.get("modality") or "") if isinstance(image, MetaTensor) else ""
 
 
 def group_key(group: str, salt: bytes) -> bytes:

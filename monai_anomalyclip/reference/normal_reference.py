@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from monai_anomalyclip.reference.normal_facts import (
     NormalFacts,
     as_unit_image,
     facts_of_image,
+    modality_of,
     preset_of,
 )
 from monai_anomalyclip.reference.normals import NormalImage
@@ -136,6 +137,7 @@ class NormalReference:
         make_alike(torch.zeros(1, 1, 1), tuple(alike))  # refuses unknown words
         settings: dict[str, Any] = {
             "preset": preset,
+            "modality": "",
             "alike": sorted(alike),
             "seed": seed,
             "capacity": capacity,
@@ -144,7 +146,7 @@ class NormalReference:
         content = ReferenceContent(maker.identity, settings, secrets.token_bytes(32))
         if unfinished is not None and Path(unfinished).is_file():
             earlier = read_reference(unfinished)
-            ours, theirs = ({**one.settings, "preset": ""} for one in (content, earlier))
+            ours, theirs = ({**one.settings, "preset": "", "modality": ""} for one in (content, earlier))
             if ours == theirs and not earlier.encoder.difference(maker.identity):
                 content = earlier
         reference = cls(maker, content)
@@ -279,7 +281,40 @@ class NormalReference:
         """
         unit, facts, part = self._prepared(image, group)
         features = self.encoder(part[0][None])[0]
-        return compare(self._content, self.bank, features, facts, part[1], (unit.shape[1], unit.shape[2]))
+        found = compare(self._content, self.bank, features, facts, part[1], (unit.shape[1], unit.shape[2]))
+        own, theirs = modality_of(image), self._content.settings.get("modality") or ""
+        if own and theirs and own != theirs:
+            said = f"Its modality is {own}, that of the reference's normals {theirs}: they are not of one kind."
+            return replace(found, doubts={**found.doubts, "modality": said})
+        return found
+
+    @property
+    def lacks_group_scores(self) -> bool:
+        """Whether whole volumes can get no p-value yet, because not all slices of the normal ones are kept."""
+        content = self._content
+        groups = {one.group for one in content.facts}
+        kept = len(content.whole) == len(content.facts)
+        return not kept and len(groups) < len(content.facts) and not groups <= set(content.group_scores)
+
+    def score_groups(self, images: Iterable[NormalImage], *, progress: bool = False) -> None:
+        """Find the largest score of each patient's or volume's images, for the p-values of whole volumes.
+
+        It is needed where not all images are kept whole (more than `capacity`), and encodes them once more.
+
+        Args:
+            images: the same as were taken in; those of groups that were scored are passed over.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: an image is odd.
+        """
+        known, found = set(self._content.group_scores), dict(self._content.group_scores)
+        for given in tqdm(images, desc="Scoring normals", unit="image", disable=not progress):
+            group = facts_of_image(as_unit_image(given.image), given.group, self._content.salt).group
+            if group not in known:
+                score = self.score(given.image, group=given.group).score
+                found[group] = max(score, found.get(group, 0.0))
+        self._content.group_scores = found
 
     def score_batch(self, images: Tensor, groups: Sequence[str | None] | None = None) -> list[Comparison]:
         """Compare several images of one size, (B, 3, H, W) or (B, 1, H, W); see :meth:`score`."""
@@ -375,6 +410,8 @@ class NormalReference:
             known.add(facts.digest)
             if not self._content.settings["preset"]:
                 self._content.settings["preset"] = preset_of(image)
+            if not self._content.settings.get("modality"):
+                self._content.settings["modality"] = modality_of(image)
             yield part[0], facts
 
     def _prepared(self, image: Tensor, group: str | None) -> tuple[Tensor, NormalFacts, tuple[Tensor, Framing]]:

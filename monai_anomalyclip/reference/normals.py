@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
-from monai_anomalyclip.data.dicom.attributes import find_value
+from monai_anomalyclip.data.dicom.attributes import patient_digest
 from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue, load_input
 from monai_anomalyclip.data.slicing import SliceView
@@ -53,11 +52,8 @@ def group_of(source: Source, grouping: str = "input") -> str | None:
     Returns:
         text that must not be shown; None for a picture that stands alone.
     """
-    if isinstance(source, DicomSource):
-        with contextlib.suppress(Exception):  # a damaged header: the input then stands for itself
-            patient = str(find_value(source.series.frames[0], None, "PatientID") or "").strip()
-            if patient:
-                return f"patient {patient}"
+    if isinstance(source, DicomSource) and (patient := patient_digest(source.series.frames[0])):
+        return f"patient {patient}"
     if grouping == "folder":
         return f"folder {source.paths[0].parent}"
     return None if source.kind == "frame" else f"input {source.state()}"  # by content: names repeat
@@ -79,7 +75,7 @@ def slices_of(value: InputPart | str | Path, preset: str = "auto", slice_axis: i
         ValueError: it has no finite value.
     """
     loaded = load_input(value, {"preset": preset})  # an item of a catalogue has its own
-    meta = {"intensity": loaded.meta.get("intensity")}
+    meta = {"intensity": loaded.meta.get("intensity"), "modality": loaded.meta.get("modality") or ""}
     if loaded.ndim == 3:
         return [MetaTensor(loaded.as_tensor(), meta=meta)]
     native = bool(torch.as_tensor(loaded.meta.get("native_slices", 0)).all())

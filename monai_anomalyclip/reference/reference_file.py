@@ -37,8 +37,10 @@ _DTYPES = {
     "brightness": "F32",
     "thumbnails": "U8",
     "salt": "U8",
+    "scored_groups": "U8",
+    "group_scores": "F32",
 }
-_OPTIONAL = {"leave_one_out"}
+_OPTIONAL = {"leave_one_out", "scored_groups", "group_scores"}
 
 
 @dataclass
@@ -53,6 +55,7 @@ class ReferenceContent:
         patches: features that are kept of each normal image, (P or fewer, C) float16.
         whole: the images of which all P patches are kept, in order of rank.
         leave_one_out: (w, P) distances of their patches to other groups; None while a reference is being made.
+        group_scores: the largest score of each group's images, also of those that are not kept whole; as far as found.
     """
 
     encoder: EncoderIdentity
@@ -62,6 +65,7 @@ class ReferenceContent:
     patches: list[Tensor] = field(default_factory=list)
     whole: tuple[int, ...] = ()
     leave_one_out: Tensor | None = None
+    group_scores: dict[bytes, float] = field(default_factory=dict)
 
 
 def write_reference(content: ReferenceContent, path: str | Path) -> None:
@@ -90,6 +94,9 @@ def write_reference(content: ReferenceContent, path: str | Path) -> None:
     }
     if content.leave_one_out is not None:
         tensors["leave_one_out"] = content.leave_one_out.float()
+    if content.group_scores:
+        tensors["scored_groups"] = _bytes(list(content.group_scores))
+        tensors["group_scores"] = torch.tensor(list(content.group_scores.values()), dtype=torch.float32)
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -173,6 +180,7 @@ def _header(file: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
 def _check_settings(settings: Any) -> None:
     if not (
         isinstance(settings["preset"], str)
+        and isinstance(settings.get("modality", ""), str)
         and set(settings["alike"]) <= set(ALIKE)
         and isinstance(settings["seed"], int)
         and isinstance(settings["capacity"], int)
@@ -205,6 +213,9 @@ def _check_shapes(shapes: dict[str, list[int]], encoder: EncoderIdentity) -> Non
         "thumbnails": [count, THUMBNAIL**2],
         "salt": [32],
     }
+    scored = shapes.get("group_scores", [])
+    if scored and (len(scored) != 1 or shapes.get("scored_groups") != [scored[0], 32] or scored[0] > count):
+        raise _Damaged("its parts do not fit each other")
     if kept > count or any(shapes[name] != shape for name, shape in wanted.items() if name in shapes):
         raise _Damaged("its parts do not fit each other")
 
@@ -213,6 +224,8 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
     for name in ("whole", "thin", "brightness"):
         if not bool(tensors[name].isfinite().all()):
             raise _Damaged("it holds NaN or infinite values")
+    if "group_scores" in tensors and not bool((tensors["group_scores"] >= 0).all()):
+        raise _Damaged("it holds NaN or negative distances")
     if "leave_one_out" in tensors and not bool((tensors["leave_one_out"] >= 0).all()):
         raise _Damaged("it holds NaN or negative distances")
     count = len(tensors["digests"])
@@ -251,6 +264,15 @@ def _content(tensors: dict[str, Tensor], encoder: EncoderIdentity, settings: dic
         patches,
         tuple(tensors["whole_index"].tolist()),
         tensors.get("leave_one_out"),
+        dict(
+            zip(
+                (bytes(row) for row in tensors["scored_groups"].tolist()),
+                tensors["group_scores"].tolist(),
+                strict=True,
+            )
+        )
+        if "group_scores" in tensors
+        else {},
     )
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,19 @@ from monai.inferers.inferer import Inferer
 from torch import Tensor, nn
 
 from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.inferers import AnomalySliceInferer
+from monai_anomalyclip.networks.calibrated_thresholds import CalibratedThresholds, thresholds_path
 from monai_anomalyclip.reference.comparison import Comparison, volume_p_value
 from monai_anomalyclip.reference.encoders import tensors_digest
 from monai_anomalyclip.reference.normal_reference import NormalReference
 
-__all__ = ["ReferenceInferer", "ReferenceNetwork"]
+__all__ = ["ReferenceInferer", "ReferenceNetwork", "SideBySideInferer", "input_slices"]
+
+
+PARTLY_KEPT = (
+    "The reference keeps only some slices of its normal volumes, so that a volume as a whole has no p-value: build it "
+    "anew, or add to it, with `monai-anomalyclip reference`, which finds what is lacking."
+)
 
 
 class ReferenceNetwork(nn.Module):
@@ -40,6 +50,7 @@ class ReferenceNetwork(nn.Module):
 
     def __init__(self, reference: str | Path | NormalReference, weights: str | Path | None = None) -> None:
         super().__init__()
+        self.path = None if isinstance(reference, NormalReference) else Path(reference)
         if not isinstance(reference, NormalReference):
             reference = NormalReference.load(reference, weights=weights)
         self.reference = reference
@@ -53,12 +64,57 @@ class ReferenceNetwork(nn.Module):
             "bank": tensors_digest([bank.whole, bank.thin]),
         }
 
+    @property
+    def bank_digest(self) -> str:
+        """SHA-256 of the bank's tensors: what calibrated thresholds belong to."""
+        return str(self.settings["bank"])
+
     def threshold(self, rate: float) -> float:
         """Map value from which at most this share of the normals' pixels is flagged; 0.5 where they are too few."""
         try:
             return min(self.reference.pixel_threshold(rate), 1.0)
         except ValueError:
             return 0.5
+
+    def resolve_threshold(self, threshold: float | str | Sequence[float | str], rate: float) -> float:
+        """Turn a ``threshold`` option into a number.
+
+        Args:
+            threshold: a number, or "calibrated": what lies beside the reference's file, measured on labelled images
+                with this bank; else :meth:`threshold` at `rate`. A list of one of them is accepted, too.
+            rate: share of the normals' pixels that may be flagged.
+
+        Raises:
+            ValueError: another word.
+        """
+        value = threshold[0] if isinstance(threshold, Sequence) and not isinstance(threshold, str) else threshold
+        if value == "calibrated":
+            found = self._calibrated()
+            return self.threshold(rate) if found is None or found.pixel_threshold is None else found.pixel_threshold
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"threshold must be a number or 'calibrated', got {value!r}.") from None
+
+    def threshold_source(self, threshold: float | str, rate: float) -> str:
+        """Where the number came from that :meth:`resolve_threshold` gives, in words for records."""
+        if threshold != "calibrated":
+            return "setting of the run"
+        found = self._calibrated()
+        if found is not None and found.pixel_threshold is not None:
+            return f"calibrated on {found.n} images ({found.method})"
+        try:
+            self.reference.pixel_threshold(rate)
+        except ValueError:
+            return "0.5, for there are too few normals to find one"
+        return f"{rate:.3g} of the normals' pixels reach it"
+
+    def _calibrated(self) -> CalibratedThresholds | None:
+        path = None if self.path is None else thresholds_path(self.path)
+        if path is None or not path.is_file():
+            return None
+        found = CalibratedThresholds.load(path)
+        return found if found.prompts_sha256 == self.bank_digest else None
 
 
 class ReferenceInferer(Inferer):
@@ -84,20 +140,16 @@ class ReferenceInferer(Inferer):
 
         Returns:
             ``anomaly_map`` (1, 1, ...) and ``anomaly_score`` (1, n) in [0, 1], ``p_value`` (1, 1), NaN where the
-            normals are too few for one, and ``doubts``, a list of one text, a sentence a line.
+            normals are too few for one; ``compared``, a list of one JSON text, for the record; and ``doubts``, a list
+            of one text, a sentence a line.
 
         Raises:
             ValueError: more than one input, or another intensity preset than the normals'.
         """
-        if len(inputs) != 1:
-            raise ValueError(f"Inputs are compared one at a time, got a batch of {len(inputs)}.")
-        meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
-        plain = inputs.as_tensor()[0] if isinstance(inputs, MetaTensor) else inputs[0]
-        record = meta.get("intensity")
-        record = {"intensity": record[0] if isinstance(record, list | tuple) else record} if record else {}
-        view = None if plain.ndim == 3 else self._view(inputs, meta)
-        slices = plain[None] if view is None else view.to_slices(plain)
-        found = [network.reference.score(MetaTensor(one.contiguous(), meta=record)) for one in slices]
+        slices, view, meta = input_slices(inputs, self.slice_axis)
+        known = {key: meta[key] for key in ("intensity", "modality", "patient") if meta.get(key)}
+        group = f"patient {known.pop('patient')}" if known.get("patient") else None
+        found = [network.reference.score(MetaTensor(one.contiguous(), meta=known), group=group) for one in slices]
         maps = torch.stack([one.anomaly_map for one in found]).clamp(0, 1)
         anomaly_map: Tensor = (maps[0] if view is None else view.from_slices(maps))[None].contiguous()
         if isinstance(inputs, MetaTensor):
@@ -105,19 +157,118 @@ class ReferenceInferer(Inferer):
         scores = torch.tensor([[one.score for one in found]])
         p = found[0].p_value if view is None else volume_p_value(found)
         p_values = torch.tensor([[float("nan") if p is None else p]])
-        doubts = _sentences(found, p)
-        return {"anomaly_map": anomaly_map, "anomaly_score": scores, "p_value": p_values, "doubts": ["\n".join(doubts)]}
+        doubts = _sentences(found, p, view is not None)
+        return {
+            "anomaly_map": anomaly_map,
+            "anomaly_score": scores,
+            "p_value": p_values,
+            "compared": [json.dumps([_numbers(found, p)])],
+            "doubts": ["\n".join(doubts)],
+        }
 
-    def _view(self, inputs: Tensor, meta: Any) -> SliceView:
-        shape = inputs.shape[2:]
-        if bool(torch.as_tensor(meta.get("native_slices", 0)).all()):
-            return SliceView.native(shape)
+
+def input_slices(inputs: Tensor, slice_axis: int | str) -> tuple[Tensor, SliceView | None, dict[str, Any]]:
+    """The slices of a batch of one input.
+
+    Args:
+        inputs: a frame (1, C, H, W) or a volume (1, C, X, Y, Z).
+        slice_axis: of volumes that are not native stacks.
+
+    Returns:
+        slices (Z, C, H, W); how they lie in the volume, None of a frame; and the input's own meta entries.
+
+    Raises:
+        ValueError: more than one input.
+    """
+    if len(inputs) != 1:
+        raise ValueError(f"Inputs are compared one at a time, got a batch of {len(inputs)}.")
+    given = inputs.meta if isinstance(inputs, MetaTensor) else {}
+    meta = {key: _only(value) for key, value in given.items() if key != "affine"}
+    plain = inputs.as_tensor()[0] if isinstance(inputs, MetaTensor) else inputs[0]
+    if plain.ndim == 3:
+        return plain[None], None, meta
+    shape = inputs.shape[2:]
+    if bool(torch.as_tensor(given.get("native_slices", 0)).all()):
+        view = SliceView.native(shape)
+    else:
         affine = inputs.affine if isinstance(inputs, MetaTensor) else MetaTensor.get_default_affine()
-        return SliceView.from_affine(affine[0] if affine.ndim == 3 else affine, shape, self.slice_axis)
+        view = SliceView.from_affine(affine[0] if affine.ndim == 3 else affine, shape, slice_axis)
+    return view.to_slices(plain), view, meta
 
 
-def _sentences(found: list[Comparison], p: float | None) -> list[str]:
-    """What the comparison says, and what speaks against it in the most suspicious slice."""
+class SideBySideInferer(Inferer):
+    """AnomalyCLIP's map and scores, and beside them what a reference says of the same input.
+
+    Args:
+        inferer: of AnomalyCLIP.
+        reference: the reference, on its device.
+    """
+
+    def __init__(self, inferer: AnomalySliceInferer, reference: ReferenceNetwork) -> None:
+        super().__init__()
+        self.inferer, self.reference = inferer, reference
+        self.beside = ReferenceInferer(inferer.slice_axis)
+
+    @property
+    def slice_axis(self) -> int | str:
+        """Of volumes."""
+        return self.inferer.slice_axis
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress bars are shown."""
+        return self.inferer.progress
+
+    @progress.setter
+    def progress(self, value: bool) -> None:
+        self.inferer.progress = value
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Score one input.
+
+        Args:
+            inputs: see :class:`ReferenceInferer`.
+            network: AnomalyCLIP.
+            args: for AnomalyCLIP's inferer.
+            kwargs: likewise.
+
+        Returns:
+            what AnomalyCLIP's inferer gives; of the reference ``reference_map``, ``compared`` and ``doubts``.
+        """
+        found: dict[str, Any] = self.inferer(inputs, network, *args, **kwargs)
+        beside = self.beside(inputs, self.reference)
+        said = {name: beside[name] for name in ("compared", "doubts")}
+        return {**found, **said, "reference_map": beside["anomaly_map"]}
+
+
+def _only(value: Any) -> Any:
+    """After collation a meta entry holds one value per item."""
+    return value[0] if isinstance(value, list | tuple) else value
+
+
+def _numbers(found: list[Comparison], p: float | None) -> dict[str, Any]:
+    """What was compared, for the record."""
     farthest = max(found, key=lambda one: one.score)
-    calibration = farthest.calibration if len(found) == 1 else farthest.calibration.largest_of_each()
-    return [calibration.sentence(p), *farthest.doubts.values()]
+    return {
+        "method": "reference",
+        "score": farthest.score,
+        "p_value": p,
+        "k": farthest.k,
+        "smallest_p": farthest.smallest_p,
+    }
+
+
+def _sentences(found: list[Comparison], p: float | None, whole: bool) -> list[str]:
+    """What the comparison says, and what speaks against it in the most suspicious slice.
+
+    Args:
+        found: of each slice.
+        p: of the input.
+        whole: whether it is a volume, compared as a whole.
+    """
+    farthest = max(found, key=lambda one: one.score)
+    if whole:
+        if farthest.volumes is None:
+            return [PARTLY_KEPT, *farthest.doubts.values()]
+        return [farthest.volumes.sentence(p), *farthest.doubts.values()]
+    return [farthest.sentence, *farthest.doubts.values()]

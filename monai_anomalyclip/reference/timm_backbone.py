@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from monai_anomalyclip.reference.encoder_weights import read_weights, warn_of_random_weights
@@ -61,6 +64,7 @@ def timm_encoder(
     trunk = _create(model, options)
     if own is not None:
         _check_filled(trunk, own, Path(str(weights)).name)
+        _check_not_larger(model, own, Path(str(weights)).name)
     mean, std = (_pretrained_cfg(trunk).get(key) or usual for key, usual in _IMAGENET.items())
     reduction = max(int(step) for step in trunk.feature_info.reduction())
     multiple = reduction if _is_vit(trunk) else 1
@@ -114,6 +118,31 @@ def _check_filled(trunk: nn.Module, weights: Mapping[str, Tensor], source: str) 
         same = there.get(tuple(tensor.squeeze().shape), [])
         if not any(bool((tensor.squeeze() == one.squeeze().to(tensor)).all()) for one in same):
             raise ValueError(f"The weights '{source}' lack {name}: they belong to another network.")
+
+
+def _check_not_larger(model: str, weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights with more blocks than the network has, of which it would take the first ones.
+
+    A matrix counts as one too many when others of its name, but for numbers, are the network's: a classifier, or what a
+    training leaves beside the backbone, has a name of its own.
+    """
+    with torch.device("meta"):
+        whole = timm.create_model(model, pretrained=False)
+    left: Counter[tuple[int, ...]] = Counter(
+        tuple(tensor.squeeze().shape) for tensor in whole.state_dict().values() if tensor.squeeze().ndim > 1
+    )
+    used, over = set(), {}
+    for name, tensor in weights.items():
+        shape, plain = tuple(tensor.squeeze().shape), re.sub(r"\d+", "", name)
+        if len(shape) < 2 or any(part in name for part in _RESIZED):
+            continue
+        if left[shape] > 0:
+            left[shape] -= 1
+            used.add(plain)
+        else:
+            over[name] = plain
+    if more := [name for name, plain in over.items() if plain in used]:
+        raise ValueError(f"The weights '{source}' have {more[0]} besides: they belong to another network.")
 
 
 def _pretrained_cfg(trunk: Any) -> dict[str, Any]:

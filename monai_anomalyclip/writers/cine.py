@@ -9,6 +9,7 @@ import csv
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -317,15 +318,19 @@ class ScoredCine:
         masks: npt.NDArray[np.bool_],
         scores: npt.NDArray[np.float64],
         margins: npt.NDArray[np.float64] | None = None,
+        **compared: Any,
     ) -> None:
         """Take the next part: frames (n, H, W, 3), maps and masks (n, H, W), scores (n,), margins (n,) or None.
+
+        Args:
+            compared: further fields of :class:`Findings`, of the part as a whole.
 
         Raises:
             ValueError: as for :meth:`CineWriter.add`.
         """
         first = self._writer.written
         self._writer.add(frames, maps, masks, scores)
-        part = Findings.of(scores, maps, masks, margins)
+        part = replace(Findings.of(scores, maps, masks, margins), **compared)
         self.findings = part if self.findings is None else self.findings.followed_by(part)
         kept = self._kept
         self._kept = {

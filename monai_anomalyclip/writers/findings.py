@@ -19,7 +19,7 @@ from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source, digest
 from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.writers.finished import Slices
-from monai_anomalyclip.writers.record import Geometry, InputRecord, Intensity, Peak, Timings
+from monai_anomalyclip.writers.record import Compared, Fused, Geometry, InputRecord, Intensity, Peak, Timings
 
 __all__ = ["Findings", "finished_record", "view_of"]
 
@@ -36,6 +36,9 @@ class Findings:
         area_fraction: (n,) share of each mask that is anomalous.
         margins: (n,) abnormal minus normal logit of each; None where the network has none.
         p_value: of the whole input among normal ones; None where there is no reference, or too small a one.
+        compared: the same by each way of scoring, with the numbers behind it.
+        fused: of both ways of scoring.
+        said: what the comparison says, and what speaks against believing it, in sentences.
     """
 
     scores: npt.NDArray[np.float64]
@@ -43,6 +46,9 @@ class Findings:
     area_fraction: npt.NDArray[np.float64]
     margins: npt.NDArray[np.float64] | None = None
     p_value: float | None = None
+    compared: tuple[Compared, ...] = ()
+    fused: Fused | None = None
+    said: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -68,12 +74,18 @@ class Findings:
         )
 
     def followed_by(self, later: Findings) -> Findings:
-        """The findings of two parts of a film, one after the other."""
+        """The findings of two parts of a film, one after the other; p-values are those of the more suspicious one."""
+        ours, theirs = ((part.score_margin or 0.0, part.anomaly_score) for part in (self, later))
+        farther = self if ours >= theirs else later
         return Findings(
             np.concatenate([self.scores, later.scores]),
             np.concatenate([self.map_max, later.map_max]),
             np.concatenate([self.area_fraction, later.area_fraction]),
             None if self.margins is None or later.margins is None else np.concatenate([self.margins, later.margins]),
+            farther.p_value,
+            farther.compared,
+            farther.fused,
+            farther.said,
         )
 
     @property
@@ -213,6 +225,8 @@ def finished_record(
         map_max=float(findings.map_max.max()),
         score_margin=findings.score_margin,
         p_value=findings.p_value,
+        compared=findings.compared,
+        fused=findings.fused,
         most_suspicious=tuple(findings.peaks(source)),
         threshold=threshold,
         threshold_source=threshold_source,

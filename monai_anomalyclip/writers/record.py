@@ -17,6 +17,8 @@ from monai_anomalyclip.writers.redaction import redacted
 __all__ = [
     "SAFE_NAME",
     "SCHEMA_VERSION",
+    "Compared",
+    "Fused",
     "Geometry",
     "InputRecord",
     "Intensity",
@@ -120,6 +122,25 @@ class Peak(Record):
     position_mm: Number = Field(default=None, description="DICOM: position along the slice normal, in mm.")
 
 
+class Compared(Record):
+    """How unusual an input is among normal ones, by one way of scoring."""
+
+    method: Literal["anomalyclip", "reference"] = Field(
+        description="What scored: AnomalyCLIP (the margin of its logits), or the distance to a reference of normals."
+    )
+    score: Number = Field(default=None, description="What was compared: the larger, the less like the normals.")
+    p_value: Number = Field(default=None, description="null: fewer than four normals, or none of this kind.")
+    k: Count = Field(default=0, description="Number of normals: patients, or images that stand alone.")
+    smallest_p: Number = Field(default=None, description="What p can be at least with so many, 1 / (k + 1).")
+
+
+class Fused(Record):
+    """Two scores made into one, on request and after a gain was measured."""
+
+    rule: Literal["fisher", "geometric"]
+    score: Number = Field(default=None, description="In [0, 1], larger where the input is less like the normals.")
+
+
 class Timings(Record):
     """Seconds spent on one input."""
 
@@ -202,6 +223,8 @@ class InputRecord(Record):
     p_value: Number = Field(
         default=None, description="Share of normal references that score as high, where there are some."
     )
+    compared: tuple[Compared, ...] = Field(default=(), description="With normal inputs, by each way of scoring.")
+    fused: Fused | None = Field(default=None, description="Of both ways of scoring, where that was asked for.")
     map_max: Number = Field(default=None, description="Highest value of the anomaly map.")
     most_suspicious: tuple[Peak, ...] = Field(
         default=(), description="Slices or frames, by score, then margin, map and area."

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from monai_anomalyclip.writers.record import InputRecord, Peak
+from monai_anomalyclip.writers.record import Compared, InputRecord, Peak
 
 __all__ = ["Description", "Fact", "archive_place", "describe", "duration"]
 
@@ -31,6 +31,7 @@ class Description(NamedTuple):
         what: modality, kind and number of slices or frames.
         score: the anomaly score, or a dash.
         margin: of the logits, or nothing.
+        compared: p-values among normals, or nothing.
         peak: where the highest score is; empty for single frames.
         above: how much of it reaches the threshold.
         picture_title: what the picture shows.
@@ -42,6 +43,7 @@ class Description(NamedTuple):
     what: str
     score: str
     margin: str
+    compared: str
     peak: str
     above: str
     picture_title: str
@@ -54,8 +56,23 @@ def describe(record: InputRecord) -> Description:
     score = "-" if record.anomaly_score is None else f"{record.anomaly_score:.3f}"
     title = "Input and overlay" if record.frames == 1 else f"Most suspicious {_unit(record)}s"
     margin = "" if record.score_margin is None else f"{record.score_margin:.2f}"
+    compared = ", ".join(
+        f"{'' if one.method == 'anomalyclip' or len(record.compared) == 1 else 'reference '}p\N{NO-BREAK SPACE}"
+        f"{one.p_value:.2g}"
+        for one in record.compared
+        if one.p_value is not None
+    )
     return Description(
-        record, _what(record), score, margin, _peak(record), _above(record), title, _unit(record), tuple(_facts(record))
+        record,
+        _what(record),
+        score,
+        margin,
+        compared,
+        _peak(record),
+        _above(record),
+        title,
+        _unit(record),
+        tuple(_facts(record)),
     )
 
 
@@ -115,6 +132,10 @@ def _facts(record: InputRecord) -> Iterator[Fact]:
     if record.score_margin is not None:
         detail = "the score is made from it; it ranks where scores round to 1"
         yield Fact("Logit margin", f"{record.score_margin:.3f}", detail)
+    for one in record.compared:
+        yield Fact(*_comparison(one))
+    if record.fused is not None:
+        yield Fact("Both scores fused", f"{record.fused.score:.3f}", f"rule: {record.fused.rule}")
     if any(archive_place(peak) for peak in record.most_suspicious):
         shown = [f"{peak.index} ({archive_place(peak)})" for peak in record.most_suspicious]
         yield Fact(
@@ -141,6 +162,15 @@ def _facts(record: InputRecord) -> Iterator[Fact]:
         read, score, write = (record.timings.read_s, record.timings.score_s, record.timings.write_s)
         detail = f"reading {read:.1f} s, scoring {score:.1f} s, writing {write:.1f} s"
         yield Fact("Time", duration(read + score + write), detail)
+
+
+def _comparison(one: Compared) -> tuple[str, str, str]:
+    """A comparison with normals as a fact."""
+    name = {"anomalyclip": "AnomalyCLIP among normals", "reference": "Distance to normals"}[one.method]
+    p = "no p-value" if one.p_value is None else f"p = {one.p_value:.2g}"
+    score = "" if one.score is None else f"{'margin' if one.method == 'anomalyclip' else 'distance'} {one.score:.3f}, "
+    least = "" if one.smallest_p is None else f", smallest p {one.smallest_p:.2g}"
+    return name, p, f"{score}{one.k} normals{least}"
 
 
 def _geometry(record: InputRecord) -> Iterator[Fact]:

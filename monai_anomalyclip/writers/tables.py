@@ -194,8 +194,9 @@ SCORE_COLUMNS = (
     "threshold", "status", "reason",
 )  # fmt: skip
 INPUT_COLUMNS = (
-    "rank", "name", "kind", "modality", "anomaly_score", "score_margin", "p_value", "slice", "instance_number",
-    "position_mm", "anomalous_volume_ml", "anomalous_fraction", "threshold", "threshold_source", "geometry", "warnings",
+    "rank", "name", "kind", "modality", "anomaly_score", "score_margin", "p_value", "k", "smallest_p",
+    "reference_score", "reference_p_value", "fused_score", "slice", "instance_number", "position_mm",
+    "anomalous_volume_ml", "anomalous_fraction", "threshold", "threshold_source", "geometry", "warnings",
     "status", "reason",
 )  # fmt: skip
 
@@ -238,8 +239,20 @@ def input_row(record: InputRecord) -> dict[str, Any]:
     if record.kind != "frame" and record.most_suspicious:
         peak = record.most_suspicious[0]
         row |= {"slice": peak.index, "instance_number": peak.instance_number, "position_mm": peak.position_mm}
+    row |= _comparisons(record)
     geometry = record.geometry.verdict if record.geometry else ""
     return {**row, "geometry": geometry, "warnings": " | ".join(record.warnings)}
+
+
+def _comparisons(record: InputRecord) -> dict[str, Any]:
+    """Columns of the comparisons with normals: `k` and smallest p of the first, what the reference says beside."""
+    row: dict[str, Any] = {"fused_score": record.fused.score if record.fused else None}
+    if record.compared:
+        row |= {"k": record.compared[0].k, "smallest_p": record.compared[0].smallest_p}
+    for one in record.compared:
+        if one.method == "reference":
+            row |= {"reference_score": one.score, "reference_p_value": one.p_value}
+    return row
 
 
 def table_line(columns: Sequence[str], row: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ def clone(copy_bundle: Callable[..., Path]) -> Callable[[Path], Path]:
     """Makes a folder like a fresh clone, as far as the documented commands need one."""
 
     def make(folder: Path) -> Path:
-        for name in ("anomalyclip", "anomalyclip_demo"):
+        for name in ("anomalyclip", "anomalyclip_demo", "own_normals"):
             copy_bundle(folder / "bundles", name)
         shutil.copytree(REPOSITORY / "configs", folder / "configs")
         (folder / "tests").mkdir()

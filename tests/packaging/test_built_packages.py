@@ -31,7 +31,7 @@ VERSION = monai_anomalyclip.__version__
 def built(copy_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both; the wheel is built from the sdist, as `python -m build` does."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("anomalyclip", "anomalyclip_demo"):
+    for name in ("anomalyclip", "anomalyclip_demo", "own_normals"):
         copy_bundle(source / "bundles", name)
     for name in ("monai_anomalyclip", "configs"):
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))

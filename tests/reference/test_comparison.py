@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,7 +102,9 @@ def test_a_volume_is_compared_by_its_farthest_slice() -> None:
     """Farthest slices of the four normal volumes: 3, 5, 7, 9; that of the volume: 6."""
     calibration = ConformalScores([1, 3, 5, 2, 7, 7, 9, 0], ["a", "a", "b", "b", "c", "c", "d", "d"])
     empty = torch.zeros(1, 1)
-    slices = [Comparison(score, empty, empty[None], calibration, None, {}) for score in (2.0, 6.0, 4.0)]
+    volumes = calibration.largest_of_each()
+    slices = [Comparison(score, empty, empty[None], calibration, None, {}, volumes) for score in (2.0, 6.0, 4.0)]
     assert volume_p_value(slices) == pytest.approx((1 + 2) / 5)
+    assert volume_p_value([replace(one, volumes=None) for one in slices]) is None
     with pytest.raises(ValueError, match="without slices"):
         volume_p_value([])

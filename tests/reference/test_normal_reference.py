@@ -12,7 +12,7 @@ from monai.data.meta_tensor import MetaTensor
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from monai_anomalyclip.reference import NormalImage, NormalReference, PatchEncoder, bank_growth
+from monai_anomalyclip.reference import NormalImage, NormalReference, PatchEncoder, bank_growth, volume_p_value
 from monai_anomalyclip.reference.reference_file import read_reference
 
 Pictures = Callable[..., list[Tensor]]
@@ -314,3 +314,58 @@ def test_nothing_of_the_images_is_told(small_encoder: PatchEncoder, pictures: Pi
     reference.save(tmp_path / "my.reference")
     assert b"QUIMBY" not in (tmp_path / "my.reference").read_bytes()
     assert "QUIMBY" not in str(reference.describe()) + str(reference.notes()) + str(vars(reference))
+
+
+def volume_images(pictures: Pictures, volumes: int, slices: int, seed: int = 5) -> list[NormalImage]:
+    images = pictures(volumes * slices, seed=seed)
+    return [NormalImage(image, f"volume {place // slices}", "v", place % slices) for place, image in enumerate(images)]
+
+
+def test_volumes_of_which_slices_were_left_out_need_a_second_look(
+    small_encoder: PatchEncoder, pictures: Pictures, tmp_path: Path
+) -> None:
+    """The farthest of a few kept slices is no measure for the farthest of all."""
+    images = volume_images(pictures, 12, 6)  # 72 images, capacity 48
+    reference = NormalReference.build(images, encoder=small_encoder, capacity=48)
+    assert reference.lacks_group_scores
+    others = [reference.score(one) for one in pictures(6, seed=8)]
+    assert volume_p_value(others) is None
+    reference.score_groups(images)
+    assert not reference.lacks_group_scores
+    scores = [reference.score(one.image, group=one.group).score for one in images]
+    largest = [max(scores[6 * volume : 6 * volume + 6]) for volume in range(12)]
+    reference.save(tmp_path / "a.reference")
+    loaded = NormalReference.load(tmp_path / "a.reference", encoder=small_encoder)
+    others = [loaded.score(one) for one in pictures(6, seed=8)]
+    own = max(one.score for one in others)
+    assert volume_p_value(others) == pytest.approx((1 + sum(one >= own - 1e-6 for one in largest)) / 13)
+    again = [loaded.score(one.image, group=one.group) for one in images[:6]]
+    p = volume_p_value(again)
+    assert p == pytest.approx((1 + sum(one >= largest[0] - 1e-6 for one in largest[1:])) / 12)
+
+
+def test_p_values_of_volumes_hold_beyond_the_capacity(small_encoder: PatchEncoder, pictures: Pictures) -> None:
+    """Of volumes of the normals' kind a fifth has p <= 0.2; by the kept slices alone more would have."""
+    found = []
+    for draw in range(8):
+        images = volume_images(pictures, 9, 8, seed=draw)  # 72 images, of which 32 are kept whole
+        reference = NormalReference.build(images, encoder=small_encoder, capacity=48)
+        reference.score_groups(images)
+        tests = pictures(10 * 8, seed=1000 + draw)
+        for volume in range(10):
+            slices = [reference.score(one) for one in tests[8 * volume : 8 * volume + 8]]
+            kept = max(slices, key=lambda one: one.score)
+            found.append((volume_p_value(slices), kept.calibration.largest_of_each().p_value(kept.score)))
+    flagged, by_kept = (sum(p <= 0.2 + 1e-9 for p in ps) for ps in zip(*found, strict=True))
+    deviation = (80 * 0.2 * 0.8 + 8 * 100 * 2 * 8 / (100 * 11)) ** 0.5  # binomial, and the spread of references
+    assert abs(flagged - 16) <= 3 * deviation
+    assert by_kept > flagged
+
+
+def test_another_modality_is_said(small_encoder: PatchEncoder, pictures: Pictures) -> None:
+    normals = [MetaTensor(one, meta={"modality": "CT"}) for one in pictures(5)]
+    reference = NormalReference.build(normals, encoder=small_encoder)
+    image = pictures(1, seed=9)[0]
+    assert "modality" not in reference.score(image).doubts
+    assert "modality" not in reference.score(MetaTensor(image, meta={"modality": "CT"})).doubts
+    assert "MR" in reference.score(MetaTensor(image, meta={"modality": "MR"})).doubts["modality"]

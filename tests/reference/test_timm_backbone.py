@@ -68,6 +68,24 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         timm_encoder("resnet18", tmp_path / "part.pth")
 
 
+@pytest.mark.parametrize(
+    ("model", "larger"), [("resnet18", "resnet34"), ("vit_tiny_patch16_224", "deeper"), ("resnet50", "resnet101")]
+)
+def test_weights_of_a_larger_network_are_refused(model: str, larger: str, tmp_path: Path) -> None:
+    """Its first blocks have the names and shapes of the smaller one's."""
+    whole = timm.create_model(model, depth=14) if larger == "deeper" else timm.create_model(larger, pretrained=False)
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w.pth' have .* besides: they belong to another network"):
+        timm_encoder(model, tmp_path / "w.pth", image_size=64, grid=4)
+
+
+def test_what_a_training_leaves_beside_the_backbone_is_passed_over(tmp_path: Path) -> None:
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    state |= {"projector.0.weight": torch.ones(64, 512), "projector.2.weight": torch.ones(64, 64)}
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "w.pth")
+    timm_encoder("resnet18", tmp_path / "w.pth", image_size=64, grid=4)
+
+
 def test_what_timm_does_not_have() -> None:
     with pytest.raises(ValueError, match="timm has no model 'resnet19'"):
         timm_encoder("resnet19")

@@ -88,6 +88,11 @@ def test_inputs_are_ranked_by_score_margin_map_and_area(tmp_path: Path) -> None:
             score_margin=margin, map_max=map_max, threshold=0.5, threshold_source="the bundle",
             anomalous_fraction=0.25, anomalous_volume_ml=12.5, p_value=0.05, geometry={"verdict": "gaps"},
             warnings=["One.", "Two."],
+            compared=[
+                {"method": "anomalyclip", "score": margin, "p_value": 0.05, "k": 19, "smallest_p": 0.05},
+                {"method": "reference", "score": 0.3, "p_value": 0.1, "k": 9, "smallest_p": 0.1},
+            ],
+            fused={"rule": "fisher", "score": 0.75},
             most_suspicious=[{"index": 1, "score": score, "instance_number": 9, "position_mm": -4.5}],
         )  # fmt: skip
         return InputState(name=name, state="finished", record=record.model_copy(update=changed))
@@ -107,7 +112,8 @@ def test_inputs_are_ranked_by_score_margin_map_and_area(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert rows[0] == {
         "rank": "1", "name": "c", "kind": "volume", "modality": "CT", "anomaly_score": "1", "score_margin": "31",
-        "p_value": "0.05", "slice": "1", "instance_number": "9", "position_mm": "-4.5", "anomalous_volume_ml": "12.5",
+        "p_value": "0.05", "k": "19", "smallest_p": "0.05", "reference_score": "0.3", "reference_p_value": "0.1",
+        "fused_score": "0.75", "slice": "1", "instance_number": "9", "position_mm": "-4.5", "anomalous_volume_ml": "12.5",
         "anomalous_fraction": "0.25", "threshold": "0.5", "threshold_source": "the bundle", "geometry": "gaps",
         "warnings": "One. | Two.", "status": "ok", "reason": "",
     }  # fmt: skip

@@ -57,7 +57,7 @@ def test_values_become_those_of_json_in_fixed_order() -> None:
     assert record.timings.model_dump() == {"read_s": 0.123, "score_s": 2, "write_s": 0.5}
     values = json.loads(json_text(record))
     names = """name source kind modality study status reason files_used frames slice_axis plane geometry
-    transfer_syntaxes intensity split scores times anomaly_score score_margin p_value map_max
+    transfer_syntaxes intensity split scores times anomaly_score score_margin p_value compared fused map_max
     most_suspicious threshold threshold_source
     anomalous_fraction anomalous_volume_ml timings warnings outputs"""
     assert list(values) == names.split()

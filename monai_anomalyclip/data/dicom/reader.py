@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_anomalyclip.data.dicom.attributes import patient_digest
 from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_gray_
 from monai_anomalyclip.data.dicom.lookup import real_values, to_rgb
 from monai_anomalyclip.data.dicom.pixel_stream import readable
@@ -96,6 +97,7 @@ def load_series(
         meta = {
             "kind": series.kind,
             "modality": series.modality,
+            "patient": patient_digest(series.frames[0]),
             "intensity": choice.to_json(),
             "notes": " ".join(notes),
             "native_slices": 1,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import machine, write_record
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,16 +31,19 @@ from monai_anomalyclip.data.frames import read_frame
 from monai_anomalyclip.data.input_files import FRAME_SUFFIXES
 from monai_anomalyclip.metrics import AUPROMetric, PixelAUROCMetric
 from monai_anomalyclip.reference import ConformalScores, MemoryBank, PatchEncoder, image_score, join_stages
+from monai_anomalyclip.reference.cohort import MOST_PARTNERS
 from monai_anomalyclip.reference.encoder_choice import make_encoder
+from monai_anomalyclip.reference.mutual_scoring import interval_average, nearest_patches
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
 EXAMPLES = """example:
   python benchmarks/reference_real.py --normal DIR/normal --abnormal DIR/defect --masks DIR/masks --json table.json
 
-A mask has the name of its abnormal image, whatever its suffix.
+A mask has the name of its abnormal image, whatever its suffix, or that with _mask, _label, _gt or _seg behind it.
 """
 RATES = (0.05, 0.1, 0.2)
 RAW_STAGES = 2  # the finer stages, as PatchCore takes them, for what normalising is worth
+MASK_ENDINGS = ("", "_mask", "_label", "_gt", "_seg", "_GT")
 MAP_SIDE = 256  # pixels to which maps and masks are reduced
 
 
@@ -177,6 +180,22 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(found), "min": min(found), "max": max(found)}
 
 
+def cohort_figures(features: Sequence[Tensor], normals: int, scale: float) -> dict[str, float]:
+    """Image AUROC and AP of mutual scoring: all images compared with each other, and nobody told which are normal."""
+    scores = []
+    for own, one in enumerate(tqdm(features, desc="Mutual scoring", leave=False)):
+        others = [other for place, other in enumerate(features) if place != own]
+        chosen = np.random.default_rng(own).permutation(len(others))[:MOST_PARTNERS]
+        scores.append(float(image_score(interval_average(nearest_patches(one, others[index]) for index in chosen))))
+    labels = [0] * normals + [1] * (len(features) - normals)
+    return {
+        "image_auroc": float(roc_auc_score(labels, scores)),
+        "image_ap": float(average_precision_score(labels, scores)),
+        "abnormal_share": 1 - normals / len(features),
+        "median_score": statistics.median(scores) / scale,
+    }
+
+
 def trivial_cues(normals: Sequence[Picture], abnormal: Sequence[Picture]) -> dict[str, float]:
     """AUROC of the mean gray value and of the number of pixels, whichever way round is better."""
     labels = [0] * len(normals) + [1] * len(abnormal)
@@ -194,8 +213,9 @@ def masks_of(folder: Path | None, abnormal: Sequence[Path]) -> dict[int, Tensor]
     by_stem = {path.stem: path for path in pictures_in(folder)}
     masks = {}
     for index, path in enumerate(abnormal):
-        if path.stem in by_stem:
-            mask = torch.from_numpy(read_mask(by_stem[path.stem])).float()[None, None]
+        names = [f"{path.stem}{ending}" for ending in MASK_ENDINGS if f"{path.stem}{ending}" in by_stem]
+        if names:
+            mask = torch.from_numpy(read_mask(by_stem[names[0]])).float()[None, None]
             masks[index] = torch.nn.functional.adaptive_max_pool2d(mask, MAP_SIDE)[0]
     if not masks:
         raise ValueError(f"No mask in the folder {folder.name!r} has the name of an abnormal image.")
@@ -220,6 +240,9 @@ def describe(record: Mapping[str, Any]) -> str:
         texts = ["" if one is None else f"{one['mean']:.3f} [{one['min']:.3f} - {one['max']:.3f}]" for one in shown]
         if any(texts):
             lines.append(f"| {title} | " + " | ".join(texts) + " |")
+    if "cohort" in record:
+        found = record["cohort"]
+        lines.append(f"\nWithout normals, each with all others: image AUROC {found['image_auroc']:.3f}.")
     cues = record["trivial_cues"]
     lines.append(f"\nTrivial cues: mean gray {cues['mean_gray']:.3f}, number of pixels {cues['size']:.3f}.")
     return "\n".join(lines)
@@ -245,6 +268,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     record |= measure(one_kind, draws, ks, masks, encoder.grid[0])
     other = Distances([one.raw for one in normals], [one.raw for one in abnormal], draws)
     record["image_auroc_raw"] = measure(other, draws, ks, {}, encoder.grid[0])["image_auroc"]
+    if options.cohort:
+        together = [one.normalised for one in (*normals, *abnormal)]
+        record["cohort"] = cohort_figures(together, len(normals), encoder.largest_distance)
     record["trivial_cues"] = trivial_cues(normals, abnormal)
     record["machine"] = machine(torch.device("cpu"))
     return record
@@ -262,6 +288,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument("--encoder", default="efficientnet-lite0", help="or timm:NAME, torchvision:NAME")
     parser.add_argument("--weights", metavar="FILE", help="of the encoder, where it is not a package's")
+    parser.add_argument(
+        "--cohort", action="store_true", help="also compare all images with each other, without normals (slow)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this new file")
     options = parser.parse_args(arguments)
     if options.draws < 1 or min(options.k) < 1:

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import literal_path
-from monai_anomalyclip.label.descriptors import short_descriptor
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
+from monai_anomalyclip.label.ranking import short_descriptor
 from monai_anomalyclip.label.reading import read_image
 from monai_anomalyclip.reference.normal_facts import as_unit_image
 from monai_anomalyclip.reference.reference_network import ReferenceInferer, ReferenceNetwork, input_slices

@@ -113,8 +113,9 @@ def test_inputs_are_ranked_by_score_margin_map_and_area(tmp_path: Path) -> None:
     assert rows[0] == {
         "rank": "1", "name": "c", "kind": "volume", "modality": "CT", "anomaly_score": "1", "score_margin": "31",
         "p_value": "0.05", "k": "19", "smallest_p": "0.05", "reference_score": "0.3", "reference_p_value": "0.1",
-        "fused_score": "0.75", "slice": "1", "instance_number": "9", "position_mm": "-4.5", "anomalous_volume_ml": "12.5",
-        "anomalous_fraction": "0.25", "threshold": "0.5", "threshold_source": "the bundle", "geometry": "gaps",
+        "fused_score": "0.75", "slice": "1", "instance_number": "9", "position_mm": "-4.5",
+        "anomalous_volume_ml": "12.5", "anomalous_fraction": "0.25", "threshold": "0.5",
+        "threshold_source": "the bundle", "geometry": "gaps",
         "warnings": "One. | Two.", "status": "ok", "reason": "",
     }  # fmt: skip
     assert [(row["status"], row["reason"]) for row in rows[6:]] == [("failed", "It was cut."), ("unfinished", "")]

@@ -30,6 +30,7 @@ MADE = {
     "4_compare_methods": [f"compare/{method}/metrics_per_class.csv" for method in ("AnomalyCLIP", "CLIP", "WinCLIP")],
     "5_explain_a_heat_map": ["tuned/model.pt"],
     "6_monai_label": ["label_model/prompts.pt", "label_model/previous/*.pt", "studies_truth/brain_00.nii.gz"],
+    "7_own_normals": ["own_normals_results/report.html", "own_normals_results/inputs.csv"],
 }
 
 

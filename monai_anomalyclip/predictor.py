@@ -175,7 +175,7 @@ def run_inference(
     if calibrate_on is not None:
         if configs:
             raise ValueError("Calibrating knows no further configurations: leave them out, or calibrate without them.")
-        with Predictor(bundle, prompts, device, precision, **ids) as predictor:
+        with Predictor(bundle, prompts, device, precision, clip=clip, **ids) as predictor:
             for name, reason in predictor.calibrate_on(
                 calibrate_on, grouping=grouping, exclude=folder, **chosen
             ).items():

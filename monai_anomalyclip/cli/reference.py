@@ -260,11 +260,14 @@ def _loaded(arguments: argparse.Namespace) -> NormalReference:
 
 
 def _report(reference: NormalReference, failed: list[str]) -> None:
+    from monai_anomalyclip.reference.conformal import FEWEST_NORMALS
+
     described = reference.describe()
-    print(
-        f"{described['images']} normal images, k = {described['k']}: the smallest p-value is "
-        f"{described['smallest_p']:.2g}."
+    k = described["k"]
+    allows = (
+        f"the smallest p-value is {described['smallest_p']:.2g}" if k >= FEWEST_NORMALS else "they only rank images"
     )
+    print(f"Normal images: {described['images']}, k = {k}: {allows}.")
     for note in reference.notes():
         print(note)
     _tell(failed)

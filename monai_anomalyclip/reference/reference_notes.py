@@ -35,7 +35,9 @@ def notes_on(content: ReferenceContent) -> list[str]:
     facts, notes = content.facts, []
     groups = len({one.group for one in facts})
     if groups < RECOMMENDED_NORMALS:
-        notes.append(f"There are {groups} {unit_of(content)}; {RECOMMENDED_NORMALS} are recommended.")
+        unit = unit_of(content)
+        known = "There is one normal image or patient" if groups == 1 else f"There are {groups} {unit}"
+        notes.append(f"{known}; {RECOMMENDED_NORMALS} are recommended.")
     if groups < len(facts):
         notes.append(
             f"{len(facts)} images come from {groups} patients or inputs, which are kept apart and count as that many "

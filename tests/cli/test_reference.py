@@ -61,7 +61,7 @@ def test_build_show_add_and_rank(run: Run, normals: Path, weights: list[str], tm
     file = tmp_path / "my.reference"
     status, out, err = run("build", normals, "-o", file, "--encoder", "timm:resnet10t", *weights)
     assert (status, err.count("left out")) == (0, 0)
-    assert "6 normal images, k = 6: the smallest p-value is 0.14." in out
+    assert "Normal images: 6, k = 6: the smallest p-value is 0.14." in out
     assert "There are 6 normal images; 32 are recommended." in out
     assert not list(tmp_path.glob("*unfinished*"))
 
@@ -146,7 +146,7 @@ def test_volumes_are_kept_apart(run: Run, weights: list[str], tmp_path: Path) ->
         nib.save(nib.Nifti1Image(volume, np.diag([1.0, 1, 4, 1])), tmp_path / "scans" / f"{seed}.nii.gz")
     file = tmp_path / "my.reference"
     out = run("build", tmp_path / "scans", "-o", file, "--encoder", "timm:resnet10t", *weights)[1]
-    assert "12 normal images, k = 3" in out
+    assert "Normal images: 12, k = 3" in out
     assert "12 images come from 3 patients or inputs" in out
     assert json.loads(run("show", file, "--json")[1])["preset"] == "percentile"
     assert run("rank", file, tmp_path / "scans", *weights)[0] == 0

@@ -102,6 +102,12 @@ def add_command(commands: Any) -> None:
         help="whose normals are, where no DICOM header says: each its own (the default), or those of a folder",
     )
     parser.add_argument(
+        "--false-positive-rate",
+        type=_rate,
+        metavar="R",
+        help="share of the normals' pixels that a reference's mask may flag (default: 0.01)",
+    )
+    parser.add_argument(
         "--encoder-weights", metavar="PATH", help="of a reference whose encoder is no package: its file, or its bundle"
     )
     add_reading_options(parser)
@@ -221,8 +227,15 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         "keep_names": arguments.keep_names,
         "slice_axis": arguments.slice_axis,
         "encoder_weights": arguments.encoder_weights,
+        "false_positive_rate": arguments.false_positive_rate,
     }
     return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _rate(text: str) -> float:
+    if not 0 < (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no rate above 0 and below 1")
+    return value
 
 
 def _threshold(text: str) -> float | str:

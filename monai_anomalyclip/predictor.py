@@ -183,6 +183,8 @@ def run_inference(
     if cohort:
         if bundle is not None or reference is not None or calibrate_on is not None:
             raise ValueError("A cohort is compared with itself: leave bundle, normals and reference out.")
+        if part is not None or work_list is not None:
+            raise ValueError("A cohort is compared as a whole: it cannot be scored in parts.")
         bundle = "own_normals"
         ids = {"grouping": grouping, **ids}
     if fuse is not None and (bundle is None or reference is None):

@@ -101,7 +101,7 @@ class NormalScores:
         """Take a normal input in.
 
         Args:
-            image: (C, H, W) or (C, X, Y, Z) in [0, 1], as a reader gives it.
+            image: (C, H, W) or (C, X, Y, Z) in [0, 1] or uint8, as a reader gives it.
             margins: of its slices.
             group: whose it is, such as the patient; None when it stands alone.
 
@@ -194,10 +194,11 @@ class NormalScores:
             raise ValueError(f"'{file.name}' holds no scores of normals: remove it and calibrate anew.") from error
 
     def _scored(self, image: MetaTensor, margins: Tensor, group: str | None) -> ScoredNormal:
-        values = (image.as_tensor() if isinstance(image, MetaTensor) else image).float()
+        values = image.as_tensor() if isinstance(image, MetaTensor) else image
+        bytes_ = values if values.dtype == torch.uint8 else (values.float() * 255).round().to(torch.uint8)
         meta = image.meta if isinstance(image, MetaTensor) else {}
         digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-        digest.update((values * 255).round().to(torch.uint8).cpu().contiguous().numpy().tobytes())
+        digest.update(bytes_.cpu().contiguous().numpy().tobytes())
         flat = torch.as_tensor(margins).flatten()
         return ScoredNormal(
             score=float(flat.max()),
@@ -208,7 +209,7 @@ class NormalScores:
             modality=str(meta.get("modality") or ""),
             slices=len(flat),
             size=(int(values.shape[1]), int(values.shape[2])),
-            brightness=float(values.mean()),
+            brightness=float(bytes_.float().mean()) / 255,
         )
 
     def _doubts(

@@ -63,7 +63,7 @@ def test_volumes(tmp_path: Path) -> None:
     first = max(document.inputs, key=lambda record: record.anomaly_score or 0)
     assert first.name == "2"
     assert first.most_suspicious[0].index == 3
-    heat = nib.loadsave.load(next((tmp_path / "out").glob("2*heat*.nii*")))
+    heat = nib.loadsave.load(next((tmp_path / "out").glob("2*map*.nii*")))
     values = torch.from_numpy(np.asarray(heat.dataobj))  # type: ignore[attr-defined]
     assert values.shape == (80, 100, 6)
     inside = values[30:45, 35:55]

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, damaged_files, plain_messages
-from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
+from monai_anomalyclip.cli.reading_options import add_reading_options, matching, numbers, reading_options
 from monai_anomalyclip.cli.report import show_summary
 from monai_anomalyclip.cli.sharing_options import add_sharing_options, check_sharing
 
@@ -133,6 +133,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--deterministic-uids", action="store_true", help="DICOM UIDs that depend on input and settings alone"
     )
+    parser.add_argument(
+        "--scales",
+        type=numbers,
+        metavar="S,S",
+        help="take the map as the mean over these sizes, relative to the network's input, e.g. 1,1.5; the score stays",
+    )
+    parser.add_argument("--flip", action="store_true", help="and over the mirrored image")
     parser.add_argument("--slice-batch-size", type=int, metavar="N", help="slices that the network sees at once")
     parser.add_argument(
         "--workers",
@@ -214,6 +221,8 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen |= {
         "threshold": arguments.threshold,
         "outputs": arguments.outputs,
+        "scales": arguments.scales,
+        "flip": arguments.flip or None,
         "slice_batch_size": arguments.slice_batch_size,
         "workers": arguments.workers,
         "precision": arguments.precision,

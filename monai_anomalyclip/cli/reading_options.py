@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_reading_options", "matching", "reading_options"]
+__all__ = ["add_reading_options", "matching", "numbers", "reading_options"]
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -104,3 +104,11 @@ def matching(pattern: str) -> Callable[[str], str]:
         return text
 
     return value
+
+
+def numbers(text: str) -> list[float]:
+    """An argument type for numbers with commas between them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} are not numbers with commas between them") from error

@@ -3,5 +3,6 @@
 
 from .precision import resolve_precision
 from .slice_inferer import AnomalySliceInferer
+from .views import Views, ViewsInferer
 
-__all__ = ["AnomalySliceInferer", "resolve_precision"]
+__all__ = ["AnomalySliceInferer", "Views", "ViewsInferer", "resolve_precision"]

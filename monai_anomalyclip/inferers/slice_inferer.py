@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.inferers.precision import autocast, check_precision
+from monai_anomalyclip.inferers.views import Views
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_anomaly_map
 from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
 from monai_anomalyclip.transforms.intensity import check_unit_range
@@ -48,6 +49,8 @@ class AnomalySliceInferer(Inferer):
         progress: show a progress bar over the slices of a volume.
         precision: "float32", "bfloat16", "float16", or "auto" (see
             :func:`~monai_anomalyclip.inferers.resolve_precision`). Smoothing and resizing are always in float32.
+        scales: sizes at which a slice is looked at for its map, relative to `image_size` (see :class:`.Views`).
+        flip: also look at it mirrored.
 
     Raises:
         ValueError: an argument is out of range.
@@ -61,8 +64,11 @@ class AnomalySliceInferer(Inferer):
         sigma: float = 4.0,
         progress: bool = False,
         precision: str = "float32",
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
     ) -> None:
         super().__init__()
+        self.views = Views(scales, flip)
         check_precision(precision)
         if slice_batch_size < 1:
             raise ValueError(f"slice_batch_size must be at least 1, got {slice_batch_size}.")
@@ -102,7 +108,7 @@ class AnomalySliceInferer(Inferer):
             ValueError: wrong rank or number of channels, values out of [0, 1], or volumes of one batch that are cut
                 into different numbers of slices.
         """
-        with _Shown(network, self.precision, inputs.device, args, kwargs) as shown:
+        with _Shown(network, self.precision, self.views, inputs.device, args, kwargs) as shown:
             return self._score(inputs, shown)
 
     @torch.no_grad()
@@ -123,7 +129,7 @@ class AnomalySliceInferer(Inferer):
             ValueError: as for a call.
         """
         results = []
-        with _Shown(network, self.precision, pictures[0].device) as shown:
+        with _Shown(network, self.precision, self.views, pictures[0].device) as shown:
             step = 1 if shown.device.type == "cpu" else self.slice_batch_size
             for start in range(0, len(pictures), step):
                 batch = [_checked(picture[None]) for picture in pictures[start : start + step]]
@@ -211,13 +217,22 @@ class AnomalySliceInferer(Inferer):
 
 
 class _Shown:
-    """A network with its text side encoded once for all batches that it is shown, in the chosen precision."""
+    """A network with its text side encoded once for all batches that it is shown, in the chosen precision and views."""
 
     def __init__(
-        self, network: Any, precision: str, default: torch.device, args: Sequence[Any] = (), kwargs: Any = None
+        self,
+        network: Any,
+        precision: str,
+        views: Views,
+        default: torch.device,
+        args: Sequence[Any] = (),
+        kwargs: Any = None,
     ) -> None:
         self._network: Any = getattr(network, "module", network)
-        self._precision = precision
+        self._precision, self._views = precision, views
+        self._patch = getattr(self._network, "patch_size", None)
+        if self._patch is None and not views.plain:
+            raise ValueError("scales and flip need a network that takes images of any size.")
         self._given = tuple(args), dict(kwargs or {})
         self.device = _device_of(network, default)
 
@@ -231,8 +246,18 @@ class _Shown:
 
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:
         with autocast(self._precision, self.device):
-            result: dict[str, Tensor] = self._network.predict(batch, *self._given[0], **self._given[1])
+            result = self._predict(batch)
+            if self._patch is not None and not self._views.plain:
+                mean = self._views.mean_map(batch, result["anomaly_map"], self._map_of, self._patch)
+                result = {**result, "anomaly_map": mean}
         return result
+
+    def _predict(self, batch: Tensor) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = self._network.predict(batch, *self._given[0], **self._given[1])
+        return result
+
+    def _map_of(self, batch: Tensor) -> Tensor:
+        return self._predict(batch)["anomaly_map"]
 
 
 class _Results:

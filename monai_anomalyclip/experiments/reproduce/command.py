@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.reading_options import matching
+from monai_anomalyclip.cli.reading_options import matching, numbers
 from monai_anomalyclip.experiments.reproduce import METHODS, TABLES
 
 __all__ = ["add_command"]
@@ -84,6 +84,10 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="further configuration, over the bundle's own and under the experiments'",
     )
+    parser.add_argument(
+        "--scales", type=numbers, default=[1.0], metavar="S,S", help="maps as means over these sizes, e.g. 1,1.5"
+    )
+    parser.add_argument("--flip", action="store_true", help="and over mirrored images")
     parser.add_argument("--list", action="store_true", help="show the tables, or the experiments of TABLE, and stop")
     parser.add_argument("--verbose", action="store_true", help="show the program's log")
     parser.set_defaults(run=_run)
@@ -117,6 +121,8 @@ def _run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         keep_features=arguments.keep_features,
         further=arguments.config,
+        scales=arguments.scales,
+        flip=arguments.flip,
         say=lambda line: print(line, flush=True),
     )
     print(f"\n{markdown(document)}")

@@ -21,6 +21,7 @@ from monai_anomalyclip.experiments.reproduce.experiment import METHODS
 from monai_anomalyclip.experiments.reproduce.runner import FIRST_SEED, Outcome, TableRun
 from monai_anomalyclip.experiments.reproduce.tables import TABLES
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns
+from monai_anomalyclip.inferers import Views
 
 __all__ = ["reproduce_table"]
 
@@ -37,6 +38,8 @@ def reproduce_table(
     device: str | None = None,
     keep_features: bool = False,
     further: Sequence[Path] = (),
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
     say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], Outcome]:
     """Run what can be run of a table, and write it after every experiment.
@@ -56,6 +59,8 @@ def reproduce_table(
         keep_features: whether the frozen encoder's features are kept in ``output``, for all seeds and experiments that
             see images alike; at 518 pixels 4.2 MB per image and layer, plus 1.1 MB for the mask.
         further: configuration files that come last.
+        scales: of evaluations (see :class:`~monai_anomalyclip.inferers.Views`).
+        flip: likewise.
         say: takes lines on the progress.
 
     Returns:
@@ -80,7 +85,8 @@ def reproduce_table(
         bundle = shipped_folder("bundles/anomalyclip_demo" if table.demo else "bundles/anomalyclip")
     # A table that keeps features unasked clears them away when it is made.
     features = output / ("features" if keep_features else "temporary_features")
-    runs = BundleRuns(bundle, shipped_folder("configs"), features, tuple(further), device)
+    views = {} if Views(scales, flip).plain else {"scales": list(scales), "flip": flip}
+    runs = BundleRuns(bundle, shipped_folder("configs"), features, tuple(further), device, views)
     run = TableRun(
         table, runs, _source(data, bundle, output, demo=table.demo), output, range(FIRST_SEED, FIRST_SEED + seeds),
         max_epochs, say,
@@ -90,6 +96,7 @@ def reproduce_table(
         "seeds": list(run.seeds),
         "epochs": "of the bundle" if run.max_epochs is None else run.max_epochs,
         "further configurations": [path.name for path in further],
+        "views": [f"{name} {value}" for name, value in views.items()],
         "torch": torch.__version__,
     }
     run.save = lambda outcome: write_table(table_document(table, outcome, settings), output)

@@ -200,6 +200,7 @@ class TableRun:
             "class words": words,
             "prompts": None if prompts is None else RunFolder.digest([prompts]),
             "configuration": RunFolder.digest(self.runs.files("evaluate", experiment.configs)),
+            **({"views": dict(self.runs.views)} if self.runs.views else {}),
         }
         metrics = inside.result(name, settings)
         begun = None if metrics is not None else time.monotonic()

@@ -9,7 +9,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class BundleRuns:
         further: configuration files behind the bundle's and before the overlays, e.g. with another backbone.
         cache_dir: where features are kept, for all experiments together.
         device: e.g. "cuda:1"; None for the bundle's.
+        views: ``scales`` and ``flip`` of evaluations (see :class:`~monai_anomalyclip.inferers.Views`); none for the
+            images as they are.
 
     Raises:
         FileNotFoundError: the bundle, or one of ``further``, is not there.
@@ -42,6 +44,7 @@ class BundleRuns:
     cache_dir: Path
     further: tuple[Path, ...] = ()
     device: str | None = None
+    views: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("train", "evaluate"):
@@ -156,6 +159,8 @@ class BundleRuns:
             it computes them per class; fractions, NaN where undefined.
         """
         settings: dict[str, Any] = {"datalist": str(datalist), "output_dir": str(folder)}
+        if self.views:
+            settings |= {**self.views, "feature_cache": "off"}  # other views have other features
         if prompts is not None:
             settings["prompts"] = str(prompts)
         if class_word is not None and object_words:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable
@@ -379,3 +380,67 @@ def test_reference_weights_load_exactly(tiny_backbones: dict[torch.dtype, Backbo
     built = tiny_backbones[torch.float32]
     for key, value in load_file(tiny_weights).items():
         assert torch.equal(built.clip.state_dict()[key], value.float()), key
+
+
+# --- the table of backbones in docs/weights.md -----------------------------------------------------------------------
+
+DRIVEN = [
+    ("ViT-L-14-336-quickgelu", "openai"),
+    ("ViT-B-16-quickgelu", "openai"),
+    ("ViT-B-32-quickgelu", "openai"),
+    ("ViT-L-14-quickgelu", "openai"),
+    ("ViT-B-16", "laion2b_s34b_b88k"),
+    ("ViT-B-16-quickgelu", "metaclip_400m"),
+    ("ViT-L-14-quickgelu", "metaclip_fullcc"),
+    ("ViT-B-16-quickgelu", "dfn2b"),
+    ("ViT-L-14-quickgelu", "dfn2b"),
+    ("ViT-H-14-378-quickgelu", "dfn5b"),
+]
+REFUSED = [
+    ("ViT-L-14", "laion2b_s32b_b82k", "another image normalisation"),
+    ("ViT-B-16-SigLIP2", "webli", "its vision tower is the timm trunk"),
+    ("hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", None, "hub names are not supported"),
+]
+
+
+def small(config: dict[str, Any]) -> dict[str, Any]:
+    """The same architecture with two thin blocks per tower, at two patches a side."""
+    thin = copy.deepcopy(config)
+    thin["embed_dim"] = 16
+    thin["vision_cfg"] |= {
+        "layers": 2,
+        "width": 64,
+        "head_width": 32,
+        "image_size": 2 * config["vision_cfg"]["patch_size"],
+    }
+    thin["text_cfg"] |= {"layers": 2, "width": 16, "heads": 1}
+    return thin
+
+
+@pytest.mark.parametrize(("name", "tag"), DRIVEN)
+def test_backbones_of_the_table_are_driven(
+    name: str, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    config = small(open_clip.get_model_config(name))
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+    save_file(CLIP(**config).state_dict(), tmp_path / "clip.safetensors")
+    monkeypatch.setattr(backbone_module, "download_pretrained", lambda _: str(tmp_path / "clip.safetensors"))
+    side = 3 * config["vision_cfg"]["patch_size"]
+    network = AnomalyCLIP(name, tag, image_size=side, feature_layers=(2,), dpam_start=1, deep_prompt_depth=2)
+    found = network(torch.randn(1, 3, side, side))
+    assert found.shape == (1, 1, side, side)
+    assert bool(((found > 0) & (found < 1)).all())
+    table = (data_dir.parents[1] / "docs" / "weights.md").read_text()
+    assert f"`{name}`" in table
+    assert f"`{tag}`" in table
+
+
+@pytest.mark.parametrize(("name", "tag", "reason"), REFUSED)
+def test_backbones_of_the_table_that_are_refused(
+    name: str, tag: str | None, reason: str, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    if name == "ViT-L-14":
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, small(open_clip.get_model_config(name)))
+    with pytest.raises(ValueError, match=reason):
+        build_backbone(name, tag)
+    assert f"`{name}`" in (data_dir.parents[1] / "docs" / "weights.md").read_text()

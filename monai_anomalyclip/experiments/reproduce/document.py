@@ -47,8 +47,9 @@ def table_document(table: Table, outcome: Outcome, settings: Mapping[str, Any]) 
         plain values, in per cent (counts and times as they are); metrics that were not computed or are undefined are
         absent. Each row has the metrics of an experiment on a data set, or on one of its classes, or on the mean where
         all were run: ``mean``, ``low``, ``high``, ``seeds``, and where the paper has a figure ``paper``, ``difference``
-        (ours minus the paper's) and ``paper_source``. What was not run has the paper's figure alone. ``comparable``
-        says whether it was made with the paper's CLIP: if not, no difference means anything.
+        (ours minus the paper's) and ``paper_source``; with verdicts ``interval`` and ``verdict``. What was not run has
+        the paper's figure alone. ``comparable`` says whether it was made with the paper's CLIP: if not, no difference
+        means anything.
     """
     names = dict.fromkeys(name for name, _ in outcome.images)
     return {
@@ -113,7 +114,7 @@ def _rows(experiment: Experiment, table: Table, outcome: Outcome) -> list[dict[s
             "metrics": {
                 metric: compared
                 for metric, spread in values.items()
-                if (compared := _compared(spread, table, experiment, name, metric))
+                if (compared := _compared(spread, table, outcome, experiment, name, metric))
             },
         }
         for name, values in spreads.items()
@@ -123,9 +124,9 @@ def _rows(experiment: Experiment, table: Table, outcome: Outcome) -> list[dict[s
 
 
 def _compared(
-    spread: Spread | None, table: Table, experiment: Experiment, tested_on: str, metric: str
+    spread: Spread | None, table: Table, outcome: Outcome, experiment: Experiment, tested_on: str, metric: str
 ) -> dict[str, Any]:
-    figure = paper_figure(table.name, experiment, tested_on, metric)
+    figure = paper_figure(experiment.paper_table or table.name, experiment, tested_on, metric)
     values: dict[str, Any] = {}
     if spread is not None:
         values |= {
@@ -138,7 +139,33 @@ def _compared(
         values |= {"paper": figure.value, "paper_source": figure.source}
         if spread is not None:
             values["difference"] = round(spread.mean - figure.value, _DIGITS)
+            if table.verdicts:
+                values |= _verdict(values, outcome, experiment, tested_on, metric)
     return values
+
+
+_EQUAL = 0.15  # two figures that are rounded to one decimal, and some arithmetic
+
+
+def _verdict(
+    values: Mapping[str, Any], outcome: Outcome, experiment: Experiment, tested_on: str, metric: str
+) -> dict[str, Any]:
+    """How far ours agrees with the paper's, and the interval that says so, in per cent."""
+    found: dict[str, Any] = {}
+    same = "pixel_aupro" if metric == "pixel_aupro_200" else metric  # whole images are drawn; the metrics move together
+    own, low, high = (outcome.spread(experiment, tested_on, name) for name in (same, f"{same}_low", f"{same}_high"))
+    if own is not None and low is not None and high is not None:
+        shift = values["mean"] - own.mean
+        found["interval"] = [round(end.mean + shift, _DIGITS) for end in (low, high)]
+    if abs(values["difference"]) <= _EQUAL:
+        found["verdict"] = "equal"
+    elif "interval" not in found:
+        found["verdict"] = "no interval"
+    elif found["interval"][0] <= values["paper"] <= found["interval"][1]:
+        found["verdict"] = "within the spread"
+    else:
+        found["verdict"] = "differs"
+    return found
 
 
 def _problems(table: Table, reasons: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
@@ -233,6 +260,9 @@ def _table(group: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
         if "difference" in parts:
             columns.append((metric, "difference"))
             head.append("difference")
+        if "verdict" in parts:
+            columns.append((metric, "verdict"))
+            head.append("verdict")
     if meaningless:
         head.append("mind")
     lines = [_line(head), _line(["---"] * len(head)).replace(" ", "")]
@@ -251,6 +281,8 @@ def _cell(value: Mapping[str, Any] | None, metric: str, part: str) -> str:
         return ""
     if part not in value:
         return "not run" if part == "mean" else ""
+    if part == "verdict":
+        return str(value[part])
     digits = 0 if metric in COUNTS else 2 if metric in TIMES else 1
     if part == "difference":
         return f"{value[part]:+.{digits}f}"

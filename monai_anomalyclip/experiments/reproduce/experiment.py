@@ -92,6 +92,7 @@ class Experiment:
         given_prompts: whether prompts that the user has are evaluated instead of tuned ones.
         object_words: whether each class's name takes the place of "object" after tuning (figure 9).
         paper: what the paper's table calls the row (or the column); None for the method's title.
+        paper_table: number of the paper's table with its figures; None for that of the table that it is a row of.
 
     Raises:
         ValueError: an unknown method, something tested on what it was tuned on, or given prompts without a set.
@@ -105,6 +106,7 @@ class Experiment:
     given_prompts: bool = False
     object_words: bool = False
     paper: str | None = None
+    paper_table: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -172,6 +174,8 @@ class Table:
         keep_features: whether features of the frozen encoder are kept on disk while it is made.
         max_epochs: epochs of tuning; None for the bundle's.
         demo: whether it is made on the demonstration's phantoms with its backbone.
+        verdicts: whether it says how far ours agrees with the paper's: prompts are those of the bundle, and intervals
+            are computed.
     """
 
     name: str
@@ -184,6 +188,7 @@ class Table:
     keep_features: bool = False
     max_epochs: int | None = None
     demo: bool = False
+    verdicts: bool = False
 
     @property
     def experiments(self) -> tuple[Experiment, ...]:

@@ -158,6 +158,11 @@ class TableRun:
     def _prompts(self, experiment: Experiment, folder: RunFolder, seed: int) -> Path | None:
         if experiment.tuned_on is None:
             return None
+        if self.table.verdicts:
+            prompts = self.runs.bundle / "models" / "model.pt"
+            if not prompts.is_file():
+                raise NotFoundError("the bundle has no prompts: give --bundle the folder that `weights bundle -o` made")
+            return prompts.absolute()
         if experiment.given_prompts:
             return self.source.prompts(experiment.tuned_on).absolute()
         images = self._images(experiment.tuned_on, "training")
@@ -215,6 +220,7 @@ class TableRun:
                     prompts=prompts,
                     class_word=word,
                     object_words=experiment.object_words,
+                    intervals=self.table.verdicts,
                 )
             metrics = _joined(by_class) if len(by_class) > 1 else next(iter(by_class.values()))
             inside.write_result(name, settings, metrics)
@@ -320,7 +326,7 @@ def _joined(by_class: dict[str, dict[str, float]]) -> dict[str, float]:
     """Metrics of classes that were evaluated one by one: their means where defined, and each as "metric/class"."""
     joined: dict[str, float] = {}
     for metric in next(iter(by_class.values())):
-        if "/" in metric:
+        if "/" in metric or metric.endswith(("_low", "_high")):
             continue
         values = {name: metrics.get(metric, math.nan) for name, metrics in by_class.items()}
         defined = [value for value in values.values() if not math.isnan(value)]

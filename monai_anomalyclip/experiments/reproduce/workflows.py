@@ -142,6 +142,7 @@ class BundleRuns:
         prompts: Path | None,
         class_word: str | None = None,
         object_words: bool = False,
+        intervals: bool = False,
     ) -> dict[str, float]:
         """Evaluate on the section "testing" of a datalist.
 
@@ -159,6 +160,8 @@ class BundleRuns:
             it computes them per class; fractions, NaN where undefined.
         """
         settings: dict[str, Any] = {"datalist": str(datalist), "output_dir": str(folder)}
+        if intervals:
+            settings["bootstrap_pixels"] = True
         if self.views:
             settings |= {**self.views, "feature_cache": "off"}  # other views have other features
         if prompts is not None:
@@ -197,5 +200,6 @@ class BundleRuns:
 
 
 def _known(metrics: Mapping[str, Any]) -> dict[str, float]:
-    values = {name: value for name, value in metrics.items() if name.partition("/")[0] in METRICS}
+    known = {*METRICS, *(f"{name}_{end}" for name in METRICS for end in ("low", "high"))}
+    values = {name: value for name, value in metrics.items() if name.partition("/")[0] in known}
     return {name: math.nan if value is None else float(value) for name, value in values.items()}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from monai_anomalyclip.experiments.reproduce.reproduce_table import reproduce_table
+from monai_anomalyclip.networks import AnomalyCLIP
+
+REPOSITORY = Path(__file__).parents[3]
 
 
 def quiet(line: str) -> None:
@@ -50,3 +54,37 @@ def test_wrong_use_is_told(arguments: dict[str, object], sentence: str, data: Pa
     given = {"name": "2", "data": data, "output": tmp_path, **arguments}
     with pytest.raises(ValueError, match=sentence):
         reproduce_table(**given)  # type: ignore[arg-type]
+
+
+def test_check_of_the_bundles_prompts(thin: Path, thin_weights: Path, data: Path, tmp_path: Path) -> None:
+    """The first hour: the bundle's own prompts on the test sets that are there, and a verdict for each figure."""
+    bundle = tmp_path / "anomalyclip_ready"
+    shutil.copytree(REPOSITORY / "bundles" / "anomalyclip" / "configs", bundle / "configs")
+    (bundle / "models").mkdir()
+    document, outcome = reproduce_table("check", data, tmp_path / "a", bundle=bundle, further=[thin], say=len)
+    assert outcome.scores == {}
+    assert any("weights bundle -o" in problem["reason"] for problem in document["not_run"])
+    settings = json.loads(thin.read_text())["backbone"]
+    AnomalyCLIP(**settings, deep_prompt_depth=9).save_prompts(bundle / "models" / "model.pt")
+    quick = tmp_path / "quick.json"
+    kept = [
+        handler
+        for handler in json.loads((bundle / "configs" / "evaluate.json").read_text())["validate#handlers"]
+        if handler["_target_"].endswith("BootstrapIntervals")
+    ]
+    quick.write_text(json.dumps({"validate#handlers": kept, "bootstrap": 50}))
+    document, _ = reproduce_table("check", data, tmp_path / "b", bundle=bundle, further=[thin, quick], say=len)
+    rows = {row["tested_on"]: row["metrics"] for group in document["groups"] for row in group["rows"]}
+    clinic = rows["cvc-clinicdb"]
+    assert clinic["pixel_auroc"]["paper"] == 82.9  # table 2
+    for value in (clinic["pixel_auroc"], clinic["pixel_aupro_200"], rows["headct"]["image_auroc"]):
+        low, high = value["interval"]
+        assert low <= value["mean"] <= high
+        inside = low <= value["paper"] <= high
+        assert value["verdict"] == (
+            "equal" if abs(value["difference"]) <= 0.15 else "within the spread" if inside else "differs"
+        )
+    assert rows["headct"]["image_auroc"]["paper"] == 93.4
+    assert "verdict" in (tmp_path / "b" / "check.md").read_text()
+    assert "not_run" in document
+    assert any("isic" in row for problem in document["not_run"] for row in problem["rows"])

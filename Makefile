@@ -79,6 +79,7 @@ docs: install
 # The pictures of pages in docs/images, made anew; needs Chromium and what `make demo` tuned.
 screenshots: install
 	$(RUN) -m tools.screenshots
+
 # For a machine with a GPU, Python 3.12 and torch, but without a network: what it lacks, in a folder to take there.
 GPU_WHEELS ?= build/gpu-wheels
 GPU_PYTHON ?= python3.12

@@ -184,6 +184,8 @@ def _run(arguments: argparse.Namespace) -> int:
         datefmt="%H:%M:%S",
         level=logging.INFO if arguments.verbose else logging.WARNING,
     )
+    if arguments.cluster is not None:
+        return _on_cluster(arguments)
     with plain_messages(arguments.verbose):
         from monai_anomalyclip.predictor import run_inference  # slow to import, and --help needs none of it
 
@@ -213,6 +215,44 @@ def _run(arguments: argparse.Namespace) -> int:
     # What the list's scan left aside was told when it was made.
     damaged = arguments.work_list is None and damaged_files(left_out) > 0
     return INPUTS_FAILED if failed is not None or damaged else 0
+
+
+def _on_cluster(arguments: argparse.Namespace) -> int:
+    with plain_messages(arguments.verbose):
+        from tqdm import tqdm
+
+        from monai_anomalyclip.data.work_list import read_work_list, units_of
+        from monai_anomalyclip.scale.cluster import ClusterDone, connected, predict_on_cluster
+        from monai_anomalyclip.scale.warm_run import RunOptions, catalogue_of
+        from monai_anomalyclip.writers.output_folder import OutputFolder
+
+        # Workers may have been started in another folder; what is none here is the name of a shipped bundle.
+        files = [path and path.absolute() for path in (arguments.prompts, arguments.reference)]
+        bundle = arguments.bundle.absolute() if arguments.bundle and arguments.bundle.is_dir() else arguments.bundle
+        configs = tuple(path.absolute() for path in arguments.config)
+        options = RunOptions(bundle, *files, configs, arguments.force, ids=_overrides(arguments))
+        folder = OutputFolder(arguments.output.absolute())
+        damaged = 0
+        if arguments.work_list is not None:
+            header, units = read_work_list(arguments.work_list)
+            left_out, total = header.left_out, header.inputs
+        else:
+            catalogue = catalogue_of(options, arguments.input, folder.path)
+            left_out, total = catalogue.left_out(), len(catalogue.sources)
+            units = iter(units_of(catalogue.sources, catalogue.skipped))
+            damaged = damaged_files(left_out)
+        with connected(arguments.cluster) as client, tqdm(total=total, desc="inputs") as bar:
+
+            def tell(done: ClusterDone) -> None:
+                bar.update(done.written + done.failed - bar.n)
+
+            done = predict_on_cluster(client, units, folder.path, options, tell)
+        document = folder.summarise(None, str(arguments.work_list or arguments.input), left_out).document
+    show_summary(document, arguments.output)
+    if done.passing:
+        print(f"{done.passing} inputs failed for a reason that may pass: run the same command again.")
+        return 1
+    return INPUTS_FAILED if done.failed or damaged else 0
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:

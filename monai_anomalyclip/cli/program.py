@@ -28,6 +28,8 @@ _COMMANDS = {
     "merge": "merge",
     "template": "template",
     "app": "app",
+    "archive": "archive",
+    "serve": "serve",
     "datalist": "datalist",
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",

@@ -22,6 +22,14 @@ def add_sharing_options(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help=(
+            "score on a Dask cluster (extra: cluster), whose workers see the inputs, the bundle and OUT under the same "
+            "paths: local:N for N processes on this machine, or tcp://HOST:8786"
+        ),
+    )
+    parser.add_argument(
         "--list",
         type=Path,
         dest="work_list",
@@ -37,6 +45,8 @@ def check_sharing(arguments: argparse.Namespace) -> None:
         SystemExit: with status 2, as wrong usage has.
     """
     parser = argparse.ArgumentParser(prog=f"monai-anomalyclip {arguments.command}", usage=argparse.SUPPRESS)
+    if arguments.cluster is not None and (arguments.part is not None or arguments.links is not None):
+        parser.error("--cluster and --part, --links: a cluster shares the work itself; links are written by `list`")
     if arguments.work_list is None:
         if not arguments.input:
             parser.error("give INPUT, or --list FILE")

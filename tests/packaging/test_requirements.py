@@ -15,7 +15,10 @@ from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-EXTRAS = ("export", "federated", "fullshot", "label", "notebooks", "parquet", "reference", "video")
+EXTRAS = (
+    "cluster", "dicomweb", "dimse", "export", "federated", "fullshot", "label", "notebooks", "parquet", "reference",
+    "video",
+)  # fmt: skip
 
 
 def floor(requirement: Requirement) -> Version:

@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sender and receiver, each against pynetdicom's own other side, on loopback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pydicom
+import pytest
+from pydicom.uid import RLELossless
+from pynetdicom import AE
+
+from monai_anomalyclip.archive.dicomweb import ArchiveError
+from monai_anomalyclip.archive.dimse import Peer, Receiver, parse_peer
+from monai_anomalyclip.archive.spool import Spool
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[tuple[Receiver, int]]:
+    port = free_port()
+    made = Receiver(Spool(tmp_path / "spool"), "ANOMALY", port, accept=["SENDER"])
+    yield made, port
+    made.close()
+
+
+def test_every_form_arrives_as_it_was_sent(
+    receiver: tuple[Receiver, int], phantoms: ModuleType, tmp_path: Path
+) -> None:
+    made, port = receiver
+    plain, packed = phantoms.make_series(tmp_path / "ct", count=2, size=(16, 20))
+    image = pydicom.dcmread(packed)
+    image.compress(RLELossless)
+    image.save_as(packed)
+    report = tmp_path / "sr.dcm"
+    made_report = pydicom.dcmread(plain)
+    made_report.SOPClassUID = made_report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.34"
+    made_report.SOPInstanceUID = made_report.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
+    made_report.save_as(report)
+    Peer("127.0.0.1", port, "ANOMALY", "SENDER").send([plain, packed, report])
+    assert (made.received, made.ignored) == (2, 1)  # what is no image is taken, and dropped
+    (study,) = made.spool.studies()
+    kept = [pydicom.dcmread(path) for path in study.images.iterdir()]
+    assert {str(one.file_meta.TransferSyntaxUID) for one in kept} == {
+        str(pydicom.dcmread(path).file_meta.TransferSyntaxUID) for path in (plain, packed)
+    }
+    sent = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, (plain, packed))}
+    for one in kept:
+        assert one.PixelData == sent[one.SOPInstanceUID].PixelData
+
+
+@pytest.mark.parametrize(("called", "calling"), [("OTHER", "SENDER"), ("ANOMALY", "STRANGER")])
+def test_titles_are_checked(receiver: tuple[Receiver, int], called: str, calling: str) -> None:
+    entity = AE(ae_title=calling)
+    entity.add_requested_context("1.2.840.10008.1.1")
+    assert entity.associate("127.0.0.1", receiver[1], ae_title=called).is_rejected
+    peer = Peer("127.0.0.1", receiver[1], called, calling)
+    assert peer.count("1.2", "1.3") is None
+    with pytest.raises(ArchiveError, match="rejected the association"):
+        peer.send([_header()])
+
+
+def test_a_full_disk_is_told_to_the_sender(
+    receiver: tuple[Receiver, int], phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: bytes) -> bool:
+        raise OSError("full")
+
+    monkeypatch.setattr(receiver[0].spool, "put", full)
+    (file,) = phantoms.make_series(tmp_path / "ct", count=1, size=(16, 20))
+    with pytest.raises(ArchiveError, match=r"refused a result \(status 0xA700\)"):
+        Peer("127.0.0.1", receiver[1], "ANOMALY", "SENDER").send([file])
+    assert "disk is full" in receiver[0].last_problem
+
+
+def test_the_network_is_for_those_who_ask_for_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    with pytest.raises(ValueError, match="is not loopback"):
+        Receiver(spool, "A", free_port(), host="0.0.0.0")
+    with pytest.raises(ValueError, match="name who may send"):
+        Receiver(spool, "A", free_port(), host="0.0.0.0", network=True)
+
+
+def test_peers() -> None:
+    assert parse_peer("archive.example:104:PACS 1", "US") == Peer("archive.example", 104, "PACS 1", "US")
+    assert parse_peer("[::1]:104:PACS", "US").host == "::1"
+    for text in ("archive", "archive:104", "archive:0:A", "archive:99999:A", "a:1:ABCDEFGHIJKLMNOPQ", ""):
+        with pytest.raises(ValueError, match="is not HOST:PORT:AE"):
+            parse_peer(text, "US")
+    with pytest.raises(ArchiveError, match="cannot be reached"):
+        Peer("127.0.0.1", free_port(), "A", "B").send([_header()])
+
+
+def _header() -> Path:
+    """Some DICOM file: what it holds does not matter where nobody listens."""
+    from pydicom.data import get_testdata_file
+
+    return Path(str(get_testdata_file("CT_small.dcm")))

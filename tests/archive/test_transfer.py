@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""The whole loop with a real Orthanc, by DICOMweb."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pydicom
+from pydicom.uid import RLELossless
+
+from monai_anomalyclip.scale.warm_run import RunOptions
+from tests.archive.scenes import identifiers, scene
+
+
+def test_archive_by_dicomweb(phantoms: ModuleType, tmp_path: Path, options: RunOptions) -> None:
+    phantoms.make_series(tmp_path / "ct", count=4, size=(32, 40))
+    phantoms.make_series(tmp_path / "loc", count=1, size=(32, 40), localizer=True, seed="loc")
+    shutil.copytree(tmp_path / "ct", tmp_path / "rle")
+    for path in (tmp_path / "rle").rglob("*.dcm"):
+        image = pydicom.dcmread(path)
+        image.compress(RLELossless)
+        image.save_as(path)
+    seen = scene("web", tmp_path, options)
+    assert seen["first"] == [{"scored": 1, "nothing to score": 1}, 4 + 2, []]  # SEG and SR
+    assert seen["second"] == [{"done": 1, "nothing to score": 1}, 6, []]
+    assert seen["modalities"] == {"CT": 2, "SEG": 1, "SR": 1}
+    assert seen["grown"] == [{"scored": 1, "nothing to score": 1}, 7 + 2, []]  # of another set of images
+    assert seen["predecessors"] == [0, 1]  # the new report names the old one
+    assert seen["grown again"] == [{"done": 1, "nothing to score": 1}, 9, []]
+    assert seen["transcoded"][0] == {"scored": 1}
+    assert seen["same uid"]
+    assert seen["gone"] == "The archive cannot be reached (ConnectionError)."
+    assert seen["401"].startswith("The archive answered 401 (Unauthorized): put name and password into ~/.netrc")
+    assert "monai_anomalyclip" in seen["said"]  # our own log was on
+    assert [text for text in identifiers(tmp_path / "ct") if text in seen["said"]] == []
+    assert "/dicom-web/" not in seen["said"]

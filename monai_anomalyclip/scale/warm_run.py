@@ -89,9 +89,7 @@ class WarmRun:
             parser.get_parsed_content("initialize")
         except RuntimeError as error:  # MONAI wraps what its expressions raise
             raise cause_of(error) from None
-        # From now on an object, not a description of one: no run builds it again.
-        self._given["network_def"] = network
-        self._given["initialize"] = []
+        self._network = network
         self._parsed = parser
         self._made: MadeWith | None = None
 
@@ -111,6 +109,7 @@ class WarmRun:
             parser = self._parser()
             parser["catalogue"] = InputCatalogue([], options=self.reading, empty=True)
             parser["writer#output_dir"] = folder
+            self._with_network(parser)
             self._made = parser.get_parsed_content("writer").made_with
         return self._made
 
@@ -129,6 +128,7 @@ class WarmRun:
         parser["catalogue"] = catalogue
         parser["writer#output_dir"] = folder
         parser["inferer#progress"] = False
+        self._with_network(parser)
         passing: frozenset[str] = frozenset()
         try:
             parser.get_parsed_content("run")
@@ -152,6 +152,11 @@ class WarmRun:
         for name in catalogue.sources:
             states.fail(name, reason)
         return WorkDone(failed=dict(states.failed))
+
+    def _with_network(self, parser: ConfigParser) -> None:
+        """Give a configuration that is complete the network, so that it builds none."""
+        parser.parse(True)
+        parser.ref_resolver.resolved_content["network_def"] = self._network
 
     def _parser(self) -> ConfigParser:
         return _parser_of(self._files, self._given)

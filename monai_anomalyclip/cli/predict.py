@@ -227,10 +227,15 @@ def _on_cluster(arguments: argparse.Namespace) -> int:
         from monai_anomalyclip.writers.output_folder import OutputFolder
 
         # Workers may have been started in another folder; what is none here is the name of a shipped bundle.
-        files = [path and path.absolute() for path in (arguments.prompts, arguments.reference)]
         bundle = arguments.bundle.absolute() if arguments.bundle and arguments.bundle.is_dir() else arguments.bundle
-        configs = tuple(path.absolute() for path in arguments.config)
-        options = RunOptions(bundle, *files, configs, arguments.force, ids=_overrides(arguments))
+        options = RunOptions(
+            bundle=bundle,
+            prompts=arguments.prompts and arguments.prompts.absolute(),
+            reference=arguments.reference and arguments.reference.absolute(),
+            configs=tuple(path.absolute() for path in arguments.config),
+            force=arguments.force,
+            ids=_overrides(arguments),
+        )
         folder = OutputFolder(arguments.output.absolute())
         damaged = 0
         if arguments.work_list is not None:

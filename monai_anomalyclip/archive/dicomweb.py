@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,7 +222,7 @@ class DicomWebArchive:
             return question()
         except requests.HTTPError as error:
             answer = error.response
-            status = "an error" if answer is None else f"{answer.status_code} ({answer.reason})"
+            status = "an error" if answer is None else f"{answer.status_code} ({_phrase(answer.status_code)})"
             problem = f"The archive answered {status}"
             if answer is not None and answer.status_code in (401, 403):
                 problem += ": put name and password into ~/.netrc, or give --token-file"
@@ -230,6 +231,11 @@ class DicomWebArchive:
         except Exception as error:  # what an odd answer makes the client raise
             problem = f"The archive's answer cannot be read ({type(error).__name__})"
         raise ArchiveError(f"{problem}.")
+
+
+def _phrase(status: int) -> str:
+    """What an HTTP status means; not in the archive's own words, which may be any."""
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown status"
 
 
 def is_ours(header: Dataset) -> bool:

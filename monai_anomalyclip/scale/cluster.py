@@ -213,7 +213,7 @@ def predict_on_cluster(
 
     fill()
     while running:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError), client.as_current():
             wait(list(running), timeout=5, return_when="FIRST_COMPLETED")
         if client.status not in ("running", "connecting"):
             raise OSError("The scheduler is gone: what is finished stays, the same command goes on with the rest.")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -250,12 +249,12 @@ def _picture(name: str, path: Path) -> _Picture | None:
 
 
 def _fitting(picture: Image.Image) -> _Picture:
-    from monai_anomalyclip.writers.overlays import jpeg  # needs torch, which JPEG files alone do not
-
     side = _LONGEST_SIDE
     while True:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        encoded = jpeg(np.asarray(picture))
+        stream = io.BytesIO()  # by Pillow alone: torch, which draws such pictures, takes hundreds of MiB
+        picture.save(stream, format="JPEG", quality=82, subsampling=0)
+        encoded = stream.getvalue()
         if len(encoded) <= _LARGEST_PICTURE or side < 64:
             return _Picture(_data_uri(encoded), picture.width, picture.height)
         side = round(max(picture.size) * min(0.9, math.sqrt(_LARGEST_PICTURE / len(encoded))))

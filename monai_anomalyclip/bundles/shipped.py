@@ -6,11 +6,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["copy_bundle", "inference_config", "literal_path", "shipped_folder"]
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+__all__ = ["bundle_parser", "copy_bundle", "inference_config", "literal_path", "shipped_folder"]
 
 _PACKAGE = Path(__file__).parents[1]
 # Beside these may lie prompts that were tuned, data that was made and results of runs.
@@ -78,6 +84,24 @@ def inference_config(bundle: Path | None) -> Path:
     if not sound:
         raise ValueError(f"configs/metadata.json of the bundle {folder.name!r} is no JSON object: mend or remove it.")
     return config
+
+
+def bundle_parser(config: Path, overlays: Iterable[str | os.PathLike[str]] = (), **ids: Any) -> ConfigParser:
+    """A bundle's configuration, ready to be asked for its parts.
+
+    Args:
+        config: in the bundle's folder ``configs``.
+        overlays: configuration files that come after it.
+        ids: what takes the place of the bundle's own; None leaves that, a path stands for itself.
+    """
+    from monai.bundle import ConfigParser  # takes seconds, which finding a folder does not need
+
+    parser = ConfigParser()
+    parser.read_config([str(config), *map(str, overlays)])
+    for key, value in {"bundle_root": config.parents[1], **ids}.items():
+        if value is not None:
+            parser[key] = literal_path(value.absolute()) if isinstance(value, Path) else value
+    return parser
 
 
 def literal_path(path: Path) -> str:

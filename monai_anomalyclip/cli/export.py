@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.bundles.shipped import inference_config, literal_path
+from monai_anomalyclip.bundles.shipped import bundle_parser, inference_config
 
 __all__ = ["add_command"]
 
@@ -92,8 +92,6 @@ def _run(arguments: argparse.Namespace) -> int:
         return _export_reference(arguments)
     config = inference_config(arguments.bundle)
     # Slow to import, and --help needs none of it.
-    from monai.bundle import ConfigParser
-
     from monai_anomalyclip.export.agreement import Agreement
     from monai_anomalyclip.export.exporting import SUFFIXES, export_model
     from monai_anomalyclip.export.onnx_file import MAP_MEAN_BOUND, SCORE_BOUND
@@ -104,12 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--format {arguments.format} needs an output that ends in {SUFFIXES[arguments.format]}.")
     if output.exists() and not arguments.force:  # before the backbone is loaded
         raise FileExistsError(f"'{output}' exists; give another name or --force.")
-    parser = ConfigParser()
-    parser.read_config([str(config), *map(str, arguments.config)])
-    parser["bundle_root"] = literal_path(config.parents[1].absolute())
-    parser["device"] = "$'cpu'"
-    if arguments.prompts is not None:
-        parser["prompts"] = literal_path(arguments.prompts.absolute())
+    parser = bundle_parser(config, arguments.config, device="cpu", prompts=arguments.prompts)
     for step in ("check_prompts", "load_prompts"):
         parser.get_parsed_content(step)
     network = parser.get_parsed_content("network_def")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_anomalyclip.data.input_files import sha256_of_file
+from monai_anomalyclip.digests import sha256_of
 
 __all__ = ["entries_digest", "load_datalist"]
 
@@ -96,8 +96,8 @@ def entries_digest(entries: Iterable[Mapping[str, Any]]) -> str:
     """
     contents = [
         [
-            sha256_of_file(entry["image"]),
-            sha256_of_file(entry["label"]) if entry.get("label") else "",
+            sha256_of(entry["image"]),
+            sha256_of(entry["label"]) if entry.get("label") else "",
             str(entry.get("image_label")),
             str(entry.get("class")),
         ]

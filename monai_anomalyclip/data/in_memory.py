@@ -31,11 +31,11 @@ from torch import Tensor
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import to_rgb
 from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.data.other_volumes import itk_affine
 from monai_anomalyclip.data.sources import InputPart, ReadOptions, Source
 
 __all__ = ["GivenImage", "given_image"]
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PICTURE_TYPES = (torch.uint8, torch.uint16)
 
 
@@ -238,10 +238,7 @@ def _from_simpleitk(image: Any) -> MetaTensor:
             f"An image of {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} components is "
             "neither a picture nor a volume of one value per voxel: give one image at a time."
         )
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return _volume(torch.from_numpy(array.T.astype(np.float32))[None], _LPS_TO_RAS @ affine)
+    return _volume(torch.from_numpy(array.T.astype(np.float32))[None], itk_affine(image))
 
 
 def _like_simpleitk(given: Any, values: npt.NDArray[Any]) -> Any:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,6 @@ __all__ = [
     "is_nifti",
     "is_picture",
     "matches",
-    "sha256_of_file",
 ]
 
 EXCLUDED = "excluded"
@@ -221,15 +219,6 @@ def format_of(file: SkippedFile) -> SkippedFile:
     else:
         way = "Save it as DICOM, NIfTI, PNG or TIFF first."
     return SkippedFile(path, found + NOT_READ, f"It is a {found}. {way}")
-
-
-def sha256_of_file(path: PathLike) -> str:
-    """SHA-256 of what is in a file, 64 hexadecimal digits; a mebibyte of it is in memory at a time."""
-    content = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while piece := stream.read(2**20):
-            content.update(piece)
-    return content.hexdigest()
 
 
 def _is_ours(path: Path) -> bool:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.input_files import ITK_SUFFIXES
 
-__all__ = ["describe_other", "read_other", "voxel_files"]
+__all__ = ["describe_other", "itk_affine", "read_other", "voxel_files"]
 
 _DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _HEADER_BYTES = 2**16
@@ -35,7 +35,7 @@ def describe_other(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1:
             raise UnreadableInputError("it holds several values per voxel; save one gray value per voxel first.")
-        return tuple(int(size) for size in reader.GetSize()), _itk_affine(reader)
+        return tuple(int(size) for size in reader.GetSize()), itk_affine(reader)
     image: Any = nib.freesurfer.mghformat.MGHImage.from_filename(path)
     return tuple(map(int, image.shape)), np.asarray(image.affine, dtype=np.float64)
 
@@ -85,12 +85,15 @@ def _itk_reader(path: Path) -> Any:
     return reader
 
 
-def _itk_affine(reader: Any) -> npt.NDArray[np.float64]:
-    """ITK's directions, spacing and origin are those of LPS; only the first three axes are places."""
-    count = reader.GetDimension()
-    directions = np.reshape(reader.GetDirection(), (count, count))
+def itk_affine(image: Any) -> npt.NDArray[np.float64]:
+    """(4, 4) matrix from voxel indices to RAS mm of a SimpleITK image or its reader, whose own places are in LPS.
+
+    Only the first three axes are places.
+    """
+    count = image.GetDimension()
+    directions = np.reshape(image.GetDirection(), (count, count))
     affine = np.eye(4)
     size = min(count, 3)
-    affine[:size, :size] = (directions * np.asarray(reader.GetSpacing()))[:size, :size]
-    affine[:size, 3] = reader.GetOrigin()[:size]
+    affine[:size, :size] = (directions * np.asarray(image.GetSpacing()))[:size, :size]
+    affine[:size, 3] = image.GetOrigin()[:size]
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)

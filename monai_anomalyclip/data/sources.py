@@ -24,7 +24,7 @@ from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.input_files import sha256_of_file
+from monai_anomalyclip.digests import sha256_of
 from monai_anomalyclip.transforms.intensity_presets import check_preset
 
 if TYPE_CHECKING:
@@ -187,13 +187,13 @@ def _content(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     now = path.stat()
     if time.time() - max(now.st_mtime, now.st_ctime) < _SETTLED:
-        return sha256_of_file(path)
+        return sha256_of(path)
     return _read_once(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=8)  # the pages of a TIFF are inputs of one file
 def _read_once(path: Path, *_: int) -> str:
-    return sha256_of_file(path)
+    return sha256_of(path)
 
 
 _UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only

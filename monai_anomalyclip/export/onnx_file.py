@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_anomalyclip.digests import sha256_of
 from monai_anomalyclip.export.description import DESCRIPTION_KEY
 
 __all__ = [
@@ -107,7 +107,7 @@ def name_external_data(path: Path, final_name: str) -> Path | None:
     if not entries:
         return None
     weights = path.with_name(entries[0].value)
-    named = weights.with_name(f"{Path(final_name).stem}.{_sha256(weights)[:12]}.data")
+    named = weights.with_name(f"{Path(final_name).stem}.{sha256_of(weights)[:12]}.data")
     weights.rename(named)
     for entry in entries:
         entry.value = named.name
@@ -174,14 +174,6 @@ def _name_batch_dimension(model: Any) -> None:
             value.shape = onnx_ir.Shape(
                 [size if isinstance(size, int) else symbol.sub("batch", str(size)) for size in value.shape]
             )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 MAP_MEAN_BOUND = 0.02

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.bundles.shipped import literal_path
+from monai_anomalyclip.bundles.shipped import bundle_parser
 from monai_anomalyclip.federated import job_script
 from monai_anomalyclip.federated.client import SITE_VARIABLE
 from monai_anomalyclip.federated.site import SiteSettings
@@ -45,9 +44,7 @@ def write_initial_prompts(
     Returns:
         the bytes of the arrays that go to each site and come back in a round.
     """
-    parser = ConfigParser()
-    parser.read_config([str(Path(bundle) / "configs" / "train.json"), *map(str, configs)])
-    parser["bundle_root"] = literal_path(Path(bundle).absolute())
+    parser = bundle_parser(Path(bundle) / "configs" / "train.json", configs)
     torch.manual_seed(seed)
     network = parser.get_parsed_content("network_def")
     if prompts is not None:

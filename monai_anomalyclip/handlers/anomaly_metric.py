@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from ignite.engine import Engine
@@ -126,25 +126,6 @@ class AUPRO(AnomalyMetricHandler):
         super().__init__(AUPROMetric(method, fpr_limit), output_transform, classes)
 
 
-class PixelAP(AnomalyMetricHandler):
-    """Computes the average precision over all pixels of the validation set.
-
-    Args:
-        output_transform: gives (maps, masks) from ``engine.state.output``; see
-            :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
-        classes: gives the class of each item, for a value per class and their mean.
-        method: "exact", or "histogram" for constant memory.
-    """
-
-    def __init__(
-        self,
-        output_transform: Callable[..., Any] = lambda x: x,
-        classes: Callable[..., Any] | None = None,
-        method: Literal["exact", "histogram"] = "exact",
-    ) -> None:
-        super().__init__(PixelAPMetric(method), output_transform, classes)
-
-
 class PixelAUROC(AnomalyMetricHandler):
     """Computes the AUROC over all pixels of the validation set.
 
@@ -156,13 +137,21 @@ class PixelAUROC(AnomalyMetricHandler):
         method: "exact", or "histogram" for constant memory.
     """
 
+    metric: ClassVar[type[PixelAUROCMetric | PixelAPMetric]] = PixelAUROCMetric
+
     def __init__(
         self,
         output_transform: Callable[..., Any] = lambda x: x,
         classes: Callable[..., Any] | None = None,
         method: Literal["exact", "histogram"] = "exact",
     ) -> None:
-        super().__init__(PixelAUROCMetric(method), output_transform, classes)
+        super().__init__(self.metric(method), output_transform, classes)
+
+
+class PixelAP(PixelAUROC):
+    """Computes the average precision over all pixels of the validation set; arguments as for :class:`PixelAUROC`."""
+
+    metric = PixelAPMetric
 
 
 class ImageAUROC(AnomalyMetricHandler):
@@ -177,24 +166,18 @@ class ImageAUROC(AnomalyMetricHandler):
             :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
     """
 
-    def __init__(
-        self, output_transform: Callable[..., Any] = lambda x: x, classes: Callable[..., Any] | None = None
-    ) -> None:
-        super().__init__(ImageAUROCMetric(), output_transform, classes)
-
-
-class ImageAP(AnomalyMetricHandler):
-    """Computes the average precision of the images' anomaly scores.
-
-    Args:
-        output_transform: as for :class:`ImageAUROC`.
-        classes: as for :class:`ImageAUROC`.
-    """
+    metric: ClassVar[type[ImageAUROCMetric | ImageAPMetric]] = ImageAUROCMetric
 
     def __init__(
         self, output_transform: Callable[..., Any] = lambda x: x, classes: Callable[..., Any] | None = None
     ) -> None:
-        super().__init__(ImageAPMetric(), output_transform, classes)
+        super().__init__(self.metric(), output_transform, classes)
+
+
+class ImageAP(ImageAUROC):
+    """Computes the average precision of the images' anomaly scores; arguments as for :class:`ImageAUROC`."""
+
+    metric = ImageAPMetric
 
 
 class RegionRecall(AnomalyMetricHandler):

@@ -20,8 +20,8 @@ from torch import Tensor
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.input_files import is_picture
 from monai_anomalyclip.data.masks import read_mask
+from monai_anomalyclip.data.other_volumes import itk_affine
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.label.reading import itk_affine
 
 __all__ = ["MAX_SLICES", "is_empty_label", "labelled_slices", "read_label", "representative_slices"]
 

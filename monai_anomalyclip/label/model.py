@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.bundles.shipped import literal_path
+from monai_anomalyclip.bundles.shipped import bundle_parser
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.label.ranking import DescribedNetwork, short_descriptor
 from monai_anomalyclip.label.reading import read_image
@@ -76,9 +75,7 @@ class AnomalyModel:
         config = self.bundle / "configs" / "inference.json"
         if not config.is_file():
             raise FileNotFoundError(f"There is no bundle at {str(bundle)!r}: it has no configs/inference.json.")
-        parser = ConfigParser()
-        parser.read_config(str(config))
-        parser["bundle_root"] = literal_path(self.bundle)
+        parser = bundle_parser(config)
         self._bundle_prompts = Path(parser.get_parsed_content("prompts"))
         self._network: AnomalyCLIP = parser.get_parsed_content("network_def").eval()
         inferer: AnomalySliceInferer = parser.get_parsed_content("inferer")

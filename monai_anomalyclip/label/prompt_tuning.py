@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
-from monai_anomalyclip.bundles.shipped import literal_path
+from monai_anomalyclip.bundles.shipped import bundle_parser
 from monai_anomalyclip.label.bundle_entries import labelled_parts
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.networks import AnomalyCLIP
@@ -101,12 +100,9 @@ def tune_prompts(
     network = model.network(device)
     start = {key: value.detach().clone() for key, value in network.prompts.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
-        parser = ConfigParser()
-        parser.read_config(str(model.bundle / "configs" / "train.json"))
         fixed = {
-            "bundle_root": literal_path(model.bundle),
-            "output_dir": literal_path(Path(folder)),
-            "model_dir": literal_path(Path(folder)),
+            "output_dir": Path(folder),
+            "model_dir": Path(folder),
             "network_def": network,
             "device": str(device),
             "resume": False,
@@ -114,8 +110,7 @@ def tune_prompts(
             "train#dataset#progress": False,
             "validate#dataset#data": [],
         }
-        for name, value in {**settings, **fixed}.items():
-            parser[name] = value
+        parser = bundle_parser(model.bundle / "configs" / "train.json", **{**settings, **fixed})
         # A server or a notebook has no terminal to draw a bar in.
         parser["train#handlers"] = [
             handler for handler in parser["train#handlers"] if handler.get("_target_") != "ignite.handlers.ProgressBar"

@@ -21,21 +21,19 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pydicom
-import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
 from pydicom.uid import UncompressedTransferSyntaxes
 
 from monai_anomalyclip.data.dicom.reader import stack_affine
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.input_files import NIFTI_SUFFIXES, is_picture
+from monai_anomalyclip.data.input_files import is_nifti, is_picture
 from monai_anomalyclip.data.inputs import InputCatalogue, load_input
 from monai_anomalyclip.data.sources import DicomSource, InputPart, ReadOptions, Source
 from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP
 
-__all__ = ["itk_affine", "read_image"]
+__all__ = ["read_image"]
 
-_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _PARALLEL = 0.999  # cosine between axes of the same direction
 _SAME_PLACE = 0.5  # voxels
 
@@ -65,23 +63,11 @@ def read_image(path: str | os.PathLike[str], preset: str = "auto") -> MetaTensor
     name = file.name.lower()
     if not file.exists():
         raise UnreadableInputError(f"Cannot read {file.name!r}: there is no such file.")
-    if name.endswith(_ITK_SUFFIXES):
-        return _read_itk(file, preset)
-    if suffix := next((suffix for suffix in NIFTI_SUFFIXES if name.endswith(suffix)), ""):
+    if suffix := next((suffix for suffix in (".nii", ".nii.gz") if name.endswith(suffix)), ""):
         series = file.with_name(file.name[: -len(suffix)])
         laid = _series_on_the_grid_of(file, series, options) if series.is_dir() else _colour_nifti(file)
         return load_input(file, options) if laid is None else laid
-    return load_input(file, options) if is_picture(file) else _read_series(file, options)
-
-
-def itk_affine(image: Any) -> npt.NDArray[np.float64]:
-    """(4, 4) matrix from voxel indices to RAS mm of a SimpleITK volume or picture."""
-    size = image.GetDimension()
-    affine = np.eye(4)
-    directions = np.reshape(image.GetDirection(), (size, size))
-    affine[:size, :size] = directions * np.asarray(image.GetSpacing())
-    affine[:size, 3] = image.GetOrigin()
-    return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    return load_input(file, options) if is_picture(file) or is_nifti(file) else _read_series(file, options)
 
 
 def _read_series(path: Path, options: ReadOptions) -> MetaTensor:
@@ -190,17 +176,3 @@ def _decompress(source: Path, target: Path) -> None:
             if writer.Write():
                 return
     raise UnreadableInputError("Cannot read a DICOM series: GDCM cannot decompress it.")
-
-
-def _read_itk(path: Path, preset: str) -> MetaTensor:
-    try:
-        image = sitk.ReadImage(str(path))
-        values = sitk.GetArrayFromImage(image)
-    except RuntimeError as error:  # ITK's message quotes paths
-        raise UnreadableInputError(f"Cannot read {path.name!r}: it is damaged, or no volume.") from error
-    if values.ndim != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise UnreadableInputError(f"Cannot read {path.name!r}: it is no volume of one gray value per voxel.")
-    raw = torch.from_numpy(values.astype(np.float32).T.copy())[None]
-    scaled = ScaleIntensityForCLIP(preset=preset)(_laid(raw, itk_affine(image), {"kind": "volume"}))
-    assert isinstance(scaled, MetaTensor)
-    return scaled

@@ -3,7 +3,6 @@
 
 from .downloading import download
 from .fetched import clip_in_bundle, default_weights_folder, fetch_clip, fetch_prompts, fetched_clip
-from .integrity import git_blob_id, sha256_of
 from .publishers import PROMPTS, ClipSource, PromptsSource, clip_source
 
 __all__ = [
@@ -17,6 +16,4 @@ __all__ = [
     "fetch_clip",
     "fetch_prompts",
     "fetched_clip",
-    "git_blob_id",
-    "sha256_of",
 ]

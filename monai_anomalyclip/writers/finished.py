@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -14,6 +12,7 @@ from pydantic import ValidationError
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import sync, write_atomically
+from monai_anomalyclip.digests import sha256_of
 from monai_anomalyclip.writers.record import (
     InputRecord,
     MadeWith,
@@ -111,7 +110,7 @@ class InputState(Record):
         return [
             file.path
             for file in self.files
-            if _size(folder / file.path) != file.bytes or _sha256(folder / file.path) != file.sha256
+            if _size(folder / file.path) != file.bytes or sha256_of(folder / file.path) != file.sha256
         ]
 
 
@@ -163,7 +162,7 @@ def sealed(folder: Path, outputs: Iterable[str]) -> tuple[ResultFile, ...]:
     files = []
     for output in outputs:
         sync(folder / output)
-        files.append(ResultFile(path=output, bytes=_size(folder / output), sha256=_sha256(folder / output)))
+        files.append(ResultFile(path=output, bytes=_size(folder / output), sha256=sha256_of(folder / output)))
     return tuple(files)
 
 
@@ -172,11 +171,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while piece := stream.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()

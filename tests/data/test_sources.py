@@ -281,8 +281,8 @@ def test_a_file_of_many_inputs_is_read_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("monai_anomalyclip.data.sources._SETTLED", -1.0)
     (tmp_path / "p.tiff").write_bytes(b"pages")
     reads: list[Path] = []
-    read = sources.sha256_of_file
-    monkeypatch.setattr(sources, "sha256_of_file", lambda path: reads.append(path) or read(path))
+    read = sources.sha256_of
+    monkeypatch.setattr(sources, "sha256_of", lambda path: reads.append(path) or read(path))
     pages = [FrameSource(tmp_path / "p.tiff", "p.tiff", page) for page in range(3)]
     assert len({page.state() for page in pages}) == 1
     assert len({page.key for page in pages}) == 3

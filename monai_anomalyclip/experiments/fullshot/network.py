@@ -16,7 +16,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from monai_anomalyclip.weights.integrity import sha256_of
+from monai_anomalyclip.digests import sha256_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,18 +128,24 @@ class FullShotNetwork(nn.Module, ABC):
     A derived class sets ``model``, which is in evaluation mode except while :meth:`fit` runs.
 
     Args:
-        image_size: side S of the square images in pixels.
+        backbone: timm's name of the frozen network, one of :data:`BACKBONES`.
+        image_size: side S of the square images in pixels, a multiple of 32 from 64 on (both ends of RD4AD's decoder
+            must meet). Every derived class also takes ``weights``: a local file of the backbone's ImageNet weights, or
+            None for random ones (with a warning).
 
     Raises:
-        ValueError: unless it is a multiple of 32 from 64 on (both ends of RD4AD's decoder must meet).
+        ImportError: when anomalib is not installed.
+        FileNotFoundError: when there is no such file of weights.
+        ValueError: for settings out of range, or weights of another backbone.
     """
 
     model: Any  # of anomalib, which has no types
     mean: Tensor
     std: Tensor
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, backbone: str, image_size: int) -> None:
         super().__init__()
+        check_backbone(backbone)
         if not isinstance(image_size, int) or image_size < 64 or image_size % 32:
             raise ValueError(f"image_size={image_size!r} must be a multiple of 32 pixels, at least 64.")
         self.image_size = image_size

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from monai_anomalyclip.experiments.fullshot.network import (
     FullShotNetwork,
     anomalib_needed,
-    check_backbone,
     fill_backbone,
 )
 
@@ -36,16 +35,9 @@ class PatchCore(FullShotNetwork):
     Source: PatchCore (CVPR 2022), section 3, as in :class:`anomalib.models.image.patchcore.torch_model.PatchcoreModel`.
 
     Args:
-        backbone: timm's name of the frozen network, one of :data:`~monai_anomalyclip.experiments.fullshot.BACKBONES`.
-        weights: local file of its ImageNet weights, or None for random ones (with a warning).
-        image_size: side of the square images in pixels.
+        backbone, weights, image_size: see :class:`~monai_anomalyclip.experiments.fullshot.network.FullShotNetwork`.
         coreset_ratio: share of the patch features that is kept, in (0, 1]; 1 keeps all and selects nothing.
         num_neighbors: features of the neighbourhood, b in equation 7; 1 for scores without weight.
-
-    Raises:
-        ImportError: when anomalib is not installed.
-        FileNotFoundError: when there is no such file of weights.
-        ValueError: for settings out of range, or weights of another backbone.
     """
 
     def __init__(
@@ -57,8 +49,7 @@ class PatchCore(FullShotNetwork):
         coreset_ratio: float = 0.1,
         num_neighbors: int = 9,
     ) -> None:
-        super().__init__(image_size)
-        check_backbone(backbone)
+        super().__init__(backbone, image_size)
         if not 0 < coreset_ratio <= 1:
             raise ValueError(f"coreset_ratio={coreset_ratio} must lie in (0, 1].")
         if num_neighbors < 1:

@@ -18,7 +18,6 @@ from torch import Tensor
 from monai_anomalyclip.experiments.fullshot.network import (
     FullShotNetwork,
     anomalib_needed,
-    check_backbone,
     fill_backbone,
 )
 
@@ -38,16 +37,9 @@ class RD4AD(FullShotNetwork):
     :class:`anomalib.models.image.reverse_distillation.torch_model.ReverseDistillationModel`.
 
     Args:
-        backbone: timm's name of the frozen encoder, one of :data:`~monai_anomalyclip.experiments.fullshot.BACKBONES`.
-        weights: local file of its ImageNet weights, or None for random ones (with a warning).
-        image_size: side of the square images in pixels.
+        backbone, weights, image_size: see :class:`~monai_anomalyclip.experiments.fullshot.network.FullShotNetwork`.
         epochs: of the training.
         learning_rate: of Adam.
-
-    Raises:
-        ImportError: when anomalib is not installed.
-        FileNotFoundError: when there is no such file of weights.
-        ValueError: for settings out of range, or weights of another backbone.
     """
 
     def __init__(
@@ -59,8 +51,7 @@ class RD4AD(FullShotNetwork):
         epochs: int = 200,
         learning_rate: float = 0.005,
     ) -> None:
-        super().__init__(image_size)
-        check_backbone(backbone)
+        super().__init__(backbone, image_size)
         if epochs < 1:
             raise ValueError(f"epochs={epochs} must be at least 1.")
         if not learning_rate > 0:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Digests that a weights file is known by."""
+"""Digests that a file's content is known by."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ APART = {
 """Folders of tests that belong to no module, and what they test."""
 
 WITHOUT_MODULE = {
+    "test_examples": "the docstrings of the whole package",
     "test_mirror": "this file",
     "test_order": "the package as a whole",
     "test_package": "the package as a whole",

@@ -114,7 +114,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _clip_state(path: Path) -> str:
-    from monai_anomalyclip.weights import clip_source, sha256_of
+    from monai_anomalyclip.digests import sha256_of
+    from monai_anomalyclip.weights import clip_source
 
     if not path.is_file():
         return "no"
@@ -197,9 +198,10 @@ def _own_clip(arguments: argparse.Namespace) -> tuple[Path, str]:
     Raises:
         ValueError: they are not OpenAI's.
     """
+    from monai_anomalyclip.digests import sha256_of
     from monai_anomalyclip.networks import describe_clip
     from monai_anomalyclip.networks.clip_weights import clip_file
-    from monai_anomalyclip.weights import clip_source, default_weights_folder, sha256_of
+    from monai_anomalyclip.weights import clip_source, default_weights_folder
 
     source, path = clip_source(), clip_file(arguments.clip)
     if not path.is_file():

@@ -46,6 +46,10 @@ class EncodeImaged(MapTransform):
 
     Raises:
         ValueError: for another ``feature_dtype``.
+
+    Example::
+
+        item = EncodeImaged("image", network)({"image": preprocessed})  # (3, H, W) becomes features
     """
 
     def __init__(self, keys: KeysCollection, network: FrozenCLIPNetwork, feature_dtype: str = "float32") -> None:
@@ -99,6 +103,10 @@ class FeatureKey:
     Args:
         network: whose encoder makes the features.
         feature_dtype: what they are kept in.
+
+    Example::
+
+        dataset = PersistentDataset(entries, transform, cache_dir="features", hash_func=FeatureKey(network))
     """
 
     def __init__(self, network: FrozenCLIPNetwork, feature_dtype: str = "float32") -> None:

@@ -87,6 +87,12 @@ class InputCatalogue:
         UnreadableInputError: a path does not exist, or there is nothing to read.
         ValueError: the excluded folder is an input itself, a series is not there, or no series is left out for such a
             reason.
+
+    Example::
+
+        catalogue = InputCatalogue("studies", options={"preset": "ct-brain"})
+        for item in catalogue.items():
+            image = load_input(item["image"])
     """
 
     def __init__(

@@ -47,6 +47,10 @@ class LoadFramed(MapTransform):
     Args:
         keys: keys of the paths.
         allow_missing_keys: do not raise when a key is missing.
+
+    Example::
+
+        LoadFramed("image")({"image": "frame.png"})["image"].shape  # (3, H, W)
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
@@ -74,6 +78,10 @@ class LoadInputd(MapTransform):
         options: how paths are read.
         allow_missing_keys: do not raise when a key is missing.
         eight_bit: as for :func:`load_input`.
+
+    Example::
+
+        LoadInputd("image", {"preset": "ct-lung"})({"image": "study"})["image"].shape  # (1, X, Y, Z)
     """
 
     def __init__(
@@ -124,6 +132,11 @@ class LoadMaskd(MapTransform):
 
     Raises:
         ValueError: more than one key.
+
+    Example::
+
+        load = Compose([LoadFramed("image"), LoadMaskd("label")])
+        load({"image": "frame.png", "label": "mask.png"})["image_label"]  # 0 or 1
     """
 
     def __init__(
@@ -197,6 +210,10 @@ class FaultTolerantDataset(Dataset):
     Args:
         data: items with the keys ``image`` (a path or an :class:`InputPart`) and, optionally, ``name`` and ``part``.
         transform: transforms of an item.
+
+    Example::
+
+        dataset = FaultTolerantDataset(InputCatalogue("studies").items(), LoadInputd("image"))
     """
 
     def _transform(self, index: int) -> Any:

@@ -66,6 +66,11 @@ class ReadableItems:
     Raises:
         UnreadableItemsError: an entry cannot be read, without ``skip``; or none can.
         ValueError: there are fewer readable entries than processes: one without any would wait for ever.
+
+    Example::
+
+        items = ReadableItems(load_datalist("datalist.json", "testing"), LoadFramed("image"), skip=True)
+        print(len(items.readable), [item.file for item in items.unreadable])
     """
 
     def __init__(

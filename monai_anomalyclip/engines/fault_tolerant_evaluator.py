@@ -108,6 +108,13 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
     Attributes:
         failures: reason by input name; handlers that fail on an item add to it.
         passing: those of them that may do well another time.
+
+    Example::
+
+        evaluator = FaultTolerantEvaluator(
+            device=device, val_data_loader=loader, network=network, inferer=AnomalySliceInferer(), val_handlers=[writer]
+        )
+        evaluator.run()
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -24,6 +24,10 @@ class PrepareAnomalyBatch(PrepareBatch):
     Args:
         output: "logits" for tuning, "prediction" for validation, "all" where the loss is wanted beside the metrics (see
             ``AnomalyCLIP.forward``).
+
+    Example::
+
+        trainer = SupervisedTrainer(..., prepare_batch=PrepareAnomalyBatch("logits"), loss_function=GlocalLoss())
     """
 
     def __init__(self, output: Literal["logits", "prediction", "all"]) -> None:

@@ -42,6 +42,10 @@ class BakedNetwork(nn.Module):
 
     Raises:
         ValueError: when the image size is no multiple of the patch size.
+
+    Example::
+
+        anomaly_map, score = BakedNetwork(network, 518)(image)
     """
 
     text_features: Tensor

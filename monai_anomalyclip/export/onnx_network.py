@@ -28,6 +28,11 @@ class ONNXNetwork(nn.Module):
         FileNotFoundError: when there is no such file.
         ValueError: when it was not written by ``monai-anomalyclip export``.
         RuntimeError: when onnxruntime is missing.
+
+    Example::
+
+        network = ONNXNetwork("anomalyclip.onnx")
+        prediction = network.predict(image)
     """
 
     def __init__(

@@ -114,6 +114,11 @@ class AUPRO(AnomalyMetricHandler):
         classes: gives the class of each item, for a value per class and their mean.
         method: "exact", "histogram" for constant memory, or "thresholds_200" for comparison with published PRO.
         fpr_limit: up to which false positive rate the curve counts, in (0, 1].
+
+    Example::
+
+        maps_and_masks = from_engine(["pred_anomaly_map", "label_label"])
+        AUPRO(maps_and_masks, classes=from_engine("class")).attach(evaluator, "pixel_aupro")
     """
 
     def __init__(
@@ -135,6 +140,10 @@ class PixelAUROC(AnomalyMetricHandler):
             :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
         classes: gives the class of each item, for a value per class and their mean.
         method: "exact", or "histogram" for constant memory.
+
+    Example::
+
+        PixelAUROC(from_engine(["pred_anomaly_map", "label_label"])).attach(evaluator, "pixel_auroc")
     """
 
     metric: ClassVar[type[PixelAUROCMetric | PixelAPMetric]] = PixelAUROCMetric
@@ -149,7 +158,12 @@ class PixelAUROC(AnomalyMetricHandler):
 
 
 class PixelAP(PixelAUROC):
-    """Computes the average precision over all pixels of the validation set; arguments as for :class:`PixelAUROC`."""
+    """Computes the average precision over all pixels of the validation set; arguments as for :class:`PixelAUROC`.
+
+    Example::
+
+        PixelAP(from_engine(["pred_anomaly_map", "label_label"])).attach(evaluator, "pixel_ap")
+    """
 
     metric = PixelAPMetric
 
@@ -164,6 +178,10 @@ class ImageAUROC(AnomalyMetricHandler):
             ``from_engine(["pred_anomaly_score", "label_image_label"])``.
         classes: gives the class of each item, for a value per class and their mean; see
             :class:`~monai_anomalyclip.handlers.anomaly_metric.AnomalyMetricHandler`.
+
+    Example::
+
+        ImageAUROC(from_engine(["pred_anomaly_score", "label_image_label"])).attach(evaluator, "image_auroc")
     """
 
     metric: ClassVar[type[ImageAUROCMetric | ImageAPMetric]] = ImageAUROCMetric
@@ -175,7 +193,12 @@ class ImageAUROC(AnomalyMetricHandler):
 
 
 class ImageAP(ImageAUROC):
-    """Computes the average precision of the images' anomaly scores; arguments as for :class:`ImageAUROC`."""
+    """Computes the average precision of the images' anomaly scores; arguments as for :class:`ImageAUROC`.
+
+    Example::
+
+        ImageAP(from_engine(["pred_anomaly_score", "label_image_label"])).attach(evaluator, "image_ap")
+    """
 
     metric = ImageAPMetric
 
@@ -193,6 +216,10 @@ class RegionRecall(AnomalyMetricHandler):
         threshold: of the maps.
         sizes: areas in pixels that divide the regions into classes of sizes, ascending.
         overlap: share of a region's pixels that must reach the threshold; 0 stands for a single pixel.
+
+    Example::
+
+        RegionRecall(from_engine(["pred_anomaly_map", "label_label"]), threshold=0.3).attach(evaluator, "regions")
     """
 
     def __init__(

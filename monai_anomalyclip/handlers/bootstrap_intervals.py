@@ -43,6 +43,12 @@ class BootstrapIntervals:
         resamples: number of resamples.
         level: of the intervals, in (0, 1).
         seed: of the draws.
+
+    Example::
+
+        BootstrapIntervals(
+            from_engine(["index", "class"]), from_engine(["pred_anomaly_score", "label_image_label"])
+        ).attach(evaluator)
     """
 
     def __init__(

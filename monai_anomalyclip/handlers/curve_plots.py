@@ -37,6 +37,11 @@ class CurvePlots:
 
     Raises:
         ValueError: a metric without such a curve.
+
+    Example::
+
+        auroc = PixelAUROC(from_engine(["pred_anomaly_map", "label_label"]))
+        CurvePlots("runs/evaluation", {"pixel_auroc": auroc}).attach(evaluator)
     """
 
     def __init__(self, output_dir: str | Path, metrics: Mapping[str, AnomalyMetricHandler]) -> None:

@@ -36,6 +36,11 @@ class GlocalLossHandler(TensorBoardHandler):
         summary_writer: TensorBoard writer; default is a new one in ``log_dir``.
         log_dir: folder of the default writer.
         tag: prefix of the curves' names.
+
+    Example::
+
+        loss = GlocalLoss()
+        GlocalLossHandler(loss, log_dir="runs/tuning").attach(trainer)
     """
 
     def __init__(
@@ -99,6 +104,10 @@ class EvaluationLoss:
 
     Args:
         loss: with ``last_terms``, as :class:`~monai_anomalyclip.losses.GlocalLoss`.
+
+    Example::
+
+        EvaluationLoss(GlocalLoss()).attach(evaluator)  # state.metrics["loss_global"], ...
     """
 
     def __init__(self, loss: Any) -> None:

@@ -32,6 +32,10 @@ class MetricTable:
     Args:
         output_dir: folder of the tables.
         metrics: names of the metrics, whose handlers have ``classes``.
+
+    Example::
+
+        MetricTable("runs/evaluation", ["image_auroc", "pixel_aupro"]).attach(evaluator)
     """
 
     def __init__(self, output_dir: str | Path, metrics: Sequence[str]) -> None:
@@ -104,6 +108,10 @@ class UnreadableTable:
     Args:
         output_dir: folder of the table.
         items: what the evaluator sees.
+
+    Example::
+
+        UnreadableTable("runs/evaluation", items).attach(evaluator)
     """
 
     def __init__(self, output_dir: str | Path, items: ReadableItems) -> None:

@@ -107,6 +107,11 @@ class AnomalyResultWriter:
         ValueError: the threshold is not in [0, 1], an unknown kind of output, a text that is no code, or the folder
             holds files of another program under the names that this one uses.
         OSError: the folder cannot be made or written to.
+
+    Example::
+
+        writer = AnomalyResultWriter("results", InputCatalogue("study"), network, "model.pt", threshold=0.3)
+        writer.attach(evaluator)
     """
 
     def __init__(

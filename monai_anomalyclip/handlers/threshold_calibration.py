@@ -39,6 +39,14 @@ class ThresholdCalibration:
 
     Raises:
         ValueError: an unknown rule, or a rate out of range.
+
+    Example::
+
+        ThresholdCalibration(
+            "models/model.pt",
+            from_engine(["pred_anomaly_map", "label_label"]),
+            from_engine(["pred_anomaly_score", "label_image_label"]),
+        ).attach(evaluator)
     """
 
     def __init__(

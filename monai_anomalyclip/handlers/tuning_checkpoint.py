@@ -56,6 +56,10 @@ class TuningCheckpoint:
     Raises:
         TypeError: when ``run_settings`` holds other than plain values.
         PermissionError: when ``checkpoint_dir`` cannot be written.
+
+    Example::
+
+        TuningCheckpoint(network, optimizer, "runs/checkpoints", "models/model.pt").attach(trainer)
     """
 
     def __init__(

@@ -68,6 +68,13 @@ class WorstCases:
         maps: gives (maps, masks, whether the masks are known) from ``engine.state.output``.
         threshold: of the maps.
         count: number of pictures.
+
+    Example::
+
+        WorstCases(
+            "runs/evaluation", entries, from_engine(["index", "class"]),
+            from_engine(["pred_anomaly_score", "label_image_label"]), from_engine(["pred_anomaly_map", "label_label"]),
+        ).attach(evaluator)
     """
 
     def __init__(

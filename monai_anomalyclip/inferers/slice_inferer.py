@@ -54,6 +54,11 @@ class AnomalySliceInferer(Inferer):
 
     Raises:
         ValueError: an argument is out of range.
+
+    Example::
+
+        output = AnomalySliceInferer(network.image_size)(load_input("brain.nii.gz")[None], network)
+        output["anomaly_map"].shape  # (1, 1, X, Y, Z)
     """
 
     def __init__(

@@ -68,6 +68,11 @@ class AnomalyModel:
     Raises:
         FileNotFoundError: there is no bundle, or there are no prompts.
         ValueError: the prompts are damaged or of another backbone.
+
+    Example::
+
+        model = AnomalyModel("bundles/anomalyclip_demo", "app/model")
+        model.predict("studies/brain_00.nii.gz").anomaly_score
     """
 
     def __init__(self, bundle: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:

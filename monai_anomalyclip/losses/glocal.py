@@ -50,6 +50,11 @@ class GlocalLoss(_Loss):
         counted: which terms make up the total; derived classes leave some out, for ablations.
         last_terms: the terms of the last call, detached scalars on the device: global, focal, dice_abnormal,
             dice_normal, the pixel terms summed over layers and not yet weighted by ``lambda_local``.
+
+    Example::
+
+        target = {"image_label": label, "label": mask, "has_label": known}
+        loss = GlocalLoss()(network(image, output="logits"), target)
     """
 
     counted: ClassVar[tuple[str, ...]] = ("global", "focal", "dice_abnormal", "dice_normal")

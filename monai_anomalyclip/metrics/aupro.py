@@ -34,6 +34,12 @@ class AUPROMetric(PixelMetric):
 
     Raises:
         ValueError: an unknown method, or a limit or number of bins out of range.
+
+    Example:
+        >>> metric = AUPROMetric()
+        >>> _ = metric(y_pred=torch.tensor([[[[0.1, 0.2], [0.7, 0.9]]]]), y=torch.tensor([[[[0, 0], [0, 1]]]]))
+        >>> float(metric.aggregate())
+        1.0
     """
 
     title: ClassVar[str] = "AUPRO"

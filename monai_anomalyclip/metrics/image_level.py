@@ -67,7 +67,14 @@ class ImageMetric(AnomalyMetric):
 
 
 class ImageAUROCMetric(ImageMetric):
-    """Image-level AUROC (scikit-learn's definition); see :class:`ImageMetric` for the call."""
+    """Image-level AUROC (scikit-learn's definition); see :class:`ImageMetric` for the call.
+
+    Example:
+        >>> metric = ImageAUROCMetric()
+        >>> _ = metric(y_pred=torch.tensor([0.2, 0.4, 0.9]), y=torch.tensor([0, 0, 1]))
+        >>> float(metric.aggregate())
+        1.0
+    """
 
     title: ClassVar[str] = "Image AUROC"
 
@@ -76,7 +83,14 @@ class ImageAUROCMetric(ImageMetric):
 
 
 class ImageAPMetric(ImageMetric):
-    """Image-level average precision (scikit-learn's definition); see :class:`ImageMetric` for the call."""
+    """Image-level average precision (scikit-learn's definition); see :class:`ImageMetric` for the call.
+
+    Example:
+        >>> metric = ImageAPMetric()
+        >>> _ = metric(y_pred=torch.tensor([0.2, 0.4, 0.9]), y=torch.tensor([0, 0, 1]))
+        >>> float(metric.aggregate())
+        1.0
+    """
 
     title: ClassVar[str] = "Image AP"
 

@@ -150,6 +150,12 @@ class PixelAPMetric(PixelMetric):
     """Pixel-level average precision, all pixels of all images pooled (scikit-learn's definition).
 
     See :class:`~monai_anomalyclip.metrics.pixel_metric.PixelMetric` for the call and the arguments.
+
+    Example:
+        >>> metric = PixelAPMetric()
+        >>> _ = metric(y_pred=torch.tensor([[[[0.1, 0.2], [0.7, 0.9]]]]), y=torch.tensor([[[[0, 0], [0, 1]]]]))
+        >>> float(metric.aggregate())
+        1.0
     """
 
     title: ClassVar[str] = "Pixel AP"
@@ -167,6 +173,12 @@ class PixelAUROCMetric(PixelMetric):
     """Pixel-level AUROC, all pixels of all images pooled, as the paper reports it (scikit-learn's definition).
 
     See :class:`~monai_anomalyclip.metrics.pixel_metric.PixelMetric` for the call and the arguments.
+
+    Example:
+        >>> metric = PixelAUROCMetric()
+        >>> _ = metric(y_pred=torch.tensor([[[[0.1, 0.2], [0.7, 0.9]]]]), y=torch.tensor([[[[0, 0], [0, 1]]]]))
+        >>> float(metric.aggregate())
+        1.0
     """
 
     title: ClassVar[str] = "Pixel AUROC"

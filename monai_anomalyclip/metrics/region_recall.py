@@ -35,6 +35,12 @@ class RegionRecallMetric(AnomalyMetric):
 
     Raises:
         ValueError: sizes are not positive and ascending, or the overlap is out of range.
+
+    Example:
+        >>> metric = RegionRecallMetric(threshold=0.5)
+        >>> _ = metric(y_pred=torch.tensor([[[[0.1, 0.2], [0.7, 0.9]]]]), y=torch.tensor([[[[0, 0], [0, 1]]]]))
+        >>> float(metric.aggregate())
+        1.0
     """
 
     title: ClassVar[str] = "Region recall"

@@ -67,6 +67,12 @@ class PixelThresholdMetric(PixelMetric):
 
     Raises:
         ValueError: an unknown rule, or a rate out of range.
+
+    Example:
+        >>> metric = PixelThresholdMetric()
+        >>> _ = metric(y_pred=torch.tensor([[[[0.25, 0.5], [0.5, 0.75]]]]), y=torch.tensor([[[[0, 0], [0, 1]]]]))
+        >>> float(metric.aggregate())
+        0.75
     """
 
     title: ClassVar[str] = "Pixel threshold"
@@ -97,6 +103,12 @@ class ImageThresholdMetric(ImageMetric):
 
     Raises:
         ValueError: an unknown rule, or a rate out of range.
+
+    Example:
+        >>> metric = ImageThresholdMetric()
+        >>> _ = metric(y_pred=torch.tensor([0.25, 0.5, 0.75]), y=torch.tensor([0, 0, 1]))
+        >>> float(metric.aggregate())
+        0.75
     """
 
     title: ClassVar[str] = "Image threshold"

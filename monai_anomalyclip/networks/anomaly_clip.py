@@ -23,7 +23,14 @@ __all__ = ["AnomalyCLIP", "PromptTunedNetwork"]
 
 
 class PromptTunedNetwork(FrozenCLIPNetwork):
-    """Adds prompt files to :class:`FrozenCLIPNetwork`; a derived class sets ``prompts`` to a PromptLearner."""
+    """Adds prompt files to :class:`FrozenCLIPNetwork`; a derived class sets ``prompts`` to a PromptLearner.
+
+    Example::
+
+        network = AnomalyCLIP(pretrained="ViT-L-14-336px.pt")  # is one
+        network.load_prompts("9_12_4_multiscale/epoch_15.pth")
+        network.save_prompts("prompts.safetensors")
+    """
 
     prompts: PromptLearner
 

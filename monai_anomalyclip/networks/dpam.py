@@ -49,6 +49,10 @@ class DualPathVision(TokenEmbedding):
         feature_layers: numbers of the tapped blocks, ascending.
         dpam_start: first block with a DPAM path.
         kinds: attention kinds, see :func:`parse_dpam_attention`.
+
+    Example::
+
+        feature, taps = DualPathVision([24], 6, parse_dpam_attention("vv"))(clip.visual, image)
     """
 
     def __init__(self, feature_layers: Sequence[int], dpam_start: int, kinds: Sequence[str]) -> None:

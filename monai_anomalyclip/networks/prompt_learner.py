@@ -82,6 +82,10 @@ class PromptLearner(nn.Module):
 
     Raises:
         ValueError: for lengths, depths or words that the text tower cannot take.
+
+    Example::
+
+        normal, abnormal = AnomalyCLIP().prompts(clip)  # (2, D), of unit length
     """
 
     word_ids: Tensor

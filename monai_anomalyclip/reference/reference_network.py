@@ -123,6 +123,10 @@ class ReferenceInferer(Inferer):
     Args:
         slice_axis: as for :class:`~monai_anomalyclip.inferers.AnomalySliceInferer`.
         progress: accepted for the sake of the other inferer.
+
+    Example::
+
+        output = ReferenceInferer()(load_input("surface.png")[None], network)
     """
 
     def __init__(self, slice_axis: int | str = "auto", progress: bool = False) -> None:

@@ -103,6 +103,10 @@ class AnnotationAnswerd(MapTransform):
 
     Raises:
         ValueError: there is no such display, or the levels do not ascend within (0, 1].
+
+    Example::
+
+        AnnotationAnswerd(display=["mask", "levels"])({"pred": mask, "anomaly_map": anomaly_map, "image_path": path})
     """
 
     def __init__(

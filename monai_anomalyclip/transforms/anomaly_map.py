@@ -107,6 +107,10 @@ class SmoothAnomalyMap(Transform):
 
     Raises:
         ValueError: sigma is negative or not finite.
+
+    Example:
+        >>> SmoothAnomalyMap(sigma=2)(torch.ones(1, 8, 8)).shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, sigma: float = 4.0) -> None:
@@ -132,6 +136,10 @@ class ResizeAnomalyMap(Transform):
 
     Raises:
         ValueError: the size is not positive.
+
+    Example:
+        >>> ResizeAnomalyMap(4)(torch.tensor([[[0.1, 0.9]]])).shape
+        torch.Size([1, 4, 4])
     """
 
     def __init__(self, spatial_size: int | Sequence[int]) -> None:
@@ -156,6 +164,10 @@ class ThresholdAnomalyMap(Transform):
 
     Raises:
         ValueError: the threshold is not one number in [0, 1].
+
+    Example:
+        >>> ThresholdAnomalyMap(0.5)(torch.tensor([[[0.1, 0.9]]])).tolist()
+        [[[0, 1]]]
     """
 
     def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:
@@ -184,6 +196,10 @@ class SmoothAnomalyMapd(MapTransform):
         keys: keys of the maps.
         sigma: standard deviation in pixels; 0 changes nothing.
         allow_missing_keys: do not raise when a key is missing.
+
+    Example:
+        >>> SmoothAnomalyMapd("map")({"map": torch.ones(1, 8, 8)})["map"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, keys: KeysCollection, sigma: float = 4.0, allow_missing_keys: bool = False) -> None:
@@ -209,6 +225,11 @@ class ResizeAnomalyMapd(MapTransform):
 
     Raises:
         ValueError: not exactly one of the two is given.
+
+    Example:
+        >>> item = {"map": torch.rand(1, 2, 2), "image": torch.rand(3, 6, 8)}
+        >>> ResizeAnomalyMapd("map", like="image")(item)["map"].shape
+        torch.Size([1, 6, 8])
     """
 
     def __init__(
@@ -244,6 +265,10 @@ class ThresholdAnomalyMapd(MapTransform):
 
     Raises:
         ValueError: the threshold is not one number in [0, 1], or the numbers of keys and output keys differ.
+
+    Example:
+        >>> ThresholdAnomalyMapd("map", 0.5, output_keys="pred")({"map": torch.tensor([[[0.1, 0.9]]])})["pred"].tolist()
+        [[[0, 1]]]
     """
 
     def __init__(
@@ -290,6 +315,10 @@ class SummarizeAnomalyd(MapTransform):
 
     Args:
         keys: key of the scores (n_slices,), one for a frame.
+
+    Example:
+        >>> SummarizeAnomalyd()({"anomaly_score": torch.tensor([0.25, 0.75])})["result"]
+        {'anomaly_score': 0.75, 'slice': 1}
     """
 
     def __init__(self, keys: KeysCollection = "anomaly_score", allow_missing_keys: bool = False) -> None:

@@ -121,6 +121,10 @@ class CLIPPreprocess(Transform):
 
     Raises:
         ValueError: the image size is not positive.
+
+    Example:
+        >>> CLIPPreprocess(28)(torch.rand(3, 40, 50)).shape
+        torch.Size([3, 28, 28])
     """
 
     def __init__(self, image_size: int | Sequence[int]) -> None:
@@ -144,6 +148,10 @@ class CLIPPreprocessd(MapTransform):
         keys: keys of the pictures.
         image_size: side S of the result, or (H, W).
         allow_missing_keys: do not raise when a key is missing.
+
+    Example:
+        >>> CLIPPreprocessd("image", 28)({"image": torch.rand(3, 40, 50)})["image"].shape
+        torch.Size([3, 28, 28])
     """
 
     def __init__(self, keys: KeysCollection, image_size: int | Sequence[int], allow_missing_keys: bool = False) -> None:
@@ -170,6 +178,10 @@ class CLIPMaskPreprocess(Transform):
 
     Raises:
         ValueError: the image size is not positive.
+
+    Example:
+        >>> CLIPMaskPreprocess(8)(torch.ones(1, 4, 6)).shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, image_size: int | Sequence[int]) -> None:
@@ -194,6 +206,10 @@ class CLIPMaskPreprocessd(MapTransform):
         keys: keys of the masks.
         image_size: side S of the result, or (H, W).
         allow_missing_keys: do not raise when a key is missing (a normal item may have no mask).
+
+    Example:
+        >>> CLIPMaskPreprocessd("label", 8)({"label": torch.ones(1, 4, 6)})["label"].shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, keys: KeysCollection, image_size: int | Sequence[int], allow_missing_keys: bool = False) -> None:

@@ -205,6 +205,11 @@ class ScaleIntensityForCLIPd(MapTransform):
         upper: percentile of the foreground that maps to 1.
         allow_missing_keys: do not raise when a key is missing.
         preset: a CT window by its name (for raw volumes in Hounsfield units), or ``"auto"`` or ``"percentile"``.
+
+    Example:
+        >>> scaled = ScaleIntensityForCLIPd("image", preset="auto")({"image": torch.rand(1, 8, 8, 4)})
+        >>> float(scaled["image"].max()) <= 1
+        True
     """
 
     def __init__(

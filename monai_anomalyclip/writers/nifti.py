@@ -38,6 +38,11 @@ class NiftiGrid:
 
     Raises:
         ValueError: the file has another size or affine.
+
+    Example::
+
+        grid = NiftiGrid("brain.nii.gz", anomaly_map.shape)
+        Path("map.nii.gz").write_bytes(grid.to_bytes(anomaly_map))
     """
 
     def __init__(

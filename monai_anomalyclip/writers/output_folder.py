@@ -134,6 +134,11 @@ class OutputFolder:
         ValueError: the folder holds files of another program under the names that this one uses, or results of
             version 0.1.0, or (without `make`) no results.
         OSError: the folder cannot be made or written to.
+
+    Example::
+
+        folder = OutputFolder("results", make=False)
+        folder.write_tables()  # results.json, CSV files and report, from the records
     """
 
     def __init__(self, path: str | os.PathLike[str], make: bool = True) -> None:

@@ -218,5 +218,5 @@ def test_nrrd_volume(tmp_path: Path) -> None:
     np.testing.assert_allclose(image, same, atol=1e-6)
     np.testing.assert_allclose(image.affine, same.affine, atol=1e-5)
     (tmp_path / "b.nrrd").write_bytes(b"NRRD")
-    with pytest.raises(UnreadableInputError, match=r"'b\.nrrd': it is damaged"):
+    with pytest.raises(UnreadableInputError, match=r"'b\.nrrd': the file is truncated or damaged"):
         read_image(tmp_path / "b.nrrd")

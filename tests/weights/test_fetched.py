@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from monai_anomalyclip.digests import git_blob_id
 from monai_anomalyclip.networks import build_backbone, read_prompts
 from monai_anomalyclip.weights import (
     PROMPTS,
@@ -17,7 +18,6 @@ from monai_anomalyclip.weights import (
     fetch_clip,
     fetch_prompts,
     fetched_clip,
-    git_blob_id,
 )
 
 Publish = Callable[..., Any]

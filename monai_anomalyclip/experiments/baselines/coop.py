@@ -41,6 +41,10 @@ class CoOp(PromptTunedNetwork):
     Raises:
         ValueError: for settings that the backbone cannot take.
         FileNotFoundError: when the CLIP weights can be neither found nor fetched.
+
+    Example::
+
+        network = CoOp(pretrained="ViT-L-14-336px.pt", class_name="brain")
     """
 
     def __init__(

@@ -29,6 +29,10 @@ class PlainVision(TokenEmbedding):
         project: whether tapped tokens pass ``ln_post`` and the projection, as the image feature does.
         bicubic_positions: whether positions are resized as open_clip does it when it loads weights for another image
             size, bicubically with antialiasing; else bilinearly, as AnomalyCLIP's authors do it.
+
+    Example::
+
+        feature, (tokens,) = PlainVision([24], project=True)(clip.visual, image)
     """
 
     def __init__(self, feature_layers: Sequence[int], *, project: bool, bicubic_positions: bool = False) -> None:
@@ -86,6 +90,11 @@ class PlainCLIP(FrozenCLIPNetwork):
     Raises:
         ValueError: for settings that the backbone cannot take.
         FileNotFoundError: when the CLIP weights can be neither found nor fetched.
+
+    Example::
+
+        network = PlainCLIP(pretrained="ViT-L-14-336px.pt", ensemble="imagenet")  # CLIP-AC
+        score = network.predict(image)["anomaly_score"]
     """
 
     def __init__(

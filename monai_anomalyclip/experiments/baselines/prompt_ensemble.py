@@ -143,6 +143,10 @@ class FixedPrompts(nn.Module):
 
     Raises:
         ValueError: for a sentence that the text tower cannot take in full.
+
+    Example::
+
+        normal, abnormal = FixedPrompts(clip, ["a normal bottle"], ["a damaged bottle"])(clip)
     """
 
     token_ids: Tensor

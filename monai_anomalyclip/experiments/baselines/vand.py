@@ -99,6 +99,11 @@ class VAND(FrozenCLIPNetwork):
     Raises:
         ValueError: for settings that the backbone cannot take.
         FileNotFoundError: when the CLIP weights can be neither found nor fetched.
+
+    Example::
+
+        network = VAND(pretrained="ViT-L-14-336px.pt", class_name="bottle")
+        network.load_prompts("vand_adapters.pt")
     """
 
     def __init__(
@@ -247,6 +252,10 @@ class VANDLoss(_Loss):
 
     Attributes:
         last_terms: the terms of the last call, detached scalars on the device: focal, dice_abnormal, total.
+
+    Example::
+
+        loss = VANDLoss()(network(image, output="logits"), {"label": mask, "has_label": known})
     """
 
     def __init__(self) -> None:

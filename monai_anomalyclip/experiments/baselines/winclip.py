@@ -92,6 +92,11 @@ class WinCLIP(FrozenCLIPNetwork):
     Raises:
         ValueError: for settings that the backbone cannot take.
         FileNotFoundError: when the CLIP weights can be neither found nor fetched.
+
+    Example::
+
+        network = WinCLIP("ViT-B-16-plus-240", "laion400m_e31", image_size=240)
+        anomaly_map = network(image)
     """
 
     not_exportable = "its windows are cut into parts that depend on the batch size, which is free"

@@ -38,6 +38,12 @@ class PatchCore(FullShotNetwork):
         backbone, weights, image_size: see :class:`~monai_anomalyclip.experiments.fullshot.network.FullShotNetwork`.
         coreset_ratio: share of the patch features that is kept, in (0, 1]; 1 keeps all and selects nothing.
         num_neighbors: features of the neighbourhood, b in equation 7; 1 for scores without weight.
+
+    Example::
+
+        network = PatchCore(weights="wide_resnet50_2.safetensors")
+        network.fit(normal_images)
+        prediction = network.predict(batch)
     """
 
     def __init__(

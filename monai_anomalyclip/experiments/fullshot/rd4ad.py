@@ -40,6 +40,11 @@ class RD4AD(FullShotNetwork):
         backbone, weights, image_size: see :class:`~monai_anomalyclip.experiments.fullshot.network.FullShotNetwork`.
         epochs: of the training.
         learning_rate: of Adam.
+
+    Example::
+
+        network = RD4AD(weights="wide_resnet50_2.safetensors", epochs=100)
+        network.fit(normal_images)
     """
 
     def __init__(

@@ -40,6 +40,12 @@ class FullShotResults:
 
     Raises:
         ValueError: the folder holds results of other settings, or a damaged file.
+
+    Example::
+
+        results = FullShotResults("runs/patchcore", {"method": "patchcore"})
+        results.add("bottle", evaluate_class(network, images))
+        print(results.markdown())
     """
 
     def __init__(self, output_dir: str | Path, settings: Mapping[str, Any]) -> None:

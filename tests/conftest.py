@@ -39,7 +39,11 @@ PHANTOMS = Path(__file__).parent / "data" / "dicom" / "dicom_phantoms.py"
 
 SLOW = (
     "benchmarks/",
+    "cli/test_doctor.py::test_command_survives",
     "cli/test_export.py::test_documented_commands",
+    "cli/test_predict.py",
+    "cli/test_program.py::test_quick_commands",
+    "cli/test_reference.py",
     "configurations/",
     "docs/",
     "end_to_end/",
@@ -48,6 +52,9 @@ SLOW = (
     "experiments/reproduce/test_runner",
     "experiments/reproduce/test_overlays",
     "experiments/baselines/test_method_overlays",
+    "federated/",
+    "scale/",
+    "networks/test_frozen_clip.py::test_compiled_encoder",
     "packaging/",
 )
 """Tests that `make quick` leaves out, by the beginning of their place: those that start programs or tune networks."""

@@ -128,10 +128,10 @@ class FullShotNetwork(nn.Module, ABC):
     A derived class sets ``model``, which is in evaluation mode except while :meth:`fit` runs.
 
     Args:
-        backbone: timm's name of the frozen network, one of :data:`BACKBONES`.
         image_size: side S of the square images in pixels, a multiple of 32 from 64 on (both ends of RD4AD's decoder
             must meet). Every derived class also takes ``weights``: a local file of the backbone's ImageNet weights, or
             None for random ones (with a warning).
+        backbone: timm's name of the frozen network, one of :data:`BACKBONES`.
 
     Raises:
         ImportError: when anomalib is not installed.
@@ -143,7 +143,7 @@ class FullShotNetwork(nn.Module, ABC):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: str, image_size: int) -> None:
+    def __init__(self, image_size: int, backbone: str = BACKBONES[0]) -> None:
         super().__init__()
         check_backbone(backbone)
         if not isinstance(image_size, int) or image_size < 64 or image_size % 32:

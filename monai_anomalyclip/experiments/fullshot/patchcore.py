@@ -55,7 +55,7 @@ class PatchCore(FullShotNetwork):
         coreset_ratio: float = 0.1,
         num_neighbors: int = 9,
     ) -> None:
-        super().__init__(backbone, image_size)
+        super().__init__(image_size, backbone)
         if not 0 < coreset_ratio <= 1:
             raise ValueError(f"coreset_ratio={coreset_ratio} must lie in (0, 1].")
         if num_neighbors < 1:

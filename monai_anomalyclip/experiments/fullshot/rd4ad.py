@@ -56,7 +56,7 @@ class RD4AD(FullShotNetwork):
         epochs: int = 200,
         learning_rate: float = 0.005,
     ) -> None:
-        super().__init__(backbone, image_size)
+        super().__init__(image_size, backbone)
         if epochs < 1:
             raise ValueError(f"epochs={epochs} must be at least 1.")
         if not learning_rate > 0:

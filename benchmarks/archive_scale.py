@@ -80,8 +80,10 @@ def merge(folder: Path) -> dict[str, float]:
         "folder = OutputFolder(Path(sys.argv[1]), make=False)\n"
         "summary = folder.summarise()\n"
         "spent = resource.getrusage(resource.RUSAGE_SELF)\n"
+        # Not ru_maxrss, which begins with that of the process that started this one.
+        "peak = int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
         "print(json.dumps({'inputs': summary.document.summary.ok, 'wall_s': time.perf_counter() - begun,\n"
-        "    'processor_s': spent.ru_utime + spent.ru_stime, 'peak_mib': spent.ru_maxrss / 1024}))\n"
+        "    'processor_s': spent.ru_utime + spent.ru_stime, 'peak_mib': peak / 1024}))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

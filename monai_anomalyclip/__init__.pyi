@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from . import (
+    app,
+    archive,
     bundles,
     cli,
     data,
@@ -34,6 +36,8 @@ __all__ = [
     "AnomalyCLIP",
     "Predictor",
     "__version__",
+    "app",
+    "archive",
     "bundles",
     "cli",
     "data",

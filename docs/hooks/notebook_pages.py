@@ -45,6 +45,8 @@ def _converted(notebook: Path) -> tuple[str, dict[str, bytes]]:
     text, resources = MarkdownExporter().from_notebook_node(
         document, resources={"output_files_dir": f"{notebook.stem}_pictures"}
     )
-    title, _, rest = _TO_RESULTS.sub(r"\1", text).lstrip().partition("\n")
+    # A notebook lies beside docs/, its page below it.
+    text = _TO_RESULTS.sub(r"\1", text).replace("](../docs/", "](../")
+    title, _, rest = text.lstrip().partition("\n")
     link = f"[The notebook itself]({notebook.name}), to run it; below is what it showed when it was last run.\n"
     return f"{title}\n\n{link}{rest}", resources["outputs"]

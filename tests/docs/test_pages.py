@@ -59,6 +59,7 @@ def test_page_runs_from_top_to_bottom(
     run_command: Callable[..., subprocess.CompletedProcess[str]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    names: dict[str, object] = {}  # a page's Python goes on from block to block
     for language, attributes, text in blocks(document):
         if language == "bash":
             for command in lines(text):
@@ -68,7 +69,7 @@ def test_page_runs_from_top_to_bottom(
                 run_command(command, user_folder, check=not command.startswith("monai-anomalyclip doctor"))
         elif language == "python" and "title=" not in attributes:
             capsys.readouterr()
-            exec(compile(text, document, "exec"), {})
+            exec(compile(text, document, "exec"), names)
             assert capsys.readouterr().out.strip(), f"{document}: the example shows nothing"
 
 

@@ -65,7 +65,7 @@ def test_site_has_all_pages(site: Path) -> None:
     written = [path.relative_to(REPOSITORY / "docs") for path in (REPOSITORY / "docs").rglob("*.md")]
     notebooks = [Path("tutorials") / path.name for path in (REPOSITORY / "notebooks").glob("*.ipynb")]
     assert len(written) > 30
-    assert len(notebooks) == 6
+    assert len(notebooks) == 7
     for page in [*written, *notebooks]:
         assert (site / page.with_suffix(".html")).is_file(), page
 

@@ -29,6 +29,11 @@ class BakedReference(nn.Module):
 
     Raises:
         ValueError: the encoder does its own preparation (the tower of a CLIP), or images are made alike first.
+
+    Example::
+
+        baked = BakedReference(NormalReference.load("my_ct.reference"))
+        distances, scores = baked(images)  # images (B, 3, S, S) in [0, 1]
     """
 
     mean: Tensor

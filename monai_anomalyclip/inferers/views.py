@@ -88,6 +88,12 @@ class ViewsInferer(Inferer):
     Args:
         scales: see :class:`Views`.
         flip: see :class:`Views`.
+
+    Example::
+
+        inferer = ViewsInferer(scales=(1.0, 1.5), flip=True)
+        output = inferer(images, network)  # images (B, 3, H, W), CLIP-normalised
+        print(output["anomaly_map"].shape)
     """
 
     def __init__(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> None:

@@ -38,6 +38,11 @@ class ReferenceModel:
     Raises:
         FileNotFoundError: there is no bundle, or it has no bank.
         ValueError: the bank is damaged.
+
+    Example::
+
+        model = ReferenceModel("bundles/own_normals", "app/model")
+        model.predict("studies/ct_00.nii.gz").anomaly_score
     """
 
     def __init__(self, bundle: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:

@@ -81,6 +81,11 @@ class CohortNetwork(nn.Module):
 
     Raises:
         ValueError: fewer than five inputs can be read.
+
+    Example::
+
+        network = CohortNetwork(InputCatalogue("studies"), "features")
+        print(len(network.members))
     """
 
     def __init__(
@@ -174,6 +179,11 @@ class CohortInferer(Inferer):
     Args:
         slice_axis: of volumes; the network's.
         progress: accepted for the sake of the other inferers.
+
+    Example::
+
+        output = CohortInferer()(load_input("studies/ct_00")[None], network)
+        print(output["anomaly_score"])
     """
 
     def __init__(self, slice_axis: int | str = "auto", progress: bool = False) -> None:

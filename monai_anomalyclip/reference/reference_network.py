@@ -206,6 +206,12 @@ class SideBySideInferer(Inferer):
     Args:
         inferer: of AnomalyCLIP.
         reference: the reference, on its device.
+
+    Example::
+
+        inferer = SideBySideInferer(AnomalySliceInferer(518), ReferenceNetwork("my_ct.reference"))
+        output = inferer(load_input("study")[None], network)
+        print(output["anomaly_score"], output["compared"])
     """
 
     def __init__(self, inferer: AnomalySliceInferer, reference: ReferenceNetwork) -> None:

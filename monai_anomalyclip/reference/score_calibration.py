@@ -316,6 +316,11 @@ class CompareWithNormalsd(MapTransform):
         rule: of fusion with what a reference says (:func:`~monai_anomalyclip.reference.allowed_rule`).
         image_key: key of the image that was scored.
         allow_missing_keys: do not raise when a key is missing, as of a network without margins.
+
+    Example::
+
+        compare = CompareWithNormalsd(normals=normal_scores("models/model.pt", network))
+        print(compare(item)["p_value"])
     """
 
     def __init__(

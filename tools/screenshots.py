@@ -77,11 +77,11 @@ def _app(page: Any, address: str, inputs: Path, output: Path) -> None:
 
 
 def _save(page: Any, path: Path) -> None:
-    """As a picture of few colours, which is small."""
+    """In full colour: a palette would turn the map's few coloured pixels gray."""
     page.wait_for_timeout(300)
     page.screenshot(path=path)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(128).save(path, optimize=True)
+        picture.convert("RGB").save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ SLOW = (
     "docs/",
     "end_to_end/",
     "experiments/fullshot/test_evaluation",
-    "experiments/fullshot/test_main",
+    "experiments/fullshot/test_running",
     "experiments/reproduce/test_runner",
     "experiments/reproduce/test_overlays",
     "experiments/baselines/test_method_overlays",

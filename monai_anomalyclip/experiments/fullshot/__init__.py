@@ -1,9 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""PatchCore and RD4AD, which learn from a target's own normal images, through anomalib (see docs/baselines.md).
-
-``python -m monai_anomalyclip.experiments.fullshot --help``
-"""
+"""PatchCore and RD4AD, which learn from a target's own normal images, through anomalib (see docs/baselines.md)."""
 
 from __future__ import annotations
 

@@ -167,6 +167,15 @@ _CHECK = Table(
 )
 
 
+_USERS = Table(
+    "own",
+    "Own: methods that learn from normal images, on your own datalist",
+    "PatchCore and RD4AD, fitted to the normal images of own.json's training list and tested on its testing list.",
+    (Group("fitted to normal images", _full_shot(("own",))),),
+    remark="PatchCore and RD4AD are anomalib's networks, which differ from their authors' (see docs/baselines.md)",
+)
+
+
 def _order(table: Table) -> tuple[int, int]:
     return (0, int(table.name)) if table.name.isdigit() else (1, int(table.name.rpartition("-")[2]))
 
@@ -174,6 +183,7 @@ def _order(table: Table) -> tuple[int, int]:
 TABLES = {
     **{table.name: table for table in sorted((*_OWN, *ABLATIONS, *FIGURES), key=_order)},
     _CHECK.name: _CHECK,
+    _USERS.name: _USERS,
     DEMO.name: DEMO,
 }
 """Every table that can be made, by its name on the command line."""

@@ -88,3 +88,35 @@ def test_check_of_the_bundles_prompts(thin: Path, thin_weights: Path, data: Path
     assert "verdict" in (tmp_path / "b" / "check.md").read_text()
     assert "not_run" in document
     assert any("isic" in row for problem in document["not_run"] for row in problem["rows"])
+
+
+def test_full_shot_methods_on_a_datalist_of_the_users(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, Path]] = []
+
+    class Results:
+        def metrics(self) -> dict[str, float]:
+            return {"image_auroc": 0.75}
+
+    def full_shot(method: str, datalist: Path, folder: Path, **settings: object) -> Results:
+        given.append((method, datalist))
+        return Results()
+
+    monkeypatch.setattr("monai_anomalyclip.experiments.fullshot.run_full_shot", full_shot)
+    document, _ = reproduce_table("own", data, tmp_path / "a", say=quiet)
+    assert all("there is no datalist own.json" in problem["reason"] for problem in document["not_run"])
+    assert given == []
+
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    entries = json.loads((own / "headct.json").read_text())["testing"]
+    normal = [entry for entry in entries if not entry["image_label"]]
+    (own / "own.json").write_text(json.dumps({"training": normal[:1], "testing": entries[1:]}))
+    (own / "weights").mkdir()
+    (own / "weights/wide_resnet50_2.pth").touch()
+    document, outcome = reproduce_table("own", own, tmp_path / "b", say=quiet)
+    assert given == [("patchcore", own / "own.json"), ("rd4ad", own / "own.json")]
+    assert outcome.scores["untuned/rd4ad", "own"] == {111: {"image_auroc": 0.75}}
+    assert [row["metrics"]["image_auroc"]["mean"] for row in document["groups"][0]["rows"]] == [75, 75]
+    assert "75.0" in (tmp_path / "b" / "own.md").read_text()

@@ -21,12 +21,21 @@ PAPER = [table for table in TABLES.values() if not table.demo]
 
 
 def test_every_table_that_is_asked_for_is_there() -> None:
-    assert list(TABLES) == [*map(str, range(1, 27)), "figure-5", "figure-6", "figure-8", "figure-9", "check", "demo"]
+    assert list(TABLES) == [
+        *map(str, range(1, 27)),
+        "figure-5",
+        "figure-6",
+        "figure-8",
+        "figure-9",
+        "check",
+        "own",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_table_is_made_of_what_exists(table: Table) -> None:
-    names = {INDUSTRIAL_PHANTOMS, *MEDICAL_FAMILIES} if table.demo else set(data_sets())
+    names = {INDUSTRIAL_PHANTOMS, *MEDICAL_FAMILIES} if table.demo else {*data_sets(), "own"}
     assert table.experiments
     for experiment in table.experiments:
         assert {*experiment.tested_on, experiment.tuned_on or experiment.tested_on[0]} <= names

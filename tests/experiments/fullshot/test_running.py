@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m monai_anomalyclip.experiments.fullshot`` on phantoms."""
+"""PatchCore and RD4AD, class by class, on phantoms."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from monai_anomalyclip.demo.phantom_sets import write_datalist
-from monai_anomalyclip.experiments.fullshot import __main__ as command
-from monai_anomalyclip.experiments.fullshot import running
+from monai_anomalyclip.experiments.fullshot import run_full_shot, running
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
 needs_anomalib = pytest.mark.usefixtures("anomalib")
@@ -43,11 +43,15 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return chosen
 
 
-def run(datalist: Path, output: Path, *options: str, method: str = "patchcore") -> int:
-    given = ["--method", method, "--datalist", str(datalist), "--output_dir", str(output), "--image_size", "64"]
-    return command.main(
-        [*given, "--backbone", "resnet18", "--weights", "none", "--testing_section", "validation", *options]
-    )
+def run(datalist: Path, output: Path, *, method: str = "patchcore", **settings: Any) -> list[str]:
+    """What is said of the progress."""
+    given: dict[str, Any] = {"testing_section": "validation", "backbone": "resnet18", "image_size": 64, "seed": 111}
+    said: list[str] = []
+    run_full_shot(
+        method, datalist, output, weights=settings.pop("weights", None), device=torch.device("cpu"), say=said.append,
+        **{**given, **settings},
+    )  # fmt: skip
+    return said
 
 
 def metrics(output: Path) -> dict[str, Any]:
@@ -56,20 +60,19 @@ def metrics(output: Path) -> dict[str, Any]:
 
 
 @needs_anomalib
-@pytest.mark.parametrize(("method", "options"), [("patchcore", []), ("rd4ad", ["--epochs", "2"])])
+@pytest.mark.parametrize(("method", "options"), [("patchcore", {}), ("rd4ad", {"epochs": 2})])
 def test_every_class_is_measured(
     method: str,
-    options: list[str],
+    options: dict[str, Any],
     datalist: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def connect(*given: Any) -> None:
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    assert run(datalist, tmp_path, *options, method=method) == 0
+    said = run(datalist, tmp_path, method=method, options=options)
     content = json.loads((tmp_path / "fullshot.json").read_text())
     assert list(content["classes"]) == ["wood", "tile", "pill"]
     for row in content["classes"].values():
@@ -86,16 +89,16 @@ def test_every_class_is_measured(
         assert float(rows["tile"][name]) == value
         mean = sum(row["metrics"][name] for row in content["classes"].values()) / 3
         assert float(rows["mean"][name]) == pytest.approx(mean)
-    shown = capsys.readouterr().out
-    assert "[2/3] tile: 2 normal images, 4 to test." in shown
+    assert "[2/3] tile: 2 normal images, 4 to test." in said
+    shown = (tmp_path / "metrics_per_class.md").read_text()
     assert f"| mean | {100 * float(rows['mean']['image_auroc']):.1f} |" in shown
 
 
 @needs_anomalib
 def test_a_stopped_run_goes_on_and_equals_one_without_a_stop(
-    datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(datalist, tmp_path / "whole") == 0  # PatchCore, whose coreset starts at a feature drawn at random
+    run(datalist, tmp_path / "whole")  # PatchCore, whose coreset starts at a feature drawn at random
     original, done = running.evaluate_class, []
 
     def stop_after_one(network: Any, images: Any, **settings: Any) -> dict[str, Any]:
@@ -109,56 +112,45 @@ def test_a_stopped_run_goes_on_and_equals_one_without_a_stop(
         with pytest.raises(KeyboardInterrupt):
             run(datalist, tmp_path / "stopped")
     assert list(metrics(tmp_path / "stopped")) == done == ["wood"]
-    capsys.readouterr()
-    assert run(datalist, tmp_path / "stopped") == 0
-    assert "[1/3] wood: done before." in capsys.readouterr().out
+    assert "[1/3] wood: done before." in run(datalist, tmp_path / "stopped")
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
 
 
 @needs_anomalib
-def test_a_folder_of_another_run_is_refused(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(datalist, tmp_path) == 0
-    assert run(datalist, tmp_path, "--coreset_ratio", "0.5") == 1
-    assert "other settings (coreset_ratio 0.1, not 0.5): choose another output folder." in capsys.readouterr().err
+def test_a_folder_of_another_run_is_refused(datalist: Path, tmp_path: Path) -> None:
+    run(datalist, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"other settings \(coreset_ratio 0\.1, not 0\.5\): choose another output folder"
+    ):
+        run(datalist, tmp_path, options={"coreset_ratio": 0.5})
 
 
-def test_without_anomalib_one_sentence(
-    datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_anomalib_one_sentence(datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anomalib", None)
-    assert run(datalist, tmp_path / "out") == 1
-    shown = capsys.readouterr().err
-    assert shown.startswith("error: PatchCore and RD4AD need anomalib, which cannot be imported")
-    assert "pip install anomalib." in shown
-    assert shown.count("\n") == 1
+    with pytest.raises(
+        ImportError, match=r"PatchCore and RD4AD need anomalib, which cannot be imported.*pip install anomalib"
+    ):
+        run(datalist, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @needs_anomalib
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("settings", "message"),
     [
-        (["--epochs", "3"], "--epochs is an option of rd4ad, not of patchcore."),
-        (["--batch_size", "0"], "--batch_size 0 must be at least 1."),
-        (["--weights", "absent.pth"], "There are no backbone weights at 'absent.pth'"),
-        (["--image_size", "70"], "image_size=70 must be a multiple of 32"),
-        (["--testing_section", "testing"], "has no entries under 'testing'"),
-        (["--testing_section", "training"], "must not be tested on what it has learnt from"),
-        (["--datalist", "absent.json"], "There is no datalist at 'absent.json'"),
+        ({"weights": Path("absent.pth")}, "There are no backbone weights at 'absent.pth'"),
+        ({"image_size": 70}, "image_size=70 must be a multiple of 32"),
+        ({"testing_section": "testing"}, "has no entries under 'testing'"),
+        ({"testing_section": "training"}, "must not be tested on what it has learnt from"),
     ],
 )
-def test_mistakes_are_one_sentence(
-    options: list[str], message: str, datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(datalist, tmp_path / "out", *options) == 1
-    shown = capsys.readouterr().err.splitlines()[-1]
-    assert shown.startswith("error: ")
-    assert message in shown
+def test_mistakes_are_one_sentence(settings: dict[str, Any], message: str, datalist: Path, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(datalist, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_have_no_default(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command.main(["--method", "rd4ad", "--datalist", str(datalist), "--output_dir", str(tmp_path)])
-    assert stopped.value.code == 2
-    assert "--weights" in capsys.readouterr().err
+@needs_anomalib
+def test_no_datalist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There is no datalist at 'absent\.json'"):
+        run(Path("absent.json"), tmp_path / "out")

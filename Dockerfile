@@ -56,10 +56,11 @@ RUN --mount=type=bind,target=/context \
     cp -r /context/pyproject.toml /context/setup.py /context/README.md /context/LICENSE /tmp/source; \
     cp -r /context/monai_anomalyclip /context/bundles /context/configs /tmp/source; \
     pip install ${PIP_ARGUMENTS} ${TORCH_ARGUMENTS} torch torchvision; \
-    pip install ${PIP_ARGUMENTS} "/tmp/source[video]"; \
+    pip install ${PIP_ARGUMENTS} "/tmp/source[dimse,video]"; \
     python -c "import torchvision, monai_anomalyclip"; \
     if [ -n "${WEIGHTS}" ]; then cp -r "/context/${WEIGHTS}" /opt/anomalyclip/bundles/anomalyclip; fi; \
-    rm -rf /tmp/source
+    rm -rf /tmp/source; \
+    install -d -o 1000 /spool
 # Where bundles/anomalyclip is the default bundle: built in, or mounted there.
 WORKDIR /opt/anomalyclip
 USER 1000

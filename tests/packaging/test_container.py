@@ -97,7 +97,7 @@ def wheelhouse(workplace: Path) -> Path:
     for wheel in local.glob("torch-*+cpu-*"):
         (workplace / "constraint.txt").write_text(f"torch=={wheel.name.split('-')[1]}\n")
     constraint = ("-c", workplace / "constraint.txt") if (workplace / "constraint.txt").is_file() else ()
-    run(*pip, "wheel", "--wheel-dir", folder, *constraint, f"{REPOSITORY}[video]", "setuptools>=77")
+    run(*pip, "wheel", "--wheel-dir", folder, *constraint, f"{REPOSITORY}[dimse,video]", "setuptools>=77")
     return folder
 
 

@@ -193,7 +193,8 @@ def case(kinds: Mapping[str, SiteData], seed: int, options: argparse.Namespace, 
     for way, found in tuned.items():
         of_site = found if way == "local only" else dict.fromkeys(kinds, found)
         rows = {name: scores(of_site[name], phantoms.of(kind, "validation")) for name, kind in kinds.items()}
-        elsewhere = [scores(of_site[name], phantoms.items["testing"]) for name in kinds]
+        of_nobody = found.values() if way == "local only" else [found]
+        elsewhere = [scores(state, phantoms.items["testing"]) for state in of_nobody]
         rows["families of no site"] = tuple(np.mean(elsewhere, axis=0).tolist())
         table[way] = rows
         print(way, {name: tuple(round(value, 3) for value in row) for name, row in rows.items()}, flush=True)

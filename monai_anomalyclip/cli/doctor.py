@@ -66,6 +66,7 @@ def installation_findings(bundle: Path | None = None) -> Iterator[Finding]:
     """
     yield Finding("monai_anomalyclip", "ok", f"{__version__}, Python {platform.python_version()}", path=str(_HERE))
     yield from _packages()
+    yield from _torchvision()
     yield _accelerator()
     yield from _although_packages_lack("DICOM decoders", _decoders)
     yield from _extras()
@@ -87,9 +88,12 @@ def _although_packages_lack(name: str, look: Callable[[], Iterable[Finding]]) ->
 
 def _requirements(extra: str = "") -> list[Requirement]:
     found = map(Requirement, metadata.requires(_DISTRIBUTION) or ())
+    always, others = [], []
+    for item in found:
+        (always if item.marker is None or item.marker.evaluate({"extra": ""}) else others).append(item)
     if not extra:
-        return [item for item in found if item.marker is None or item.marker.evaluate({"extra": ""})]
-    return [item for item in found if item.marker and item.marker.evaluate({"extra": extra}) and not item.extras]
+        return always
+    return [item for item in others if item.marker and item.marker.evaluate({"extra": extra}) and not item.extras]
 
 
 def _lacking(requirement: Requirement) -> str:
@@ -111,6 +115,15 @@ def _packages() -> Iterator[Finding]:
         elif requirement.name in ("torch", "monai", "open_clip_torch", "pydicom", "highdicom"):
             shown.append(f"{requirement.name} {metadata.version(requirement.name)}")
     yield Finding("packages", "ok", ", ".join(shown))
+
+
+def _torchvision() -> Iterator[Finding]:
+    """Whether it loads: its compiled part fits one build of torch, which versions alone do not tell."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        text = f"cannot be imported ({type(error).__name__}): it must be built for the torch that is installed"
+        yield Finding("torchvision", "missing", text, "pip install --force-reinstall torch torchvision")
 
 
 def _accelerator() -> Finding:

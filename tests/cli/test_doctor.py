@@ -82,7 +82,7 @@ def test_decoder_that_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found.remedy.startswith("pip install ")
 
 
-@pytest.mark.parametrize("absent", ["pydicom", "huggingface_hub", "av", "torch"])
+@pytest.mark.parametrize("absent", ["pydicom", "huggingface_hub", "av", "torch", "torchvision"])
 def test_command_survives_what_cannot_be_imported(absent: str, tmp_path: Path) -> None:
     script = (
         "import sys\n"
@@ -96,6 +96,21 @@ def test_command_survives_what_cannot_be_imported(absent: str, tmp_path: Path) -
     assert "Traceback" not in done.stderr
     assert "cannot be imported" in done.stdout
     assert "missing: the commands above mend that." in done.stdout
+
+
+def test_torchvision_for_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchvision for CUDA does beside torch for the CPU: versions fit, an operator is not there."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "import torch\ntorch._C._dispatch_has_kernel_for_dispatch_key('torchvision::nothing', 'Meta')\n"
+    )
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = findings(tmp_path)["torchvision"]
+    assert found.state == "missing"
+    assert found.text.startswith("cannot be imported (RuntimeError)")
+    assert found.remedy == "pip install --force-reinstall torch torchvision"
 
 
 def test_gpu_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

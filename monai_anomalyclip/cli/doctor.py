@@ -88,7 +88,8 @@ def _although_packages_lack(name: str, look: Callable[[], Iterable[Finding]]) ->
 
 def _requirements(extra: str = "") -> list[Requirement]:
     found = map(Requirement, metadata.requires(_DISTRIBUTION) or ())
-    always, others = [], []
+    always: list[Requirement] = []
+    others: list[Requirement] = []
     for item in found:
         (always if item.marker is None or item.marker.evaluate({"extra": ""}) else others).append(item)
     if not extra:

@@ -90,12 +90,15 @@ def base(workplace: Path, buildah: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="module")
 def wheelhouse(workplace: Path) -> Path:
-    """All wheels; PyTorch for the CPU where this machine has it."""
+    """All wheels; PyTorch for the CPU where this machine has both of its packages, for they must be of one kind."""
     folder, local = workplace / "context" / "wheelhouse", workplace / "local"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
-    subprocess.run([*pip, "download", "--no-deps", "--no-index", "torch", "-d", str(local)], capture_output=True)
-    for wheel in local.glob("torch-*+cpu-*"):
-        (workplace / "constraint.txt").write_text(f"torch=={wheel.name.split('-')[1]}\n")
+    for name in ("torch", "torchvision"):
+        subprocess.run([*pip, "download", "--no-deps", "--no-index", name, "-d", str(local)], capture_output=True)
+    wheels = sorted(wheel.name.split("-")[:2] for wheel in local.glob("*+cpu-*"))
+    if [name for name, _ in wheels] == ["torch", "torchvision"]:
+        (workplace / "constraint.txt").write_text("".join(f"{name}=={version}\n" for name, version in wheels))
+    shutil.rmtree(local, ignore_errors=True)
     constraint = ("-c", workplace / "constraint.txt") if (workplace / "constraint.txt").is_file() else ()
     run(*pip, "wheel", "--wheel-dir", folder, *constraint, f"{REPOSITORY}[dimse,video]", "setuptools>=77")
     return folder

@@ -12,7 +12,6 @@ import torch
 from monai_anomalyclip.transforms.intensity_presets import PRESETS, IntensityChoice, choose_preset
 from monai_anomalyclip.transforms.intensity_scaling import (
     apply_window,
-    find_background,
     percentile_limits,
     scale_,
     scale_by_percentiles_,
@@ -96,7 +95,6 @@ def test_zero_around_a_z_scored_head_is_black() -> None:
     z = z_scored()
     around_zero, choice = scaled(np.where(HEAD, z, 0))
     at_minimum, plain = scaled(np.where(HEAD, z, z[HEAD].min()))
-    assert find_background(torch.from_numpy(np.where(HEAD, z, 0).astype(np.float32))) == (0,)
     assert (around_zero[~HEAD] == 0).all()
     np.testing.assert_allclose(around_zero[HEAD], at_minimum[HEAD], atol=0.005)
     assert len(choice.warnings) == 1
@@ -140,24 +138,6 @@ def test_bright_surround_of_tissue_range_stays_white() -> None:
     assert (result[~HEAD] == 1).all()
     assert choice.warnings == ()
     assert choice.high == pytest.approx(np.percentile(tissue()[HEAD], 99.5), rel=0.01)
-
-
-def test_what_is_no_background() -> None:
-    rng = np.random.default_rng(1)
-    noise = torch.from_numpy(rng.rayleigh(4, HEAD.shape).astype(np.float32))
-    head = torch.from_numpy(tissue())
-    inside = torch.from_numpy(HEAD)
-    assert find_background(torch.where(inside, head, noise)) == ()  # noisy air
-    assert find_background(torch.where(inside, head, noise.round())) == ()
-    assert find_background(torch.zeros(1, 4, 4)) == ()
-    assert find_background(torch.full((1, 4, 4), float("nan"))) == ()
-    drawing = np.select([RADIUS < 0.4, RADIUS < 0.8, HEAD], [900, 600, 300], 0).astype(np.float32)
-    assert find_background(torch.from_numpy(drawing)) == ()  # few values: a drawing, in which none was measured
-    # With the mixed values of its edges it is more than a drawing: its air is found, its outermost tissue is none.
-    blurred = drawing + (np.abs(RADIUS - 0.8) < 0.02) * rng.uniform(-200, 200, HEAD.shape)
-    assert find_background(torch.from_numpy(blurred.astype(np.float32))) == (0,)
-    hole = np.where(np.hypot(RADIUS, Z / 8) < 0.4, 450, tissue())
-    assert find_background(torch.from_numpy(hole.astype(np.float32))) == ()  # frequent, but not at the border
 
 
 def test_limits_of_a_part_come_from_the_sample() -> None:

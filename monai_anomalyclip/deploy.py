@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 def _require_sdk() -> None:
     if _missing is not None:
         raise ModuleNotFoundError(
-            f"MONAI Deploy's App SDK cannot be imported ({_missing}): pip install 'monai_anomalyclip[deploy]'."
+            f"MONAI Deploy's App SDK cannot be imported ({_missing}): pip install monai-deploy-app-sdk."
         )
 
 

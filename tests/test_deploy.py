@@ -28,7 +28,7 @@ HAS_SDK = importlib.util.find_spec("monai.deploy") is not None
     ids=["operator", "application"],
 )
 def test_without_the_sdk(make: Callable[[], object]) -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'monai_anomalyclip\[deploy\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install monai-deploy-app-sdk"):
         make()
 
 

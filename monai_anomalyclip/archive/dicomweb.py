@@ -90,7 +90,7 @@ class DicomWebArchive:
             import requests
             from dicomweb_client.web import DICOMwebClient
         except ModuleNotFoundError as error:
-            raise RuntimeError("DICOMweb needs dicomweb-client: pip install 'monai_anomalyclip[dicomweb]'.") from error
+            raise RuntimeError("DICOMweb needs dicomweb-client: pip install dicomweb-client.") from error
         quiet_logs()
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url[:60]!r} is no address of DICOMweb: it begins with http:// or https://.")

@@ -180,7 +180,7 @@ class Receiver:
         try:
             from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
         except ModuleNotFoundError as error:
-            raise RuntimeError("DIMSE needs pynetdicom: pip install 'monai_anomalyclip[dimse]'.") from error
+            raise RuntimeError("DIMSE needs pynetdicom: pip install pynetdicom.") from error
         if host not in _LOOPBACK:
             if not network:
                 raise ValueError(f"{host!r} is not loopback: others could send images. --allow-network allows it.")

@@ -121,7 +121,7 @@ def connected(where: str) -> Iterator[Any]:
         import dask
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise RuntimeError("A cluster needs Dask distributed: pip install 'monai_anomalyclip[cluster]'.") from error
+        raise RuntimeError("A cluster needs Dask distributed: pip install distributed.") from error
     local = re.fullmatch(r"local:(\d{1,3})", where)
     if local is None and not re.fullmatch(r"(tcp|tls|ucx)://[^\s/]+:\d+", where):
         raise ValueError(f"{where[:60]!r} is no cluster: give local:N, or tcp://HOST:PORT of a Dask scheduler.")

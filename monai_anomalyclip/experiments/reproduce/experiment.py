@@ -53,6 +53,7 @@ class Method:
         tuned: whether it learns something.
         class_word: whether its network takes the ``class_name`` that the paper's baselines were told.
         full_shot: whether it learns from normal images of what it is tested on (table 12), class by class.
+        in_paper: whether the AnomalyCLIP paper compares with it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Method:
     tuned: bool = False
     class_word: bool = False
     full_shot: bool = False
+    in_paper: bool = True
 
 
 METHODS = {
@@ -72,11 +74,12 @@ METHODS = {
         Method("coop", "CoOp", "methods/coop", tuned=True),
         Method("winclip", "WinCLIP", "methods/winclip", class_word=True),
         Method("vand", "VAND", "methods/vand", tuned=True),
+        Method("retrieval", "Retrieval", "methods/retrieval", tuned=True, in_paper=False),
         Method("patchcore", "PatchCore", full_shot=True),
         Method("rd4ad", "RD4AD", full_shot=True),
     )
 }
-"""The six methods of the paper's tables, and the two of table 12, by name."""
+"""The six methods of the paper's tables, one that is not in it, and the two of table 12, by name."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _TABLE_3 = tuple(name for name in MEDICAL if name != "cvc-colondb")  # with mask
 # docs/baselines.md).
 _OVERLAYS = {"coop": ("experiments/coop_told",), "vand": ("experiments/vand_as_published",)}
 
-_ZERO_SHOT = tuple(method for method in METHODS.values() if not method.full_shot)
+_ZERO_SHOT = tuple(method for method in METHODS.values() if method.in_paper and not method.full_shot)
 
 
 def _methods(tested_on: tuple[str, ...], tuned_on: str) -> tuple[Experiment, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from monai_anomalyclip.networks import Backbone, FrozenCLIPNetwork, build_backbone
 
-MODULES = ("plain_clip", "coop", "winclip", "vand")
+MODULES = ("plain_clip", "coop", "winclip", "vand", "retrieval")
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from monai_anomalyclip.data.tiff_pages import (
     MAX_PAGES,
     check_complete,
     check_size,
+    check_types,
     deepest_sample,
     picture_pages,
     tiff_pages,
@@ -162,6 +163,9 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
             if len(numbers) > 1:
                 raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
             page = numbers[0]
+        if pages:
+            with open(path, "rb") as stream:
+                check_types(stream, _checked(page or 0, pages))
         if pages and misread_by_pillow(path, _checked(page or 0, pages)):
             return page_by_tifffile(path, page or 0, max_pixels)
         try:

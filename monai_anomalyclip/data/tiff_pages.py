@@ -10,6 +10,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from math import ceil
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ __all__ = [
     "MAX_PAGES",
     "check_complete",
     "check_size",
+    "check_types",
     "deepest_sample",
     "picture_pages",
     "tiff_pages",
@@ -44,6 +46,11 @@ _REDUCED_OR_MASK, _REDUCED, _MASK = 0b101, 2, 4  # values of these tags
 _MAX_TAGS = 4096  # of a page; they are sorted, and those above come first
 _GRAY_PHOTOMETRIC = (0, 1)  # WhiteIsZero, BlackIsZero
 _SEPARATE = 2  # planar configuration: one plane after the other
+_PLANAR = (1, _SEPARATE)
+# Sizes, kind and places of pixels, and the types such a tag can have for libtiff: whole numbers of 8 to 64 bits.
+_PIXEL_TAGS = (256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 322, 323, 324, 325)
+_WRONG = -1  # where a tag of another type is noted
+_PIXEL_TYPES = (1, 3, 4, 6, 8, 9, 16, 17)
 
 
 def tiff_pages(stream: BinaryIO) -> Iterator[int]:
@@ -56,6 +63,17 @@ def tiff_pages(stream: BinaryIO) -> Iterator[int]:
         UnreadableInputError: the file ends within a directory, or has more than 10 000.
     """
     return (offset for offset, _ in _directories(stream))
+
+
+def check_types(stream: BinaryIO, page: int) -> None:
+    """Refuse a page with a tag for its pixels whose type libtiff does not take: it would leave a black picture.
+
+    Raises:
+        UnreadableInputError: the page is of that kind.
+    """
+    for _, tags in islice(_directories(stream), page, page + 1):
+        if wrong := tags.get(_WRONG):
+            raise UnreadableInputError(f"the file is damaged: its tag {wrong} is of a type that cannot be.")
 
 
 def picture_pages(stream: BinaryIO) -> tuple[list[int], int]:
@@ -80,7 +98,7 @@ def _is_beside(tags: Mapping[int, int]) -> bool:
 
 
 def _directories(stream: BinaryIO) -> Iterator[tuple[int, dict[int, int]]]:
-    """Where each page's directory begins, and those of its tags that tell what kind of page it is."""
+    """Where each page's directory begins, those of its tags that tell what kind of page it is, and a damaged one."""
     magic = stream.read(4)
     order = _ORDER.get(magic[:2])
     kind = _KINDS.get(struct.unpack(order + "H", magic[2:])[0]) if order and len(magic) == 4 else None
@@ -107,6 +125,8 @@ def _directories(stream: BinaryIO) -> Iterator[tuple[int, dict[int, int]]]:
         tags = {}
         for at in range(0, len(block) - entry + 1, entry):
             tag, form = struct.unpack_from(order + "HH", block, at)
+            if tag in _PIXEL_TAGS and form not in _PIXEL_TYPES:
+                tags[_WRONG] = tag
             if tag in (_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _PHOTOMETRIC) and form in (3, 4):  # 16 or 32 bits
                 tags[tag] = struct.unpack_from(
                     order + {3: "H", 4: "I"}[form], block, at + 4 + struct.calcsize(offset_format)
@@ -133,6 +153,8 @@ def check_complete(image: TiffImagePlugin.TiffImageFile) -> None:
     """
     tags = image.tag_v2
     samples = tags.get(277, 1)
+    if tags.get(284, 1) not in _PLANAR:
+        raise UnreadableInputError(f"the file is damaged: {tags[284]} is no arrangement of planes.")
     if tags.get(262) in _GRAY_PHOTOMETRIC and samples >= 3:
         raise UnreadableInputError(
             "a TIFF of several samples tagged as gray needs samples of 8 or 16 bits without sign: save it as RGB."

@@ -104,6 +104,41 @@ def test_missing_parts_are_not_read_as_black(tmp_path: Path, photometric: str, t
         read_frame(path)
 
 
+@pytest.mark.parametrize("name", ["StripOffsets", "SamplesPerPixel", "ImageWidth", "Compression"])
+@pytest.mark.parametrize("kind", [2, 5, 11, 1027])
+def test_a_tag_of_another_type_is_not_read_as_black(tmp_path: Path, name: str, kind: int) -> None:
+    """Text, fractions, floating point and no type at all: libtiff gives up, Pillow returns zeros."""
+    path = write_two_pages(tmp_path)
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[1].tags[name].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 2 : offset + 4] = struct.pack("<H", kind)
+    path.write_bytes(content)
+    assert read_frame(path, 0).max() == 255
+    with pytest.raises(UnreadableInputError, match="of a type that cannot be"):
+        read_frame(path, 1)
+
+
+def test_planes_arranged_as_no_file_can_are_refused(tmp_path: Path) -> None:
+    path = write_two_pages(tmp_path)
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[1].tags["PlanarConfiguration"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 2] = struct.pack("<H", 4098)
+    path.write_bytes(content)
+    assert read_frame(path, 0).max() == 255
+    with pytest.raises(UnreadableInputError, match="4098"):
+        read_frame(path, 1)
+
+
+def write_two_pages(folder: Path) -> Path:
+    pages = np.full((2, 24, 20, 3), 255, np.uint8)
+    tifffile.imwrite(
+        folder / "pages.tif", pages, photometric="rgb", byteorder="<", rowsperstrip=4, compression="packbits"
+    )
+    return folder / "pages.tif"
+
+
 def test_no_text_of_a_file_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """tifffile itself warns of a description that is no text, and quotes it."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)

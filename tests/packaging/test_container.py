@@ -59,8 +59,8 @@ def workplace() -> Iterator[Path]:
             f"an image is built as root, with buildah and debootstrap (missing: {', '.join(missing) or 'root'})"
         )
     with tempfile.TemporaryDirectory() as folder:
-        if shutil.disk_usage(folder).free < 16 * 2**30:
-            pytest.skip("16 GB of disk are needed to build an image")
+        if shutil.disk_usage(folder).free < 30 * 2**30:
+            pytest.skip("30 GB of disk are needed to build an image")
         yield Path(folder)
 
 

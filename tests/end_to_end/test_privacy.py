@@ -152,7 +152,7 @@ def test_results_are_for_their_owner_alone(run: Run) -> None:
 
 def test_inspect_names_nobody(named: ModuleType, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for options in ((), ("--json",)):
-        assert main(["inspect", str(run.inputs), *options]) == 1  # the damaged ones
+        assert main(["inspect", str(run.inputs), *options]) == 3  # the damaged ones
         said = "".join(capsys.readouterr())
         assert "ct_" in said
         assert not named.holds(said), [line for line in said.splitlines() if named.holds(line)]
@@ -174,7 +174,7 @@ def test_no_logger_and_no_warning_names_the_patient(
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert predict(run.inputs, tmp_path / "out", *OPTIONS, "--preset", preset, "--verbose") == 1
+        assert predict(run.inputs, tmp_path / "out", *OPTIONS, "--preset", preset, "--verbose") == 3
     said = [*capsys.readouterr(), *(str(warning.message) for warning in caught)]
     assert not [text for text in said if named.holds(text)]
     assert len(caplog.records) > 100
@@ -186,17 +186,17 @@ def test_no_logger_and_no_warning_names_the_patient(
 
 
 @pytest.mark.parametrize(
-    "pattern",
+    ("pattern", "status"),
     [
-        "*g00000.dcm",
-        "*h00000.dcm",
-        "*i00000.dcm",
-        "* junk.dcm",
-        " cut.png",
-        " cut.tif",
-        " cut.nii",
-        "*_two_forms.nii.gz",
-        "*.mp4",
+        ("*g00000.dcm", 1),  # no input at all is left
+        ("*h00000.dcm", 1),
+        ("*i00000.dcm", 3),
+        ("* junk.dcm", 1),
+        (" cut.png", 3),
+        (" cut.tif", 3),
+        (" cut.nii", 3),
+        ("*_two_forms.nii.gz", 3),
+        ("*.mp4", 3),
     ],
 )
 def test_a_single_damaged_file(
@@ -206,12 +206,13 @@ def test_a_single_damaged_file(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     pattern: str,
+    status: int,
 ) -> None:
     """Of a path that the user typed, the reason may repeat the last part, and nothing else the text of the file."""
     (path,) = next(run.inputs.rglob("broken*")).glob(f"{named.NAME}{pattern}")
     plain = tmp_path / f"file{''.join(path.suffixes)}"
     plain.write_bytes(path.read_bytes())
-    assert predict(plain, tmp_path / "out") == 1
+    assert predict(plain, tmp_path / "out") == status
     said = "".join(capsys.readouterr())
     assert not named.holds(said), said
     assert "Traceback" not in said

@@ -177,6 +177,8 @@ def test_predict_in_the_image(
     outside = predict(inputs, workplace / "outside", bundle, device="cpu").inputs
     assert len(inside) == len(outside) > 5
     np.testing.assert_allclose(
-        [entry["anomaly_score"] for entry in inside], [entry.anomaly_score for entry in outside], atol=1e-3
+        sorted(entry["anomaly_score"] for entry in inside),  # in the order of names that each run makes up
+        sorted(entry.anomaly_score for entry in outside),
+        atol=1e-5,
     )
     assert (results / "out" / "report.html").stat().st_uid == 1000

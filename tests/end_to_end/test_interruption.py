@@ -66,7 +66,8 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith((".unfinished", ".report/left")):
+        unfinished = any(part.startswith(".unfinished") for part in path.relative_to(folder).parts)
+        if path.is_file() and not unfinished and not name.startswith(".report/left"):
             found[name] = _content(path)
     return found
 

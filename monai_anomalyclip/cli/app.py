@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ImportError(
             f"The page needs {error.name}, which is not installed: pip install 'fastapi>=0.115' 'uvicorn>=0.30'."
         ) from error
-    from monai_anomalyclip.app import serve  # slow to import, and --help needs none of it
+    from monai_anomalyclip.app.serving import serve  # slow to import, and --help needs none of it
     from monai_anomalyclip.bundles.shipped import inference_config
 
     words: list[str] = []

@@ -13,7 +13,8 @@ from importlib import import_module
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.bundles.errors import cause_of
-from monai_anomalyclip.cli.plain_messages import EXIT_STATUS
+from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED
+from monai_anomalyclip.data.errors import DamagedInputError
 
 __all__ = ["main", "program_parser"]
 
@@ -100,5 +101,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Where something is optional, our own sentence says what to install.
         hint = ": `monai-anomalyclip doctor` shows what is missing" if isinstance(cause, ModuleNotFoundError) else ""
         print(f"error: {cause}{hint}", file=sys.stderr)
-        return 1
+        return INPUTS_FAILED if isinstance(cause, DamagedInputError) else 1
     return status

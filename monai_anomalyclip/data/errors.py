@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
-__all__ = ["UnreadableInputError"]
+__all__ = ["DamagedInputError", "UnreadableInputError"]
 
 
 class UnreadableInputError(ValueError):
     """An input was refused: the message is one sentence for the user that names the file, never its folder."""
+
+
+class DamagedInputError(UnreadableInputError):
+    """Nothing is left to read, and files are damaged: trying again gives the same."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip.data.dicom import DicomSeries, SkippedFile, group_instances, scan_files
 from monai_anomalyclip.data.dicom.exclusion import included_reasons
-from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.errors import DamagedInputError, UnreadableInputError
 from monai_anomalyclip.data.input_files import (
     FRAME_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -139,7 +139,8 @@ class InputCatalogue:
             if isinstance(source, NiftiSource):
                 source.among_others = len(sources) + len(dicom) > 1
         if not sources and not dicom and not empty:
-            raise UnreadableInputError(self._nothing(roots))
+            refused = DamagedInputError if any(file.damaged for file in self.skipped) else UnreadableInputError
+            raise refused(self._nothing(roots))
         if keep_names:
             names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom)
         else:

@@ -86,14 +86,14 @@ QUICK = {
 
 @pytest.mark.parametrize("command", QUICK)
 def test_quick_commands_leave_torch_and_monai_alone(command: str, tmp_path: Path, phantoms: ModuleType) -> None:
-    """Really run, on inputs of every kind; `doctor` alone needs torch, to see whether it works and finds a GPU."""
+    """Really run, on inputs of every kind; `doctor` alone needs torch and torchvision, to see whether they load together."""
     phantoms.make_series(tmp_path / "series", count=3, size=(32, 40))
     phantoms.make_cine(tmp_path / "cine", count=3, size=(32, 40))
     nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.float32), np.eye(4)), tmp_path / "volume.nii.gz")
     for name in ("own/good/a.png", "own/bad/b.png", "c.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / name)
-    allowed = {"torch"} if command == "doctor" else set()
+    allowed = {"torch", "torchvision"} if command == "doctor" else set()
     heavy = {"torch", "torchvision", "monai", "ignite", "open_clip", "matplotlib", "sklearn", "SimpleITK"} - allowed
     script = (
         "import sys\n"

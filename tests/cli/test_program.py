@@ -86,7 +86,7 @@ QUICK = {
 
 @pytest.mark.parametrize("command", QUICK)
 def test_quick_commands_leave_torch_and_monai_alone(command: str, tmp_path: Path, phantoms: ModuleType) -> None:
-    """Really run, on inputs of every kind; `doctor` alone needs torch and torchvision, to see whether they load together."""
+    """Really run, on inputs of every kind; `doctor` alone loads torch and torchvision, to see whether they fit."""
     phantoms.make_series(tmp_path / "series", count=3, size=(32, 40))
     phantoms.make_cine(tmp_path / "cine", count=3, size=(32, 40))
     nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.float32), np.eye(4)), tmp_path / "volume.nii.gz")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -81,6 +82,16 @@ def seeded() -> Iterator[None]:
     monai.utils.set_determinism(seed=0)
     yield
     monai.utils.set_determinism(seed=None)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A log that a test sets up, as MONAI does from a bundle's logging.conf, ends with it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -67,11 +66,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from monai_anomalyclip.archive.quiet_logs import quiet_logs
 
     quiet_logs()
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.INFO if arguments.verbose else logging.WARNING,
-    )
     with plain_messages(arguments.verbose):
         from monai_anomalyclip.archive.dicomweb import DicomWebArchive, Tls
         from monai_anomalyclip.archive.left_out import LeftOut

@@ -25,19 +25,20 @@ EXIT_STATUS = """Exit status:
 
 @contextmanager
 def plain_messages(verbose: bool) -> Iterator[None]:
-    """Within the block show warnings as plain sentences and leave out what other libraries say of the command's inside.
+    """Within the block show the log and warnings as plain sentences, without what other libraries say of the inside.
 
     Settings are those of before afterwards: a command may be one step of a longer program, a notebook for example.
+    Where the program has a log of its own (the root logger has a handler), the messages go there.
 
     Args:
-        verbose: show the libraries' messages, too.
+        verbose: show the whole log and the libraries' messages, too, not only warnings.
     """
     levels = {"monai.bundle.workflows": logging.ERROR}  # that there is no logging.conf is meant
     if not verbose:
         levels["ignite"] = logging.CRITICAL  # it, too, reports the exception that ends the command
     before = {name: logging.getLogger(name).level for name in levels}
     formatted = warnings.formatwarning
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _log_shown(verbose):
         # The bundle was named on the command line, as a program would be.
         warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         if not verbose:
@@ -50,6 +51,23 @@ def plain_messages(verbose: bool) -> Iterator[None]:
             warnings.formatwarning = formatted
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _log_shown(verbose: bool) -> Iterator[None]:
+    root = logging.getLogger()
+    if root.handlers:
+        yield
+        return
+    handler, level = logging.StreamHandler(), root.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

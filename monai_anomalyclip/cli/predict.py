@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +178,6 @@ def add_command(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     check_sharing(arguments)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.INFO if arguments.verbose else logging.WARNING,
-    )
     if arguments.cluster is not None:
         return _on_cluster(arguments)
     with plain_messages(arguments.verbose):

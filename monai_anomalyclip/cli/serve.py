@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -70,11 +69,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from monai_anomalyclip.archive.quiet_logs import quiet_logs
 
     quiet_logs()
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.INFO if arguments.verbose else logging.WARNING,
-    )
     with plain_messages(arguments.verbose):
         from monai_anomalyclip.archive.dimse import Receiver
         from monai_anomalyclip.archive.results import ARCHIVE_IDS

@@ -50,6 +50,28 @@ def test_everything_is_as_before_afterwards() -> None:
     assert warnings.filters == filters
 
 
+LOG = """
+import io, logging, sys
+from monai_anomalyclip.cli.plain_messages import plain_messages
+for _ in range(2):
+    sys.stderr = io.StringIO()
+    with plain_messages({verbose}):
+        logging.getLogger("any").info("said")
+        logging.getLogger("any").warning("warned")
+    print(sys.stderr.getvalue().count("INFO said"), sys.stderr.getvalue().count("WARNING warned"))
+print(logging.getLogger().handlers, logging.getLogger().level == logging.WARNING)
+"""
+
+
+@pytest.mark.parametrize(("verbose", "counts"), [(False, "0 1"), (True, "1 1")])
+def test_the_log_is_the_commands_own(verbose: bool, counts: str) -> None:
+    """It goes to where standard error is now, and nothing of it stays for the program that ran the command."""
+    shown = subprocess.run(
+        [sys.executable, "-c", LOG.format(verbose=verbose)], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown == f"{counts}\n{counts}\n[] True\n"
+
+
 def test_columns_are_aligned_below_their_heading() -> None:
     table = text_table([("input", "n"), ("a", "10"), ("longer name", "")])
     assert table.split("\n") == ["input        n", "-----------  --", "a            10", "longer name"]

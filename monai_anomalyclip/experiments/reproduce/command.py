@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections import Counter
@@ -99,32 +98,29 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.table is None or arguments.output is None:
         raise ValueError("Give a TABLE and -o OUT, or --list to see which tables there are.")
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.INFO if arguments.verbose else logging.WARNING,
-    )
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     # Slow to import, and --help needs none of it.
+    from monai_anomalyclip.cli.plain_messages import plain_messages
     from monai_anomalyclip.experiments.reproduce.document import markdown
     from monai_anomalyclip.experiments.reproduce.reproduce_table import reproduce_table
 
-    document, outcome = reproduce_table(
-        arguments.table,
-        arguments.data,
-        arguments.output,
-        bundle=arguments.bundle,
-        seeds=arguments.seeds,
-        methods=arguments.methods,
-        max_epochs=arguments.max_epochs,
-        device=arguments.device,
-        keep_features=arguments.keep_features,
-        further=arguments.config,
-        scales=arguments.scales,
-        flip=arguments.flip,
-        say=lambda line: print(line, flush=True),
-    )
+    with plain_messages(arguments.verbose):
+        document, outcome = reproduce_table(
+            arguments.table,
+            arguments.data,
+            arguments.output,
+            bundle=arguments.bundle,
+            seeds=arguments.seeds,
+            methods=arguments.methods,
+            max_epochs=arguments.max_epochs,
+            device=arguments.device,
+            keep_features=arguments.keep_features,
+            further=arguments.config,
+            scales=arguments.scales,
+            flip=arguments.flip,
+            say=lambda line: print(line, flush=True),
+        )
     print(f"\n{markdown(document)}")
     if not outcome.scores:
         print("error: nothing could be run, see above", file=sys.stderr)

@@ -44,8 +44,9 @@ def _run(arguments: argparse.Namespace) -> int:
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    what = "make its reference of normal images" if arguments.name == "own_normals" else "tune its prompts"
     print(
-        f"{folder}: tune its prompts with\n"
+        f"{folder}: {what} with\n"
         f"  python -m monai.bundle run training --config_file {folder}/configs/train.json --bundle_root {folder}"
     )
     return 0

@@ -20,7 +20,9 @@ def test_names_are_the_bundles() -> None:
 def test_copy(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "new" / "mine"
     assert main(["copy-bundle", name, str(folder)]) == 0
-    assert f"--bundle_root {folder}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"--bundle_root {folder}" in shown
+    assert ("reference of normal images" in shown) is (name == "own_normals")
     for path in (BUNDLES / name / "configs").iterdir():
         assert (folder / "configs" / path.name).read_bytes() == path.read_bytes()
     assert not list((folder / "models").glob("*.pt"))

@@ -37,12 +37,14 @@ wait_for() {
 """
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = PAGE) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def commands(language: str) -> list[str]:
-    return [line for block in blocks(language) for line in block.splitlines() if line]
+def commands(language: str, section: str = "") -> list[str]:
+    """Lines of the blocks of a language, of the whole page or of a section."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL) if section else [PAGE]
+    return [line for block in blocks(language, text) for line in block.splitlines() if line]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def ports() -> dict[str, str]:
     """Free ports in the place of those of the page."""
     found = {}
     with contextlib.ExitStack() as open_sockets:
-        for port in ("8000", "8001", "8002", "8042"):
+        for port in ("8000", "8001", "8002", "8003", "8042"):
             probe = open_sockets.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             found[port] = str(probe.getsockname()[1])
@@ -73,7 +75,7 @@ def run_script(lines: list[str], workspace: Path, ports: dict[str, str]) -> list
     """Output of each command; servers that it starts in the background end with it."""
     script = ["set -euo pipefail", _WAIT]
     for line in lines:
-        with_ports = re.sub(r"\b(8000|8001|8002|8042)\b", lambda match: ports[match[0]], line)
+        with_ports = re.sub(r"\b(8000|8001|8002|8003|8042)\b", lambda match: ports[match[0]], line)
         script.append("echo; echo @@@")
         if with_ports.endswith("&"):
             port = next(ports[port] for port in ports if re.search(rf"--port {port}\b", line) or "Orthanc" in line)
@@ -113,7 +115,8 @@ def test_commands_run_as_printed(workspace: Path, ports: dict[str, str]) -> None
     lines = commands("bash")
     assert lines[0] == "make label-env"  # the fixture's environment is what it makes
     answers = dict(zip(lines[1:], run_script(lines[1:], workspace, ports), strict=True))
-    documented = [json.loads(block) for block in blocks("json") if "latencies" in block or "loss_before" in block]
+    wanted = re.compile(r"(?!.*p_value).*(latencies|loss_before)", re.DOTALL)
+    documented = [json.loads(block) for block in blocks("json") if wanted.match(block)]
     mask, calibrated = (answer for line, answer in answers.items() if "8000/infer/anomaly?" in line)
     (tuning,) = (answer for line, answer in answers.items() if "/train/" in line)
     print(f"\n{mask}\n{tuning}")
@@ -145,9 +148,23 @@ def test_dicomweb_commands_run_as_printed(workspace: Path, ports: dict[str, str]
     if (workspace / "runs" / "label_app").exists():
         lines = [line for line in lines if line.startswith("export")]
     check = "curl -s http://127.0.0.1:8001/datastore/"
-    answers = run_script(["mkdir -p runs", *lines, *commands("sh"), check], workspace, ports)
+    answers = run_script(["mkdir -p runs", *lines, *commands("sh", "DICOMweb"), check], workspace, ports)
     assert json.loads(answers[-1])["total"] == 0
     assert (workspace / "runs" / "dicomweb").is_dir()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+def test_commands_of_normals_run_as_printed(workspace: Path, ports: dict[str, str]) -> None:
+    path = next(line for line in commands("bash") if line.startswith("export PATH"))
+    lines = commands("sh", "Normals of your own")
+    assert "reference build" in " ".join(lines)
+    answer = json.loads(run_script(["mkdir -p runs", path, *lines], workspace, ports)[-1])
+    (documented,) = (json.loads(block) for block in blocks("json") if "p_value" in block)
+    assert answer.keys() == documented.keys()
+    assert answer["p_value"] == pytest.approx(documented["p_value"]) == pytest.approx(1 / 33)
+    assert answer["doubts"] == documented["doubts"]
+    assert answer["anomaly_score"] == pytest.approx(documented["anomaly_score"], abs=0.02)
+    assert answer["anomaly_score"] > answer["threshold"] == pytest.approx(documented["threshold"], abs=0.02)
 
 
 @pytest.fixture

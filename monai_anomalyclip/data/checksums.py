@@ -1,18 +1,22 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checksums of the pixels in PNG and TIFF files, which their decoders do not look at: damage would go unnoticed."""
+"""Damage of pixels that Pillow does not see: wrong checksums in PNG and TIFF, pixels of PNG and JPEG that end early."""
 
 from __future__ import annotations
 
+import io
+import re
 import struct
 import zlib
 from typing import BinaryIO
 
-from PIL import TiffImagePlugin
+import numpy as np
+from isal import isal_zlib
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["check_deflated", "check_png"]
+__all__ = ["check_deflated", "check_jpeg", "check_png"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of these the pixels do not depend. The others are looked at, for a damaged name makes another kind of a chunk.
@@ -22,17 +26,26 @@ _BESIDE = (
 )
 _PIECE = 2**20
 _DEFLATE = (8, 32946)  # values of the tag Compression
+_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of a JPEG: sequential, extended, progressive
+_SCAN, _END = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but those within a scan
+_MORE = bytes(range(7, 250, 11)) * 4  # as if the last scan of a JPEG went on
+_ENDS_EARLY = "the file is damaged: its pixels end before the picture does."
+_FLAT = 3
 _WRONG = "the file is damaged: a checksum of its pixels does not match."
 
 
 def check_png(stream: BinaryIO) -> None:
-    """Refuse a PNG with a wrong checksum in what its picture is made of; any other file passes.
+    """Refuse a PNG with a wrong checksum in what its picture is made of, or with too few pixels; other files pass.
 
     Raises:
-        UnreadableInputError: a checksum is wrong, or the file ends before it.
+        UnreadableInputError: a checksum is wrong, or the file, or its pixels, end too early.
     """
     if stream.read(len(_PNG)) != _PNG:
         return
+    inflate, header, missing = isal_zlib.decompressobj(), b"", 0
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind in _BESIDE:
@@ -42,11 +55,65 @@ def check_png(stream: BinaryIO) -> None:
         while length and (piece := stream.read(min(length, _PIECE))):
             checksum = zlib.crc32(piece, checksum)
             length -= len(piece)
+            if kind == b"IHDR" and not header:
+                header, missing = piece, _png_bytes(piece)
+            while kind == b"IDAT" and piece and missing > 0 and not inflate.eof:
+                missing -= len(inflate.decompress(piece, min(missing, _PIECE)))
+                piece = inflate.unconsumed_tail
         told = stream.read(4)
         if len(told) < 4:
             raise UnreadableInputError("the file is truncated or damaged: it ends within its pixels.")
         if struct.unpack(">I", told)[0] != checksum:
             raise UnreadableInputError(_WRONG)
+    if inflate.eof and missing > 0:
+        raise UnreadableInputError(_ENDS_EARLY)
+
+
+def check_jpeg(image: Image.Image, stream: BinaryIO) -> None:
+    """Refuse a JPEG whose last scan stops before the picture's end, where decoders go on with the last gray.
+
+    Such a picture ends in a flat block, unless it is progressive. Then more data are put behind the last scan: a whole
+    picture does not change by it.
+
+    Args:
+        image: Pillow's picture, decoded; other kinds pass.
+        stream: of its file.
+
+    Raises:
+        UnreadableInputError: it is one of those.
+    """
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return
+    left, top = ((size - 1) // 8 * 8 for size in image.size)
+    block = np.asarray(image.crop((left, top, *image.size)).convert("L"))
+    if np.ptp(block) > _FLAT and "progressive" not in image.info:
+        return
+    content = stream.read()
+    place, kinds = 2, set()
+    while (found := _MARKER.search(content, place)) is not None:
+        kind = found[0][-1]
+        if kind == _END:
+            break
+        kinds.add(kind)
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    else:
+        return
+    if kinds.isdisjoint(_HUFFMAN) or _SCAN not in kinds:
+        return
+    longer = content[: found.start()] + _MORE + content[found.start() : found.end()]
+    with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
+        if not np.array_equal(np.asarray(other), np.asarray(image)):
+            raise UnreadableInputError(_ENDS_EARLY)
+
+
+def _png_bytes(header: bytes) -> int:
+    """How many bytes the pixels of a PNG take, with the byte for the filter of each row."""
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = ((-(-(width - left) // right), -(-(height - top) // down)) for left, top, right, down in passes)
+    return sum(
+        rows * (1 + -(-columns * bits * _BANDS.get(colour, 0) // 8)) for columns, rows in sizes if columns > 0 < rows
+    )
 
 
 def check_deflated(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> None:

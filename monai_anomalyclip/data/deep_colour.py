@@ -68,8 +68,6 @@ def deep_colour(image: Image.Image, path: str | os.PathLike[str], page: int = 0)
             return turned(planes, image.tag_v2.get(274, 1))
     elif not isinstance(image, PngImagePlugin.PngImageFile) or ";16" not in raw:
         return None
-    elif image.is_animated:  # Pillow lays their frames over each other in 8 bits
-        raise UnreadableInputError("it is a moving PNG of 16 bits per sample; save its frames as files of their own.")
     if raw == _GRAY_AND_ALPHA:
         return _bytes(path, page, "RGBA").view(">u2").astype(np.uint16)
     kind = raw.partition(";")[0]

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import GifImagePlugin, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import GifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from monai_anomalyclip.data.checksums import check_deflated, check_png
+from monai_anomalyclip.data.checksums import check_deflated, check_jpeg, check_png
 from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, deep_jpeg_2000, eight_bits, opened, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
+from monai_anomalyclip.data.png import MovingPng, moving_png, scale_hidden_gray
 from monai_anomalyclip.data.tiff_by_tifffile import joined_jpegs, misread_by_pillow, page_by_tifffile, size_by_tifffile
 from monai_anomalyclip.data.tiff_pages import (
     MAX_PAGES,
@@ -53,8 +54,8 @@ logging.getLogger("PIL").setLevel(logging.INFO)
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 _COMPLAINT = "The decoder complained of damage in the file: what is seen may not be what was stored."
-_MOVING = ("GIF", "PNG", "WEBP")
-_STEP_OF_GRAY = {"L;2": 85, "L;4": 17}  # by the raw mode of a PNG
+_MANY = "it has {} frames; save the one you mean as its own file."
+_MOVING = ("GIF", "WEBP")
 
 
 def read_frame(
@@ -88,7 +89,7 @@ def _read(path: str | os.PathLike[str], page: int | None, max_pixels: int) -> tu
         warnings.simplefilter("always")
         picture = open_picture(path, page, max_pixels=max_pixels)
         with _named_errors(path, max_pixels):
-            largest = deepest_sample(path, max_pixels) if picture.mode.startswith("I") else 0
+            largest = _deepest(path, max_pixels) if picture.mode.startswith("I") else 0
         shown = to_rgb(picture, Path(path).name, largest)
     return shown, _COMPLAINT if complaints else ""
 
@@ -97,7 +98,8 @@ def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
     """Numbers of the pages of a TIFF, or of the frames of a moving GIF, PNG or WebP, that are pictures of their own.
 
     Thumbnails, levels of a pyramid and transparency masks of a TIFF are none, nor are further pictures in a JPEG (the
-    other eye of a stereo camera, previews): each belongs to a picture that is read.
+    other eye of a stereo camera, previews), nor the default image of a moving PNG that is not its first frame: each
+    stands in for a picture that is read.
 
     Returns:
         the numbers, from 0, for `page` of :func:`read_frame`; and how many pictures of the file are left out.
@@ -110,10 +112,12 @@ def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
             pages, count = picture_pages(stream)
         if count:
             return pages, count - len(pages)
+        if (moving := moving_png(path)) is not None:
+            _check_count(moving.count)
+            return list(range(moving.count)), int(moving.hidden)
         with opened(path, _FORMATS) as image:
             count = getattr(image, "n_frames", 1)
-            if count > MAX_PAGES:
-                raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} frames.")
+            _check_count(count)
             return ([0], count - 1) if image.format not in _MOVING else (list(range(count)), 0)
 
 
@@ -131,7 +135,7 @@ def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:
         warnings.simplefilter("ignore")  # reading it takes note of them
         try:
             with opened(path, _FORMATS) as picture:
-                picture.seek(page)
+                picture.seek(page if picture.format != "PNG" else 0)  # whose frames are of one size
                 return picture.height, picture.width
         except Exception:
             size = size_by_tifffile(path, page)
@@ -159,6 +163,8 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
                 pages = sum(1 for _ in islice(tiff_pages(stream), max(page, 0) + 1))
             stream.seek(0)
             check_png(stream)
+        if (moving := moving_png(path)) is not None:
+            return _of_moving(moving, page, max_pixels)
         if page is None and pages:
             if len(numbers) > 1:
                 raise UnreadableInputError(f"it is a TIFF of {pages} pages; save the one you mean as its own file.")
@@ -176,12 +182,21 @@ def open_picture(path: str | os.PathLike[str], page: int | None = None, *, max_p
             return page_by_tifffile(path, page or 0, max_pixels)
 
 
+def _of_moving(moving: MovingPng, page: int | None, max_pixels: int) -> Image.Image:
+    if page is None and moving.count > 1:
+        raise UnreadableInputError(_MANY.format(moving.count))
+    check_size(moving.width, moving.height, max_pixels)
+    upright = ImageOps.exif_transpose(moving.picture(_checked(page or 0, moving.count)))
+    upright.format = "PNG"
+    return upright
+
+
 def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_pixels: int) -> Image.Image:
     with opened(path, _FORMATS) as image:
         if not pages:
             frames = getattr(image, "n_frames", 1) if page != 0 and image.format in _MOVING else 1
             if page is None and frames > 1:
-                raise UnreadableInputError(f"it has {frames} frames; save the one you mean as its own file.")
+                raise UnreadableInputError(_MANY.format(frames))
             _checked(page or 0, frames)
         _seek(image, page or 0)
         check_size(image.width, image.height, max_pixels)
@@ -191,6 +206,8 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
                 check_deflated(image, stream)
         samples = deep_colour(image, path, page or 0)
         decoded = _decoded(image, path, page or 0)  # also where the samples are known: this finds damage
+        with open(path, "rb") as stream:
+            check_jpeg(image, stream)
         if samples is not None:
             decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
         if decoded is not image and image.format != "TIFF":  # which is upright already
@@ -205,7 +222,7 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
 def _decoded(image: Image.Image, path: str | os.PathLike[str], page: int) -> Image.Image:
     """The picture with its pixels: Pillow's own, or another where Pillow cannot, or would not read all bits."""
     try:
-        _scale_hidden_gray(image)
+        scale_hidden_gray(image)
         image.load()
     except Exception:
         if isinstance(image, TiffImagePlugin.TiffImageFile) and (parts := joined_jpegs(path, page)) is not None:
@@ -223,12 +240,15 @@ def _seek(image: Image.Image, page: int) -> None:
         image.seek(page)
 
 
-def _scale_hidden_gray(image: Image.Image) -> None:
-    """Which gray of a PNG counts as transparent: Pillow brings the pixels of few bits to 0..255, but not that value."""
-    hidden = image.info.get("transparency")
-    if isinstance(image, PngImagePlugin.PngImageFile) and isinstance(hidden, int) and image.tile:
-        raw = image.tile[0][3]
-        image.info["transparency"] = hidden * _STEP_OF_GRAY.get(raw if isinstance(raw, str) else "", 1)
+def _deepest(path: str | os.PathLike[str], max_pixels: int) -> int:
+    """The largest brightness that counts for the white of all pictures of a file of more than 8 bits."""
+    moving = moving_png(path)
+    return deepest_sample(path, max_pixels) if moving is None else moving.largest()
+
+
+def _check_count(frames: int) -> None:
+    if frames > MAX_PAGES:
+        raise UnreadableInputError(f"it has more than the allowed {MAX_PAGES:,} frames.")
 
 
 def _checked(page: int, count: int) -> int:

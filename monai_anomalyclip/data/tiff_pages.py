@@ -175,7 +175,7 @@ def white_is_zero(image: Image.Image) -> bool:
 
 
 def deepest_sample(path: str | os.PathLike[str], max_pixels: int) -> int:
-    """The largest brightness among all pages of a TIFF, or frames of a moving PNG, of more than 8 bits; 0 for others.
+    """The largest brightness among all pages of a TIFF of more than 8 bits; 0 for other files.
 
     A file of a single page gives 0, too.
 
@@ -199,10 +199,10 @@ def _deepest_sample(path: str, max_pixels: int, *_state: int) -> int:
         for _, tags in _directories(stream):
             beside.append(_is_beside(tags))
     numbers = [number for number, other in enumerate(beside) if not other or all(beside)]
-    if len(numbers) == 1:
+    if len(numbers) <= 1:
         return deepest
-    with contextlib.suppress(UnidentifiedImageError), opened(path, ["TIFF", "PNG"]) as image:
-        for number in numbers or range(getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 0):
+    with contextlib.suppress(UnidentifiedImageError), opened(path, ["TIFF"]) as image:
+        for number in numbers:
             with contextlib.suppress(Exception):  # reading that page says why
                 image.seek(number)
                 check_size(image.width, image.height, max_pixels)

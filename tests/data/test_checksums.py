@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,66 @@ def test_deflated_tiff_with_a_changed_pixel_is_damaged(options: dict[str, Any], 
             path.write_bytes(changed)
             with pytest.raises(UnreadableInputError, match="damaged"):
                 read_frame(path)
+
+
+def png(colour: int, bits: int, size: tuple[int, int], interlaced: bool, rows: list[bytes]) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, interlaced))
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(12, 9), (3, 2), (1, 1), (17, 5)])
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "bits"), [(0, 1), (0, 8), (0, 16), (2, 8), (4, 8), (6, 16)])
+def test_png_whose_pixels_end_early(
+    colour: int, bits: int, interlaced: bool, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """In each row order of the specification; all checksums are right, as a program leaves it that gave up."""
+    width, height = size
+    bands = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    grids = [np.ones((height, width))[y::down, x::right] for y, x, down, right in starts]
+    lines = [line for grid in (grids if interlaced else [np.ones((height, width))]) for line in grid if len(line)]
+    rows = [b"\xaa" * -(-len(line) * bands * bits // 8) for line in lines]
+    path = tmp_path / "a.png"
+    path.write_bytes(png(colour, bits, size, interlaced, rows))
+    assert read_frame(path).shape == (height, width, 3)
+    path.write_bytes(png(colour, bits, size, interlaced, rows[:-1]))
+    with pytest.raises(UnreadableInputError, match="pixels end before the picture does"):
+        read_frame(path)
+
+
+SMOOTH = np.clip(np.cumsum(np.random.default_rng(1).normal(0, 3, (90, 120, 3)), axis=1) * 4 + 128, 0, 255)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_rows": 2}], ids=str
+)
+@pytest.mark.parametrize("kept", [0.5, 0.7, 0.95])
+@pytest.mark.parametrize("gray", [False, True])
+def test_jpeg_whose_pixels_end_early(gray: bool, kept: float, options: dict[str, Any], tmp_path: Path) -> None:
+    """Cut within its scan and closed again by the marker of its end, as recording programs and repairs leave it."""
+    picture = Image.fromarray(SMOOTH.astype(np.uint8)).convert("L" if gray else "RGB")
+    path = tmp_path / "a.jpg"
+    picture.save(path, quality=90, **options)
+    content = path.read_bytes()
+    assert read_frame(path).std() > 10
+    path.write_bytes(content + b"what a camera puts behind it \xff\xd9")
+    assert read_frame(path).std() > 10
+    path.write_bytes(content[: int(len(content) * kept)] + b"\xff\xd9")
+    with pytest.raises(UnreadableInputError, match="pixels end before the picture does"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("level", [0, 200])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 0}], ids=str)
+def test_sound_jpeg_that_ends_in_a_flat_surround(options: dict[str, Any], level: int, tmp_path: Path) -> None:
+    framed = np.full((100, 130, 3), level, np.uint8)
+    framed[:60, :80] = SMOOTH[:60, :80]
+    Image.fromarray(framed).save(tmp_path / "a.jpg", **options)
+    Image.fromarray(framed * 0).save(tmp_path / "black.jpg", **options)
+    assert np.abs(read_frame(tmp_path / "a.jpg")[80:, 100:].astype(int) - level).max() < 3
+    assert read_frame(tmp_path / "black.jpg").max() == 0

@@ -11,7 +11,6 @@ import numpy as np
 import openjpeg
 import pytest
 import tifffile
-from PIL import Image
 
 from monai_anomalyclip.data import read_frame, read_mask
 from monai_anomalyclip.data.deep_colour import scaled, white_of
@@ -140,31 +139,3 @@ def test_jpeg_2000_with_signs_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UnreadableInputError, match=r"JPEG 2000 of 12 bits .*signed"):
         read_frame(path)
-
-
-def moving_png(path: Path, frames: list[np.ndarray]) -> Path:
-    first, *others = (Image.fromarray(frame) for frame in frames)
-    first.save(path, save_all=True, append_images=others)
-    return path
-
-
-def test_frames_of_a_moving_png_of_16_bits_have_one_white(tmp_path: Path) -> None:
-    frames = [np.full((8, 9), value, np.uint16) for value in (100, 3000)]
-    path = moving_png(tmp_path / "a.png", frames)
-    assert [int(read_frame(path, number)[0, 0, 0]) for number in (0, 1)] == [round(100 * 255 / 4095), 187]
-
-
-def test_colours_of_a_moving_png_of_16_bits_are_refused(tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    still = png(tmp_path / "still.png", COLOURS[..., :3]).read_bytes()
-    begin, end = still.index(b"IDAT") - 4, still.index(b"IEND") - 4
-    pixels = still[begin + 8 : end - 4]
-    control = [chunk(b"fcTL", struct.pack(">IIIIIHHBB", n, 30, 20, 0, 0, 1, 10, 0, 0)) for n in (0, 1)]
-    moving = [chunk(b"acTL", struct.pack(">II", 2, 0)), control[0], still[begin:end], control[1]]
-    moving.append(chunk(b"fdAT", struct.pack(">I", 2) + pixels))
-    (tmp_path / "moving.png").write_bytes(still[:begin] + b"".join(moving) + still[end:])
-    for number in (0, 1):
-        with pytest.raises(UnreadableInputError, match="a moving PNG of 16 bits per sample"):
-            read_frame(tmp_path / "moving.png", number)

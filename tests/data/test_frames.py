@@ -427,29 +427,6 @@ def test_gif_whose_frames_are_parts_that_are_disposed_of(seed: int, tmp_path: Pa
         np.testing.assert_array_equal(read_frame(tmp_path / "a.gif", number), shown)
 
 
-@pytest.mark.parametrize(
-    ("bits", "row", "gray"),
-    [
-        (2, b"\x1b", [0, 85, 170, 0]),
-        (4, b"\x01\x23", [0, 17, 34, 0]),
-        (16, b"\0\0\x4e\x20\x9c\x40\xea\x60", [0, 78, 156, 0]),
-    ],
-)
-def test_gray_that_counts_as_transparent_in_png(bits: int, row: bytes, gray: list[int], tmp_path: Path) -> None:
-    """The last of four samples is black, for it is transparent; the others keep their gray."""
-    hidden = 60000 if bits == 16 else 3
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in (
-        (b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)),
-        (b"tRNS", struct.pack(">H", hidden)),
-        (b"IDAT", zlib.compress(b"\0" + row)),
-        (b"IEND", b""),
-    ):
-        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    (tmp_path / "a.png").write_bytes(content)
-    assert read_frame(tmp_path / "a.png")[0, :, 0].tolist() == gray
-
-
 def test_complaints_of_the_decoder_become_a_note(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.new("RGB", (20, 10), (10, 20, 30)).save(path, dpi=(100, 100))

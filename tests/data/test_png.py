@@ -178,8 +178,8 @@ def test_damaged_animations(tmp_path: Path) -> None:
         read_frame(written(2, *short), 1)
     with pytest.raises(UnreadableInputError, match="more than the allowed 10,000 frames"):
         pictures_in(written(2**31 - 1))
-    late = png(header(COLOUR), (b"IDAT", packed(pixels)), told(2), *more, (b"IEND", b""))
-    path.write_bytes(late)  # what comes after the pixels makes no animation
+    late = (told(1), whole, (b"fdAT", struct.pack(">I", 1) + packed(pixels // 2)))
+    path.write_bytes(png(header(COLOUR), (b"IDAT", packed(pixels)), *late, (b"IEND", b"")))  # no animation
     assert pictures_in(path) == ([0], 0)
     np.testing.assert_array_equal(read_frame(path), pixels)
 

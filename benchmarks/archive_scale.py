@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `monai-anomalyclip merge` takes for many inputs: synthetic records, time, memory, and size of what it writes.
 
-Each size runs in a process of its own, whose peak memory is that of the whole program.
+Each size runs in a process of its own, whose peak memory is that of the whole program. With `--open` the report is
+opened in headless Chromium (needs Playwright).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   python benchmarks/archive_scale.py
-  python benchmarks/archive_scale.py --sizes 1000 10000 100000
+  python benchmarks/archive_scale.py --sizes 1000 10000 100000 --open
 """
 
 _FRAMES = 20
@@ -34,6 +36,7 @@ def make_records(folder: Path, count: int) -> None:
     """
     import numpy as np
 
+    from monai_anomalyclip.data.work_list import WorkUnit, write_work_list
     from monai_anomalyclip.writers.finished import InputState, ResultFile, Slices
     from monai_anomalyclip.writers.output_folder import OutputFolder
     from monai_anomalyclip.writers.record import InputRecord, Model, Timings
@@ -56,8 +59,10 @@ def make_records(folder: Path, count: int) -> None:
         slices=Slices(map_max=scores, area_fraction=scores, margin=scores, position_mm=scores),
     )  # fmt: skip
     text = state.model_dump_json()
-    for index in range(count):
-        own = f"ct_{index * 2654435761 % 2**64:016x}"
+    names = [f"ct_{index * 2654435761 % 2**64:016x}" for index in range(count)]
+    units = [WorkUnit(own[3:], "dicom", (own,), {"0": own}) for own in names]
+    write_work_list(folder / "work.jsonl", units, {})
+    for index, own in enumerate(names):
         margin = f'"score_margin":{index % 997 / 997:.6f}'
         changed = text.replace(name, own).replace('"score_margin":0.25', margin)
         (folder / f"{own}_record.json").write_text(changed)
@@ -70,26 +75,40 @@ def merge(folder: Path) -> dict[str, float]:
     """Merge a folder in a new process.
 
     Returns:
-        wall and processor seconds, peak memory in MiB, and sizes of what was written in MiB.
+        exit status, wall and processor seconds, peak memory in MiB, and sizes of what was written in MiB.
     """
     script = (
         "import json, resource, sys, time\n"
         "from pathlib import Path\n"
-        "from monai_anomalyclip.writers.output_folder import OutputFolder\n"
+        "from monai_anomalyclip.cli import main\n"
         "begun = time.perf_counter()\n"
-        "folder = OutputFolder(Path(sys.argv[1]), make=False)\n"
-        "summary = folder.summarise()\n"
+        "status = main(['merge', sys.argv[1], '--list', sys.argv[1] + '/work.jsonl'])\n"
         "spent = resource.getrusage(resource.RUSAGE_SELF)\n"
         # Not ru_maxrss, which begins with that of the process that started this one.
         "peak = int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
-        "print(json.dumps({'inputs': summary.document.summary.ok, 'wall_s': time.perf_counter() - begun,\n"
+        "print(json.dumps({'status': status, 'wall_s': time.perf_counter() - begun,\n"
         "    'processor_s': spent.ru_utime + spent.ru_stime, 'peak_mib': peak / 1024}))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    with (folder / "inputs.csv").open() as stream:
+        found["inputs"] = sum(1 for _ in stream) - 1
     for name in ("inputs.csv", "scores.csv", "results.json", "report.html"):
         found[f"{name}_mib"] = (folder / name).stat().st_size / 2**20
     found["pages"] = 1 + len(list(folder.glob("report/page_*.html")))
+    return found
+
+
+def opened(folder: Path) -> dict[str, float]:
+    """Seconds and memory of the report's first page in a browser."""
+    import report_size
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        browser = driver.chromium.launch(executable_path=program, args=list(report_size.OPTIONS))
+        found: dict[str, float] = report_size.opened(browser, folder)
+        browser.close()
     return found
 
 
@@ -101,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="numbers of inputs"
     )
+    parser.add_argument("--open", action="store_true", help="also open the report in Chromium")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
     options = parser.parse_args(arguments)
     rows = []
@@ -110,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             make_records(Path(folder), size)
             made_s = time.perf_counter() - begun
             rows.append({**merge(Path(folder)), "made_s": made_s})
+            if options.open:
+                rows[-1] |= opened(Path(folder))
         print("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -34,7 +34,7 @@ WITHOUT_MODULE = {
     "experiments/reproduce/test_every_table": "all tables, from end to end",
     "experiments/baselines/test_method_overlays": "the overlays of the methods in configs/",
     "experiments/reproduce/test_docs": "docs/experiments.md",
-    "scale/test_slurm": "a template, on a real Slurm",
+    "scale/test_engines": "the templates, on real schedulers",
     "experiments/reproduce/test_overlays": "the overlays of the experiments in configs/",
 }
 

@@ -12,7 +12,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, damaged_files, plain_messages
 from monai_anomalyclip.cli.reading_options import add_reading_options, matching, numbers, reading_options
 from monai_anomalyclip.cli.report import show_summary
-from monai_anomalyclip.cli.sharing_options import add_sharing_options, check_sharing
+from monai_anomalyclip.cli.sharing_options import add_sharing_options, check_sharing, status_of_part
 
 __all__ = ["add_command"]
 
@@ -208,7 +208,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
     # What the list's scan left aside was told when it was made.
     damaged = arguments.work_list is None and damaged_files(left_out) > 0
-    return INPUTS_FAILED if failed is not None or damaged else 0
+    return status_of_part(arguments, INPUTS_FAILED if failed is not None or damaged else 0)
 
 
 def _on_cluster(arguments: argparse.Namespace) -> int:

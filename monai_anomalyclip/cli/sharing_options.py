@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-__all__ = ["add_sharing_options", "check_sharing"]
+from monai_anomalyclip.cli.plain_messages import INPUTS_FAILED
+
+__all__ = ["add_sharing_options", "check_sharing", "status_of_part"]
 
 
 def add_sharing_options(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +58,14 @@ def check_sharing(arguments: argparse.Namespace) -> None:
     if arguments.input or chosen:
         what = "INPUT" if arguments.input else ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
         parser.error(f"{what} and --list: the list says what the inputs are; choose among them when it is made")
+
+
+def status_of_part(arguments: argparse.Namespace, status: int) -> int:
+    """What a part is to end with: torchrun ends all others at the first that ends with another status than 0."""
+    if status == INPUTS_FAILED and arguments.part is not None and "TORCHELASTIC_RUN_ID" in os.environ:
+        print("Inputs failed for good; the status is 0 all the same, for torchrun would end the other parts.")
+        return 0
+    return status
 
 
 def _part(text: str) -> str:

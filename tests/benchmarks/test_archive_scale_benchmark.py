@@ -19,6 +19,7 @@ def test_memory_does_not_grow_with_records(tmp_path: Path) -> None:
     assert script.main(["--sizes", "700", "2200", "--json", str(tmp_path / "figures.json")]) == 0
     first, second = json.loads((tmp_path / "figures.json").read_text())
     assert (first["inputs"], second["inputs"]) == (700, 2200)
+    assert first["status"] == second["status"] == 0
     assert (first["pages"], second["pages"]) == (7, 22)
     assert second["peak_mib"] < min(300, first["peak_mib"] + 20)
     assert second["report.html_mib"] < 25

@@ -81,45 +81,53 @@ def test_kubernetes(tmp_path: Path) -> None:
         kubernetes_validate.validate({**job, "spec": {**spec, "completions": "four"}}, "1.31", strict=True)
 
 
-def test_wdl(tmp_path: Path, stand_in: dict[str, str]) -> None:
+def test_wdl(tmp_path: Path) -> None:
     path = written("wdl", tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "WDL", "check", "--strict", "--no-shellcheck", path], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    document = WDL.load(str(path))
-    assert {task.name for task in document.tasks} == {"part", "merge"}
-    commands = re.findall(r"command <<<(.*?)>>>", path.read_text(), re.DOTALL)
+    assert {task.name for task in WDL.load(str(path)).tasks} == {"part", "merge"}
+
+
+@pytest.mark.parametrize("kind", ["wdl", "nextflow"])
+def test_commands(kind: str, tmp_path: Path, stand_in: dict[str, str]) -> None:
+    """The shell commands within the templates, as their engine fills them in; 3 does not fail the work."""
     values = {**PATHS, "number": "2", "parts": "4", "length(done)": "4"}
+    text = written(kind, tmp_path).read_text()
+    if kind == "wdl":
+        commands = [
+            re.sub(r"~\{(.*?)\}", lambda match: values[match[1]], command)
+            for command in re.findall(r"command <<<(.*?)>>>", text, re.DOTALL)
+        ]
+    else:
+        commands = [
+            re.sub(r"(?<!\\)\$\{(?:params\.)?(.*?)\}", lambda match: values[match[1]], command).replace("\\$", "$")
+            for command in re.findall(r'"""(.*?)"""', text, re.DOTALL)
+        ]
+    assert len(commands) == 2
     for command in commands:
-        text = re.sub(r"~\{(.*?)\}", lambda match: values[match[1]], command)
         for wanted, status in (("0", 0), ("3", 0), ("1", 1)):
-            done = subprocess.run(["bash", "-c", text], env={**stand_in, "WANTED": wanted}, cwd=tmp_path)
+            done = subprocess.run(["bash", "-ue", "-c", command], env={**stand_in, "WANTED": wanted}, cwd=tmp_path)
             assert done.returncode == status
     told = Path(stand_in["NOTES"]).read_text().splitlines()
-    assert told[0].endswith("|--part|2/4|")
+    assert told[0].endswith("|/data/bundles/anomalyclip|--part|2/4|")
     assert told[-1] == "monai-anomalyclip|merge|/data/results|--list|/data/work list.jsonl|"
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("snakemake") is None, reason="Snakemake is not installed")
-def test_snakemake(tmp_path: Path, stand_in: dict[str, str]) -> None:
+def test_snakemake_tries_again(tmp_path: Path, stand_in: dict[str, str]) -> None:
     (tmp_path / "work.jsonl").touch()
     path = written("snakemake", tmp_path, work_list=str(tmp_path / "work.jsonl"), results=str(tmp_path / "out"))
-    words = ["snakemake", "--snakefile", path, "--jobs", "2", "--quiet", "all"]
-    done = subprocess.run(words, env={**stand_in, "WANTED": "3"}, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    words = ["snakemake", "--snakefile", path, "--jobs", "1", "--quiet", "all"]
+    done = subprocess.run(words, env={**stand_in, "WANTED": "1"}, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
     told = Path(stand_in["NOTES"]).read_text()
-    assert sorted(re.findall(r"--part\|(\d/4)", told)) == ["1/4", "2/4", "3/4", "4/4"]
-    assert told.splitlines()[-1].startswith("monai-anomalyclip|merge|")
-
-
-@pytest.mark.skipif(shutil.which("nextflow") is None, reason="Nextflow is not installed")
-def test_nextflow(tmp_path: Path, stand_in: dict[str, str]) -> None:
-    path = written("nextflow", tmp_path)
-    environment = {**stand_in, "WANTED": "3", "NXF_HOME": str(tmp_path / "home"), "NXF_OFFLINE": "true"}
-    done = subprocess.run(["nextflow", "run", path], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert Path(stand_in["NOTES"]).read_text().count("|--part|") == 4
+    parts = re.findall(r"--part\|(\d/4)", told)
+    assert len(parts) == 3
+    assert len(set(parts)) == 1
+    assert "|merge|" not in told
 
 
 @pytest.mark.parametrize(

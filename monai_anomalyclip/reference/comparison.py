@@ -16,21 +16,12 @@ from monai_anomalyclip.reference.bank_growth import group_numbers
 from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS, ConformalScores
 from monai_anomalyclip.reference.framing import Framing
 from monai_anomalyclip.reference.memory_bank import MemoryBank, image_score
-from monai_anomalyclip.reference.normal_facts import NormalFacts
+from monai_anomalyclip.reference.normal_facts import FLOOR, NormalFacts, doubts_about, few_normals
 from monai_anomalyclip.reference.reference_file import ReferenceContent
 from monai_anomalyclip.reference.reference_notes import unit_of
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
-__all__ = ["Comparison", "calibration_of", "compare", "doubts_about", "volume_p_value"]
-
-FAR_OUT = 1.15
-"""From this multiple of the largest median patch distance among the normals an image is of another kind."""
-
-FLOOR = "p is the smallest that {k} normals allow: with more it could be smaller."
-
-_SIZE = 1.5  # times larger or smaller than all normals
-_SHAPE = 1.25  # times wider or taller
-_BRIGHTNESS = 0.1  # brighter or darker than all normals, of black to white
+__all__ = ["Comparison", "calibration_of", "compare", "volume_p_value"]
 
 
 @dataclass(frozen=True)
@@ -104,48 +95,6 @@ def volume_p_value(slices: Sequence[Comparison]) -> float | None:
         raise ValueError("A volume without slices has no p-value.")
     farthest = max(slices, key=lambda one: one.score)
     return None if farthest.volumes is None else farthest.volumes.p_value(farthest.score)
-
-
-def doubts_about(
-    facts: NormalFacts, normals: Sequence[NormalFacts], median: float, largest_median: float | None
-) -> dict[str, str]:
-    """What of an image's looks is far from the normals'.
-
-    Args:
-        facts: of the image.
-        normals: facts of the normals.
-        median: of its patch distances.
-        largest_median: of the normals, each found without its own help; None where there is no other.
-    """
-    doubts = {}
-    if largest_median is not None and median > FAR_OUT * largest_median:
-        doubts["out_of_reference"] = (
-            f"Nearly everything in this image is {median / largest_median:.1f} times as far from the normals as they "
-            "are from each other: it is probably of another kind (modality, body part, view or processing)."
-        )
-    pixels = [one.size[0] * one.size[1] for one in normals]
-    ratios = [one.size[1] / one.size[0] for one in normals]
-    own, ratio = facts.size[0] * facts.size[1], facts.size[1] / facts.size[0]
-    if (
-        not min(pixels) / _SIZE <= own <= max(pixels) * _SIZE
-        or not min(ratios) / _SHAPE <= ratio <= max(ratios) * _SHAPE
-    ):
-        doubts["size"] = (
-            f"Its size, {facts.size[0]} x {facts.size[1]} pixels, is far from that of all normals: part of the "
-            "distance may come from that."
-        )
-    low, high = min(one.brightness for one in normals), max(one.brightness for one in normals)
-    if not low - _BRIGHTNESS <= facts.brightness <= high + _BRIGHTNESS:
-        doubts["brightness"] = (
-            f"Its mean gray value, {facts.brightness:.2f}, is far from the normals' {low:.2f} to {high:.2f}: part of "
-            "the distance may come from that."
-        )
-    return doubts
-
-
-def few_normals(k: int) -> str:
-    """The sentence on a small number of normals."""
-    return f"{k} normals are few: {RECOMMENDED_NORMALS} are recommended."
 
 
 def calibration_of(content: ReferenceContent, distances: Tensor, without: bytes | None = None) -> ConformalScores:

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a reference remembers of an image beside its patches: content, patient, size, brightness, a thumbnail."""
+"""What is known of an image beside its patches: content, patient, size, brightness, a thumbnail.
+
+A reference remembers it of its normals, and it tells how far from all of them another image is.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,36 @@ import torch.nn.functional as F
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS
 from monai_anomalyclip.transforms.intensity import INTEGER_FULL_SCALE, check_unit_range, plain_tensor
 
-__all__ = ["NormalFacts", "as_unit_image", "facts_of_image", "group_key", "modality_of", "near_duplicates", "preset_of"]
+__all__ = [
+    "NormalFacts",
+    "as_unit_image",
+    "doubts_about",
+    "facts_of_image",
+    "few_normals",
+    "group_key",
+    "modality_of",
+    "near_duplicates",
+    "preset_of",
+]
 
 THUMBNAIL = 16
 """Side of the thumbnails that near-duplicates are found by."""
+
+FAR_OUT = 1.15
+"""From this multiple of the largest median patch distance among the normals an image is of another kind."""
+
+FLOOR = "p is the smallest that {k} normals allow: with more it could be smaller."
 
 _ALIKE = 0.995  # correlation of two thumbnails from which images are near-duplicates
 _CLOSE = 4.0  # and their largest root mean square difference, of 255
 _PLAIN = 2.0  # standard deviation, of 255, below which a thumbnail shows nothing to compare
 _BLOCK = 1024
+_SIZE = 1.5  # times larger or smaller than all normals
+_SHAPE = 1.25  # times wider or taller
+_BRIGHTNESS = 0.1  # brighter or darker than all normals, of black to white
 
 
 @dataclass(frozen=True)
@@ -143,3 +165,45 @@ def near_duplicates(facts: Sequence[NormalFacts]) -> list[tuple[int, int]]:
                 found.append((first, second))
                 named.add(second)
     return found
+
+
+def doubts_about(
+    facts: NormalFacts, normals: Sequence[NormalFacts], median: float, largest_median: float | None
+) -> dict[str, str]:
+    """What of an image's looks is far from the normals'.
+
+    Args:
+        facts: of the image.
+        normals: facts of the normals.
+        median: of its patch distances.
+        largest_median: of the normals, each found without its own help; None where there is no other.
+    """
+    doubts = {}
+    if largest_median is not None and median > FAR_OUT * largest_median:
+        doubts["out_of_reference"] = (
+            f"Nearly everything in this image is {median / largest_median:.1f} times as far from the normals as they "
+            "are from each other: it is probably of another kind (modality, body part, view or processing)."
+        )
+    pixels = [one.size[0] * one.size[1] for one in normals]
+    ratios = [one.size[1] / one.size[0] for one in normals]
+    own, ratio = facts.size[0] * facts.size[1], facts.size[1] / facts.size[0]
+    if (
+        not min(pixels) / _SIZE <= own <= max(pixels) * _SIZE
+        or not min(ratios) / _SHAPE <= ratio <= max(ratios) * _SHAPE
+    ):
+        doubts["size"] = (
+            f"Its size, {facts.size[0]} x {facts.size[1]} pixels, is far from that of all normals: part of the "
+            "distance may come from that."
+        )
+    low, high = min(one.brightness for one in normals), max(one.brightness for one in normals)
+    if not low - _BRIGHTNESS <= facts.brightness <= high + _BRIGHTNESS:
+        doubts["brightness"] = (
+            f"Its mean gray value, {facts.brightness:.2f}, is far from the normals' {low:.2f} to {high:.2f}: part of "
+            "the distance may come from that."
+        )
+    return doubts
+
+
+def few_normals(k: int) -> str:
+    """The sentence on a small number of normals."""
+    return f"{k} normals are few: {RECOMMENDED_NORMALS} are recommended."

@@ -27,10 +27,16 @@ from torch import Tensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
-from monai_anomalyclip.reference.comparison import FLOOR, doubts_about, few_normals
 from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS, ConformalScores
 from monai_anomalyclip.reference.fusion import fused_text
-from monai_anomalyclip.reference.normal_facts import NormalFacts, group_key, preset_of
+from monai_anomalyclip.reference.normal_facts import (
+    FLOOR,
+    NormalFacts,
+    doubts_about,
+    few_normals,
+    group_key,
+    preset_of,
+)
 
 __all__ = [
     "CompareWithNormalsD",

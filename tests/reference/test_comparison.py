@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binom
 
 from monai_anomalyclip.reference.bank_growth import bank_of
-from monai_anomalyclip.reference.comparison import Comparison, compare, doubts_about, volume_p_value
+from monai_anomalyclip.reference.comparison import Comparison, compare, volume_p_value
 from monai_anomalyclip.reference.conformal import ConformalScores
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
 from monai_anomalyclip.reference.framing import Framing
@@ -55,32 +55,6 @@ def test_false_positives_of_the_whole_method_are_the_nominal_share(k: int, rate:
     share = np.floor(rate * (k + 1) + 1e-9) / (k + 1)
     low, high = binom.ppf([0.0005, 0.9995], TRIALS, share)
     assert low <= flagged <= high
-
-
-NORMALS = [facts(1, (100, 80), 0.4), facts(2, (110, 90), 0.6)]
-
-
-def test_a_usual_image_gives_no_doubt() -> None:
-    assert doubts_about(facts(3), NORMALS, 0.5, 0.5) == {}
-    assert doubts_about(facts(3), NORMALS, 0.5, None) == {}
-
-
-@pytest.mark.parametrize(("median", "doubted"), [(0.5, False), (0.574, False), (0.576, True), (2.0, True)])
-def test_out_of_reference_from_115_per_cent(median: float, doubted: bool) -> None:
-    assert ("out_of_reference" in doubts_about(facts(3), NORMALS, median, 0.5)) == doubted
-
-
-@pytest.mark.parametrize(
-    ("size", "doubted"),
-    [((100, 80), False), ((110, 85), False), ((400, 320), True), ((50, 40), True), ((60, 140), True)],
-)
-def test_another_size_or_shape(size: tuple[int, int], doubted: bool) -> None:
-    assert ("size" in doubts_about(facts(3, size), NORMALS, 0.5, 0.5)) == doubted
-
-
-@pytest.mark.parametrize(("brightness", "doubted"), [(0.31, False), (0.69, False), (0.29, True), (0.71, True)])
-def test_another_brightness(brightness: float, doubted: bool) -> None:
-    assert ("brightness" in doubts_about(facts(3, brightness=brightness), NORMALS, 0.5, 0.5)) == doubted
 
 
 def test_as_json_values() -> None:

@@ -10,7 +10,9 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_anomalyclip.reference.normal_facts import (
+    NormalFacts,
     as_unit_image,
+    doubts_about,
     facts_of_image,
     group_key,
     near_duplicates,
@@ -109,3 +111,34 @@ def test_slices_of_one_patient_are_no_duplicates(pictures: Callable[..., list[Te
     (image,) = pictures(1)
     facts = [facts_of_image((image + step / 255).clamp(0, 1), "one", SALT) for step in range(3)]
     assert near_duplicates(facts) == []
+
+
+def facts(name: int, size: tuple[int, int] = (100, 80), brightness: float = 0.5) -> NormalFacts:
+    key = name.to_bytes(32, "big")
+    return NormalFacts(key, key, size, brightness, torch.zeros(256, dtype=torch.uint8))
+
+
+NORMALS = [facts(1, (100, 80), 0.4), facts(2, (110, 90), 0.6)]
+
+
+def test_a_usual_image_gives_no_doubt() -> None:
+    assert doubts_about(facts(3), NORMALS, 0.5, 0.5) == {}
+    assert doubts_about(facts(3), NORMALS, 0.5, None) == {}
+
+
+@pytest.mark.parametrize(("median", "doubted"), [(0.5, False), (0.574, False), (0.576, True), (2.0, True)])
+def test_out_of_reference_from_115_per_cent(median: float, doubted: bool) -> None:
+    assert ("out_of_reference" in doubts_about(facts(3), NORMALS, median, 0.5)) == doubted
+
+
+@pytest.mark.parametrize(
+    ("size", "doubted"),
+    [((100, 80), False), ((110, 85), False), ((400, 320), True), ((50, 40), True), ((60, 140), True)],
+)
+def test_another_size_or_shape(size: tuple[int, int], doubted: bool) -> None:
+    assert ("size" in doubts_about(facts(3, size), NORMALS, 0.5, 0.5)) == doubted
+
+
+@pytest.mark.parametrize(("brightness", "doubted"), [(0.31, False), (0.69, False), (0.29, True), (0.71, True)])
+def test_another_brightness(brightness: float, doubted: bool) -> None:
+    assert ("brightness" in doubts_about(facts(3, brightness=brightness), NORMALS, 0.5, 0.5)) == doubted

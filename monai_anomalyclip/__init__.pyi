@@ -25,8 +25,9 @@ from . import (
     writers,
 )
 from .data.inputs import load_input
+from .inference import predict
 from .networks.anomaly_clip import AnomalyCLIP
-from .predictor import Predictor, predict
+from .predictor import Predictor
 
 __version__: str
 RESEARCH_USE_ONLY: str

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
-__all__ = ["bundle_parser", "copy_bundle", "inference_config", "literal_path", "shipped_folder"]
+__all__ = ["beside_overlays", "bundle_parser", "copy_bundle", "inference_config", "literal_path", "shipped_folder"]
 
 _PACKAGE = Path(__file__).parents[1]
 # Beside these may lie prompts that were tuned, data that was made and results of runs.
@@ -56,17 +56,18 @@ def copy_bundle(name: str, target: Path) -> None:
         shutil.copyfile(source, copy)
 
 
-def inference_config(bundle: Path | None) -> Path:
+def inference_config(bundle: str | os.PathLike[str] | None, *, with_reference: bool = False) -> Path:
     """The bundle's configs/inference.json.
 
     Args:
         bundle: its folder, or the name of a shipped one such as "anomalyclip_demo"; None for "anomalyclip".
+        with_reference: images are compared with a reference: None then stands for "own_normals".
 
     Raises:
         FileNotFoundError: when there is no bundle.
         ValueError: its metadata are damaged.
     """
-    folder = Path("anomalyclip") if bundle is None else bundle
+    folder = Path(("own_normals" if with_reference else "anomalyclip") if bundle is None else bundle)
     if not folder.is_dir() and len(folder.parts) == 1:
         with contextlib.suppress(FileNotFoundError):
             folder = shipped_folder(f"bundles/{folder}")
@@ -84,6 +85,17 @@ def inference_config(bundle: Path | None) -> Path:
     if not sound:
         raise ValueError(f"configs/metadata.json of the bundle {folder.name!r} is no JSON object: mend or remove it.")
     return config
+
+
+def beside_overlays(bundle: str | os.PathLike[str] | None) -> list[str]:
+    """What lays a reference beside the network of a bundle; nothing where it takes its place.
+
+    Args:
+        bundle: as for :func:`inference_config`; None for the reference's own.
+    """
+    if bundle is None or "reference" in json.loads(inference_config(bundle).read_text(encoding="utf-8")):
+        return []
+    return [str(shipped_folder("configs") / "reference" / "side_by_side.json")]
 
 
 def bundle_parser(config: Path, overlays: Iterable[str | os.PathLike[str]] = (), **ids: Any) -> ConfigParser:

@@ -181,7 +181,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.cluster is not None:
         return _on_cluster(arguments)
     with plain_messages(arguments.verbose):
-        from monai_anomalyclip.predictor import run_inference  # slow to import, and --help needs none of it
+        from monai_anomalyclip.inference import run_inference  # slow to import, and --help needs none of it
 
         document, failed, left_out = run_inference(
             arguments.input,

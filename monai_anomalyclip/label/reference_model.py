@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -75,6 +76,7 @@ class ReferenceModel:
             score, index = output["anomaly_score"].flatten().max(dim=0)
             patches = network.encoder(as_unit_image(slices[int(index)])[None])[0]
         p = float(output["p_value"])
+        says = [one["says"] for one in json.loads(output["compared"][0])]
         return Prediction(
             output["anomaly_map"][0],
             float(score),
@@ -82,7 +84,7 @@ class ReferenceModel:
             short_descriptor(patches.mean(0)),
             self.prompts_digest,
             None if p != p else p,
-            tuple(output["doubts"][0].splitlines()),
+            tuple(filter(None, (*says, *output["doubts"][0].splitlines()))),
         )
 
     def threshold(self, value: Any, level: str = "pixel") -> float:

@@ -91,6 +91,7 @@ def thin(content: ReferenceContent) -> None:
         settings["seed"],
     )
     held, wanted = set(content.whole), set(kept.whole)
+    left: dict[int, Tensor] = {}
     for index, count in enumerate(kept.patches):
         if index in wanted:
             continue
@@ -103,7 +104,12 @@ def thin(content: ReferenceContent) -> None:
                 else random_order(patches, digest, settings["seed"])
             )
             features = features[order[:count]]
-        content.patches[index] = features[:count].clone()
+        left[index] = features[:count]
+    if left:
+        # Copied at once: thousands of small copies between whole images that come and go would fragment the heap.
+        parts = torch.cat(list(left.values())).split([len(one) for one in left.values()])
+        for index, part in zip(left, parts, strict=True):
+            content.patches[index] = part
     content.whole = kept.whole
 
 

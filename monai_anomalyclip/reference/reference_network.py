@@ -161,13 +161,12 @@ class ReferenceInferer(Inferer):
         scores = torch.tensor([[one.score for one in found]])
         p = found[0].p_value if view is None else volume_p_value(found)
         p_values = torch.tensor([[float("nan") if p is None else p]])
-        doubts = _sentences(found, p, view is not None)
         return {
             "anomaly_map": anomaly_map,
             "anomaly_score": scores,
             "p_value": p_values,
-            "compared": [json.dumps([_numbers(found, p)])],
-            "doubts": ["\n".join(doubts)],
+            "compared": [json.dumps([_numbers(found, p, view is not None)])],
+            "doubts": ["\n".join(_doubts(found, view is not None))],
         }
 
 
@@ -256,29 +255,21 @@ def _only(value: Any) -> Any:
     return value[0] if isinstance(value, list | tuple) else value
 
 
-def _numbers(found: list[Comparison], p: float | None) -> dict[str, Any]:
-    """What was compared, for the record."""
+def _numbers(found: list[Comparison], p: float | None, whole: bool) -> dict[str, Any]:
+    """What was compared, for the record; `whole` is a volume, which is compared with volumes."""
     farthest = max(found, key=lambda one: one.score)
+    calibration = farthest.volumes if whole else farthest.calibration
     return {
         "method": "reference",
         "score": farthest.score,
         "p_value": p,
         "k": farthest.k,
         "smallest_p": farthest.smallest_p,
+        "says": "" if calibration is None else calibration.sentence(p),
     }
 
 
-def _sentences(found: list[Comparison], p: float | None, whole: bool) -> list[str]:
-    """What the comparison says, and what speaks against it in the most suspicious slice.
-
-    Args:
-        found: of each slice.
-        p: of the input.
-        whole: whether it is a volume, compared as a whole.
-    """
+def _doubts(found: list[Comparison], whole: bool) -> list[str]:
+    """What speaks against the comparison in the most suspicious slice, or of a volume as a whole."""
     farthest = max(found, key=lambda one: one.score)
-    if whole:
-        if farthest.volumes is None:
-            return [PARTLY_KEPT, *farthest.doubts.values()]
-        return [farthest.volumes.sentence(p), *farthest.doubts.values()]
-    return [farthest.sentence, *farthest.doubts.values()]
+    return [*([PARTLY_KEPT] if whole and farthest.volumes is None else []), *farthest.doubts.values()]

@@ -152,7 +152,8 @@ class NormalScores:
         calibration = ConformalScores([one.score for one in others], [one.group for one in others], unit=_unit(others))
         p = calibration.p_value(found.score)
         numbers = {"score": found.score, "p_value": p, "k": calibration.k, "smallest_p": calibration.smallest_p}
-        return _as_output(p, numbers, [calibration.sentence(p), *self._doubts(found, others, alike, calibration, p)])
+        says = {"says": calibration.sentence(p)}
+        return _as_output(p, {**numbers, **says}, self._doubts(found, others, alike, calibration, p))
 
     def k_of_each(self) -> dict[tuple[str, str], int]:
         """How many normals (patients, or inputs that stand alone) there are of each kind and preset."""

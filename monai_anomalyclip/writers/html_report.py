@@ -213,8 +213,8 @@ def _row(shown: _Shown, page: int, kept: Callable[[str], KeptFiles], folder: Pat
     text, record, number = shown.text, shown.text.record, shown.number
     address = f"#input-{number}" if page == 1 else f"report/page_{page}.html#input-{number}"
     return [
-        number, record.name, text.what, record.anomaly_score, text.score, text.margin, text.peak, text.above,
-        record.anomalous_fraction, len(record.warnings), record.study or "", address,
+        number, record.name, text.what, record.anomaly_score, text.score, text.margin, text.compared, text.peak,
+        text.above, record.anomalous_fraction, len(record.warnings), record.study or "", address,
         _thumbnail(kept(record.name).thumbnail, folder, many),
     ]  # fmt: skip
 

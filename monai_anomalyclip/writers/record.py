@@ -132,6 +132,7 @@ class Compared(Record):
     p_value: Number = Field(default=None, description="null: fewer than four normals, or none of this kind.")
     k: Count = Field(default=0, description="Number of normals: patients, or images that stand alone.")
     smallest_p: Number = Field(default=None, description="What p can be at least with so many, 1 / (k + 1).")
+    says: Text = Field(default="", description="What that means, in words.")
 
 
 class Fused(Record):

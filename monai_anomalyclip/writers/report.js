@@ -2,8 +2,8 @@
 {
   const rows = JSON.parse(document.getElementById("rows")?.textContent || "[]");
   const PAGE = 100;
-  const [NUMBER, NAME, WHAT, SCORE, SCORE_TEXT, MARGIN, PEAK, ABOVE, FRACTION, WARNINGS, STUDY, ADDRESS, THUMBNAIL] =
-    Array.from({ length: 13 }, (_, index) => index);
+  const [NUMBER, NAME, WHAT, SCORE, SCORE_TEXT, MARGIN, COMPARED, PEAK, ABOVE, FRACTION, WARNINGS, STUDY, ADDRESS, THUMBNAIL] =
+    Array.from({ length: 14 }, (_, index) => index);
   const table = document.querySelector("table.ranking");
   const element = (tag, properties = {}, ...children) => {
     const made = document.createElement(tag);
@@ -49,6 +49,7 @@
         name.append(element("span", { className: "flag", textContent: `${row[WARNINGS]} warning${row[WARNINGS] > 1 ? "s" : ""}` }));
       const score = element("td", { className: "score" }, element("span", { className: "figure", textContent: row[SCORE_TEXT] }));
       if (row[MARGIN]) score.append(" ", element("span", { className: "what", textContent: `margin ${row[MARGIN]}` }));
+      if (row[COMPARED]) score.append(" ", element("span", { className: "what", textContent: row[COMPARED] }));
       if (row[SCORE] !== null) {
         const bar = element("span", { className: "track bar" }, element("span", { className: "value" }));
         bar.firstChild.style.width = `${100 * row[SCORE]}%`;

@@ -11,6 +11,7 @@ from monai_anomalyclip.writers.record import Compared, InputRecord, Peak
 
 __all__ = ["Description", "Fact", "archive_place", "describe", "duration"]
 
+_COMPARED = {"anomalyclip": "AnomalyCLIP among normals", "reference": "Distance to normals"}
 _PLAIN_GEOMETRIES = ("regular", "single slice")  # which need no caution
 
 
@@ -32,6 +33,7 @@ class Description(NamedTuple):
         score: the anomaly score, or a dash.
         margin: of the logits, or nothing.
         compared: p-values among normals, or nothing.
+        said: what these mean, in sentences.
         peak: where the highest score is; empty for single frames.
         above: how much of it reaches the threshold.
         picture_title: what the picture shows.
@@ -44,6 +46,7 @@ class Description(NamedTuple):
     score: str
     margin: str
     compared: str
+    said: tuple[str, ...]
     peak: str
     above: str
     picture_title: str
@@ -68,6 +71,7 @@ def describe(record: InputRecord) -> Description:
         score,
         margin,
         compared,
+        tuple(f"{_COMPARED[one.method]}: {one.says}" for one in record.compared if one.says),
         _peak(record),
         _above(record),
         title,
@@ -166,11 +170,10 @@ def _facts(record: InputRecord) -> Iterator[Fact]:
 
 def _comparison(one: Compared) -> tuple[str, str, str]:
     """A comparison with normals as a fact."""
-    name = {"anomalyclip": "AnomalyCLIP among normals", "reference": "Distance to normals"}[one.method]
     p = "no p-value" if one.p_value is None else f"p = {one.p_value:.2g}"
     score = "" if one.score is None else f"{'margin' if one.method == 'anomalyclip' else 'distance'} {one.score:.3f}, "
     least = "" if one.smallest_p is None else f", smallest p {one.smallest_p:.2g}"
-    return name, p, f"{score}{one.k} normals{least}"
+    return _COMPARED[one.method], p, f"{score}{one.k} normals{least}"
 
 
 def _geometry(record: InputRecord) -> Iterator[Fact]:

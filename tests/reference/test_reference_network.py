@@ -46,7 +46,9 @@ def test_the_face_compares_with_normals(reference: Path) -> None:
     assert odd.margins is None
     inside = odd.anomaly_map[35:55, 35:55].mean()
     assert inside > 1.2 * odd.anomaly_map[70:, 70:].mean()
-    assert any("Unlike your normals does not mean disease" in text for text in odd.warnings)
+    (compared,) = normal.compared
+    assert "Unlike your normals does not mean disease" in compared.says
+    assert not any("Compared with" in text for text in normal.warnings)  # what it says speaks against nothing
 
 
 def test_the_command_writes_p_values(reference: Path, tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_the_command_writes_p_values(reference: Path, tmp_path: Path) -> None:
     document = predict(tmp_path / "in", tmp_path / "out", reference=reference, device="cpu")
     (record,) = document.inputs
     assert record.p_value == pytest.approx(1 / 11, abs=1e-6)
-    assert any("normal images" in text for text in record.warnings)
+    assert "Compared with your 10 normal images" in record.compared[0].says
     stored = json.loads((tmp_path / "out" / "results.json").read_text())
     assert stored["model"]["settings"]["method"] == "ReferenceNetwork"
     assert stored["model"]["backbone"] == "efficientnet-lite0"

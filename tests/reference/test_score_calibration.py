@@ -39,20 +39,21 @@ def test_p_value_by_hand() -> None:
     scores = scores_of([1.0, 2.0, 3.0, 4.0])
     found = scores.compare(picture(99), torch.tensor([[3.0]]))
     assert found["p_value"].item() == pytest.approx((1 + 2) / 5)
-    assert numbers(found) == {
+    told = numbers(found)
+    assert "Compared with your 4 normal images, p = 0.6" in told.pop("says")
+    assert told == {
         "method": "anomalyclip", "score": 3.0, "p_value": pytest.approx(0.6), "k": 4, "smallest_p": pytest.approx(0.2)
     }  # fmt: skip
-    assert "Compared with your 4 normal images, p = 0.6" in found["doubts"][0]
     assert "4 normals are few" in found["doubts"][0]
     floor = scores.compare(picture(99), torch.tensor([9.0]))
-    assert "smallest value that 4 allow" in floor["doubts"][0]
+    assert "smallest value that 4 allow" in numbers(floor)["says"]
 
 
 def test_three_normals_only_rank() -> None:
     found = scores_of([1.0, 2.0, 3.0]).compare(picture(99), torch.tensor([9.0]))
     assert math.isnan(found["p_value"].item())
     assert numbers(found)["p_value"] is None
-    assert "only ranks" in found["doubts"][0]
+    assert "only ranks" in numbers(found)["says"]
 
 
 def test_the_highest_slice_counts_and_the_number_of_slices_is_said() -> None:

@@ -321,9 +321,9 @@ def test_many_inputs_are_on_several_pages(tmp_path: Path) -> None:
     (table,) = re.findall(r'id="rows">(.*?)</script>', pages[0].read_text())
     rows = json.loads(table)
     assert [row[1] for row in rows] == [f"{index:03d}" for index in range(229, -1, -1)]
-    assert rows[0][11] == "#input-1"
-    assert rows[100][11] == "report/page_2.html#input-101"
-    assert all((tmp_path / row[12]).is_file() for row in rows)
+    assert rows[0][12] == "#input-1"
+    assert rows[100][12] == "report/page_2.html#input-101"
+    assert all((tmp_path / row[13]).is_file() for row in rows)
     rest = pages[0].stat().st_size - sum(len(image["src"]) for image in page.all("img"))
     assert rest / 230 < 6_000  # bytes of text and plot per input
     # A shorter report leaves no page of the longer one behind.
@@ -391,6 +391,8 @@ function measure() {{
     images: images.map(image => image.naturalWidth),
     ground: getComputedStyle(page.body).backgroundColor, ink: getComputedStyle(page.body).color,
     columns: getComputedStyle(page.querySelector(".columns")).gridTemplateColumns,
+    scores: [...page.querySelectorAll(".ranking td.score")].map(e => e.textContent),
+    said: page.querySelector(".said").textContent,
   }});
 }}
 document.getElementById("f").onload = measure;
@@ -406,7 +408,8 @@ def test_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
     view = SliceView.native(phantom.image.shape)
     tiles = jpeg(montage(torch.from_numpy(phantom.image)[None], heat, heat, view))
     long_name = "sub-01_ses-03_acq-highresolution_run-02_desc-preproc_" + "x" * 60
-    inputs = [volume("001_ab12cd34", 0.9), volume(long_name, 0.3), CINE, FAILED]
+    compared = {"method": "reference", "score": 0.9, "p_value": 0.125, "k": 7, "says": "Far from all seven."}
+    inputs = [volume("001_ab12cd34", 0.9, compared=[compared]), volume(long_name, 0.3), CINE, FAILED]
     write(
         tmp_path,
         inputs,
@@ -434,6 +437,8 @@ def test_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
     assert found["viewport"] == width
     assert found["content"] == width
     assert found["cut"] == []
+    assert found["said"] == "Distance to normals: Far from all seven."
+    assert found["scores"][0].replace("&nbsp;", " ") == "0.900 p 0.12"  # as the page's script draws it
     assert found["images"] == [64, 64, Image.open(io.BytesIO(tiles)).width, 900]  # two of them are thumbnails
     assert found["smallest"] >= 10
     assert len(found["columns"].split()) == (2 if width > 860 else 1)

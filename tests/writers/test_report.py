@@ -77,6 +77,11 @@ def test_what_it_is(changed: dict[str, Any], what: str, peak: str) -> None:
 def test_scores() -> None:
     assert describe(volume()).score == "0.700"
     assert describe(volume(anomaly_score=None)).score == "-"
+    found = {"method": "reference", "score": 0.3, "p_value": 0.25, "k": 3, "smallest_p": 0.25, "says": "Far off."}
+    assert describe(volume(compared=[found])).compared == "p\N{NO-BREAK SPACE}0.25"
+    assert describe(volume(compared=[found])).said == ("Distance to normals: Far off.",)
+    both = describe(volume(compared=[{**found, "method": "anomalyclip", "p_value": 0.5}, found]))
+    assert both.compared == "p\N{NO-BREAK SPACE}0.5, reference p\N{NO-BREAK SPACE}0.25"
 
 
 @pytest.mark.parametrize(

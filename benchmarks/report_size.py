@@ -32,8 +32,9 @@ from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.finished import InputState
 from monai_anomalyclip.writers.html_report import KeptFiles, ReportSource, write_html_report
-from monai_anomalyclip.writers.overlays import jpeg, montage, thumbnail
+from monai_anomalyclip.writers.overlays import jpeg, thumbnail
 from monai_anomalyclip.writers.record import InputRecord, Model
+from monai_anomalyclip.writers.slice_pictures import montage
 from monai_anomalyclip.writers.tables import RunDocument, made_with, ranked_records
 from monai_anomalyclip.writers.viewer_data import preview
 

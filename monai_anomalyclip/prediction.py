@@ -114,6 +114,10 @@ class Prediction:
         sheared = not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
         return Geometry("sheared" if sheared else "regular", matrix)
 
+    @property
+    def _ceiling(self) -> float:
+        return float(getattr(self._model.network, "map_ceiling", 1.0))
+
     def mask(self, threshold: float | None = None) -> Any:
         """Where the map reaches a threshold, as the kind of object that was given (bool; uint8 in image files' types).
 
@@ -144,7 +148,9 @@ class Prediction:
             self._slices(tensor)[chosen] for tensor in (self.image, self.map, self._mask(threshold))
         )
         shown = displayable(picture).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-        return Image.fromarray(overlay(shown, values[0].numpy(), mask[0].numpy().astype(np.uint8)))
+        return Image.fromarray(
+            overlay(shown, values[0].numpy(), mask[0].numpy().astype(np.uint8), ceiling=self._ceiling)
+        )
 
     def to_nifti(self, threshold: float | None = None) -> nib.Nifti1Image:
         """The map as a NIfTI image (X, Y, Z) float32; with a threshold the mask, uint8.
@@ -248,7 +254,7 @@ class Prediction:
         if self.map.ndim == 4 and self.image.meta.get("kind") == "cine":
             raise ValueError("The files of a film are written while it is scored: use monai_anomalyclip.predict.")
         mask = self._mask(None)
-        scored = ScoredInput(self._given.source, self.image, self.map, mask, self._findings, self._view)
+        scored = ScoredInput(self._given.source, self.image, self.map, mask, self._findings, self._view, self._ceiling)
         kinds = parse_output_kinds(outputs)
         source = self._given.source
         stem = name or (anonymous_names([source])[0] if source else "volume" if self._view else "frame")

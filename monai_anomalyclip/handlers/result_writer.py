@@ -36,7 +36,7 @@ from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYP
 from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of, uid_context
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
-from monai_anomalyclip.writers.overlays import Picture, displayable, montage
+from monai_anomalyclip.writers.overlays import Picture, displayable
 from monai_anomalyclip.writers.record import Compared, Fused, MadeWith, Model
 from monai_anomalyclip.writers.redaction import redacted
 from monai_anomalyclip.writers.resume import Resume
@@ -47,6 +47,7 @@ from monai_anomalyclip.writers.scored_input import (
     write_results,
     write_series_report,
 )
+from monai_anomalyclip.writers.slice_pictures import montage
 from monai_anomalyclip.writers.tables import RunDocument, made_with
 from monai_anomalyclip.writers.viewer_data import preview
 
@@ -56,7 +57,10 @@ if TYPE_CHECKING:
 __all__ = ["AnomalyResultWriter"]
 
 _LONGEST_SIDE = 1024  # pixels of a picture of the report
-_WRITTEN = ("name", "image", "anomaly_map", "pred", "anomaly_score", "anomaly_margin", "p_value", "doubts", "score_s")
+_WRITTEN = (
+    "name", "image", "anomaly_map", "pred", "anomaly_score", "anomaly_margin", "p_value", "compared", "fused", "doubts",
+    "reference_map", "score_s",
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +74,8 @@ class AnomalyResultWriter:
     - ``image``: MetaTensor, (1 or 3, H, W) or (1 or 3, X, Y, Z), scaled to [0, 1], on the input's own grid;
     - ``anomaly_map``: (1, *the image's size) in [0, 1]; ``anomaly_score``: one value per slice, or one for a picture;
       ``anomaly_margin``, where the network has one, likewise; where it was compared with normal inputs ``p_value``,
-      ``compared`` and ``fused`` (JSON of :class:`Compared` and :class:`Fused`) and ``doubts``, a sentence a line;
+      ``compared`` and ``fused`` (JSON of :class:`Compared` and :class:`Fused`), ``doubts``, a sentence a line, and
+      ``reference_map``, the distance to normals as pictures show it beside the map;
     - ``pred``: the mask, with or without the channel; absent: the map is thresholded (>=);
     - or ``error``: why the item could not be read (:class:`monai_anomalyclip.data.FaultTolerantDataset`).
 
@@ -143,6 +148,7 @@ class AnomalyResultWriter:
         self.prompts = prompts
         self.threshold = float(threshold)
         self.threshold_source = threshold_source
+        self.ceiling = float(getattr(network, "map_ceiling", 1.0))
         self.outputs = parse_output_kinds(outputs)
         self.overwrite = overwrite
         self.slice_axis = slice_axis
@@ -163,6 +169,7 @@ class AnomalyResultWriter:
             **{name: value for name, value in (settings or {}).items() if value is not None},
             "map_precision": map_precision(self.outputs),
             "deterministic_uids": deterministic_uids,
+            **({} if self.ceiling == 1 else {"map_ceiling": self.ceiling}),
         }
         self.workers = resolve_workers(workers)
         self._films: dict[str, _Film] = {}
@@ -298,7 +305,9 @@ class AnomalyResultWriter:
             return
         findings = replace(Findings.of(scores, maps.numpy(), masks.numpy(), margins), **_comparisons(item))
         content = content or source.state()
-        scored = ScoredInput(source, image, anomaly_map, mask, findings, view)
+        beside = None if (given := item.get("reference_map")) is None else _plain(given).reshape(anomaly_map.shape)
+        scored = ScoredInput(source, image, anomaly_map, mask, findings, view, self.ceiling, beside)
+        caption = f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}"
         try:
             paths, notes = write_results(
                 self.folder.stage(name),
@@ -307,13 +316,13 @@ class AnomalyResultWriter:
                 self.outputs,
                 provenance=self._provenance(image, source),
                 threshold=self.threshold,
-                caption=f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
+                caption=caption if beside is None else f"{caption}  |  right: distance to normals",
                 max_slices=self.max_slices,
                 sheared_nifti=self.sheared_nifti,
                 **self.segment_codes,
             )
             picture = _picture(scored)
-            shown = preview(name, source, image, anomaly_map, findings, view, self.threshold)
+            shown = preview(name, source, image, anomaly_map, findings, view, self.threshold, self.ceiling)
             timings["write_s"] = time.perf_counter() - begun
             self._finish(name, paths, image, view, findings, timings, notes, content, picture, (), shown)
         finally:
@@ -365,7 +374,7 @@ class AnomalyResultWriter:
         folder, aspect = self.folder.stage(name), source.pixel_aspect()
         from monai_anomalyclip.writers.cine import ScoredCine
 
-        return _Film(ScoredCine(folder, name, size, times, fps, self.threshold, aspect), content)
+        return _Film(ScoredCine(folder, name, size, times, fps, self.threshold, aspect, self.ceiling), content)
 
     def _finish_film(self, name: str, source: Source, image: Tensor, begun: float) -> None:
         film, content = self._films[name]
@@ -451,7 +460,8 @@ def _picture(scored: ScoredInput) -> Picture:
         return scored.drawn if factor == 1 else np.asarray(Image.fromarray(scored.drawn).reduce(factor))
     labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(scored.findings.scores)]
     tensors = (_plain(scored.image), scored.anomaly_map, scored.mask)
-    return montage(*tensors, scored.view, scored.findings.order(), labels)
+    colours = {"ceiling": scored.ceiling, "beside": scored.beside}
+    return montage(*tensors, scored.view, scored.findings.order(), labels, **colours)
 
 
 def _comparisons(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,14 @@ class ReferenceNetwork(nn.Module):
             "normals": reference.n_images,
             "bank": tensors_digest([bank.whole, bank.thin]),
         }
+
+    @functools.cached_property
+    def map_ceiling(self) -> float:
+        """Map value that pictures show in their last colour; an outline at 1 % of the normals' pixels is at its half.
+
+        Distances take up a small part of [0, 1]: on a scale to 1 all pictures would be dark.
+        """
+        return min(2 * self.threshold(0.01), 1.0)
 
     @property
     def bank_digest(self) -> str:
@@ -242,12 +251,14 @@ class SideBySideInferer(Inferer):
             kwargs: likewise.
 
         Returns:
-            what AnomalyCLIP's inferer gives; of the reference ``reference_map``, ``compared`` and ``doubts``.
+            what AnomalyCLIP's inferer gives; of the reference ``compared``, ``doubts`` and ``reference_map``, which is
+            1 where pictures show their last colour and beyond.
         """
         found: dict[str, Any] = self.inferer(inputs, network, *args, **kwargs)
         beside = self.beside(inputs, self.reference)
         said = {name: beside[name] for name in ("compared", "doubts")}
-        return {**found, **said, "reference_map": beside["anomaly_map"]}
+        shown = (beside["anomaly_map"] / self.reference.map_ceiling).clamp(max=1)
+        return {**found, **said, "reference_map": shown}
 
 
 def _only(value: Any) -> Any:

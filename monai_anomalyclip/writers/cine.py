@@ -23,9 +23,10 @@ from PIL import Image, ImageDraw, ImageFont
 from monai_anomalyclip.atomic_file import make_private_folder, unfinished_path
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlays import Picture, montage, overlay, side_by_side, with_square_pixels
+from monai_anomalyclip.writers.overlays import Picture, overlay, side_by_side, with_square_pixels
 from monai_anomalyclip.writers.result_files import refuse_existing, result_paths
 from monai_anomalyclip.writers.scored_input import write_worst
+from monai_anomalyclip.writers.slice_pictures import montage
 from monai_anomalyclip.writers.viewer_data import PreviewFrames, film_preview, shown_frames
 
 __all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter", "ScoredCine"]
@@ -67,6 +68,7 @@ class CineWriter:
         threshold: from which value of the map on a frame is flagged.
         overwrite: replace existing results.
         pixel_aspect: how much wider than high a pixel is to be shown.
+        ceiling: map value that the last colour stands for.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -86,6 +88,7 @@ class CineWriter:
         threshold: float = 0.5,
         overwrite: bool = False,
         pixel_aspect: Fraction = Fraction(1),
+        ceiling: float = 1.0,
     ) -> None:
         av = _pyav()
         self._seconds = np.asarray(times, dtype=np.float64)
@@ -100,7 +103,7 @@ class CineWriter:
         if min(size) < 1 or not 0 < fps <= 1000:
             raise ValueError(f"A film needs a positive size and 0 to 1000 frames per second, got {size} and {fps}.")
         self.size = size
-        self.threshold = threshold
+        self.threshold, self.ceiling = threshold, ceiling
         self.written = 0
         self._durations = np.diff(self._ticks, append=self._ticks[-1] + max(1, round(_TICKS / fps)))
         self._banner = _banner(*size)
@@ -150,7 +153,7 @@ class CineWriter:
         if self.written + len(frames) > len(self._ticks):
             raise ValueError(f"There are times for {len(self._ticks)} frames, but more frames were given.")
         for frame, heat, mask, score in zip(frames, maps, masks, scores, strict=True):
-            self._show(overlay(frame, heat, mask))
+            self._show(overlay(frame, heat, mask, ceiling=self.ceiling))
             highest = float(heat.max())
             area = np.count_nonzero(mask) / mask.size
             values = (f"{value:.6g}" for value in (float(score), highest, area))
@@ -282,6 +285,7 @@ class ScoredCine:
         fps: nominal frames per second.
         threshold: of the mask.
         pixel_aspect: as for :class:`CineWriter`.
+        ceiling: likewise.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -297,6 +301,7 @@ class ScoredCine:
         fps: float,
         threshold: float,
         pixel_aspect: Fraction = Fraction(1),
+        ceiling: float = 1.0,
     ) -> None:
         self._folder, self._name = folder, name
         self._aspect = pixel_aspect
@@ -308,8 +313,9 @@ class ScoredCine:
         self._size, self._threshold, self._aspect = size, threshold, pixel_aspect
         self._kept: dict[int, tuple[Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
         self._writer = CineWriter(
-            folder, name, size, times, fps, threshold=threshold, overwrite=True, pixel_aspect=pixel_aspect
-        )
+            folder, name, size, times, fps, threshold=threshold, overwrite=True, pixel_aspect=pixel_aspect,
+            ceiling=ceiling,
+        )  # fmt: skip
 
     def add(
         self,
@@ -367,19 +373,20 @@ class ScoredCine:
         labels = [f"{self.times[index]:.1f} s    score {self.findings.scores[index]:.2f}" for index in shown]
         aspect = float(self._aspect)
         view = SliceView.native(volume.shape[1:], (1.0, aspect))
-        picture = montage(volume, heat, mask, view, labels=labels, max_slices=_KEPT)
+        picture = montage(volume, heat, mask, view, labels=labels, max_slices=_KEPT, ceiling=self._writer.ceiling)
         peak = self.findings.peaks()[0]
         caption = f"{self.times[peak.index]:.1f} s  |  anomaly score {self.findings.anomaly_score:.3f}"
         frame, values, marked = with_square_pixels(*self._kept[peak.index], aspect)
-        frame = side_by_side(frame, values, marked, f"frame {peak.index}  |  {caption}")
+        frame = side_by_side(frame, values, marked, f"frame {peak.index}  |  {caption}", ceiling=self._writer.ceiling)
         return [*paths, write_worst(self._folder, self._name, frame)], self.findings, picture
 
     def preview(self) -> str:
         """The preview of a film that was closed (:func:`monai_anomalyclip.writers.viewer_data.film_preview`)."""
         assert self.findings is not None
         return film_preview(
-            self._name, self._frames, self.findings, self._threshold, self.times, self._size, float(self._aspect)
-        )
+            self._name, self._frames, self.findings, self._threshold, self.times, self._size, float(self._aspect),
+            self._writer.ceiling,
+        )  # fmt: skip
 
     def abort(self) -> None:
         """Leave nothing behind."""

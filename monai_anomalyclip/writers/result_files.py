@@ -23,7 +23,6 @@ from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.overlays import (
     Picture,
     check_map_range,
-    contact_sheet,
     displayable,
     framed,
     jpeg,
@@ -31,6 +30,7 @@ from monai_anomalyclip.writers.overlays import (
     with_square_pixels,
 )
 from monai_anomalyclip.writers.record import SAFE_NAME
+from monai_anomalyclip.writers.slice_pictures import contact_sheet
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.nifti import NiftiGrid
@@ -65,6 +65,7 @@ def write_frame_result(
     overwrite: bool = False,
     deep: bool = False,
     drawn: Picture | None = None,
+    ceiling: float = 1.0,
 ) -> list[Path]:
     """Write a frame's map, mask and overlay, at the frame's resolution and without metadata.
 
@@ -82,6 +83,7 @@ def write_frame_result(
         overwrite: replace existing results.
         deep: the map in 16 bits, 0..65535 for 0..1: five times the bytes.
         drawn: the panels, where :func:`drawn_frame` has made them already.
+        ceiling: map value that the last colour stands for.
 
     Returns:
         The paths of the files.
@@ -91,12 +93,12 @@ def write_frame_result(
         ValueError: shapes differ, the map leaves [0, 1], or the name would leave the folder.
     """
     heat, marked = _checked(image, anomaly_map, mask, spatial_dims=2)
-    panels = drawn_frame(image, heat, marked) if drawn is None else drawn
+    panels = drawn_frame(image, heat, marked, ceiling=ceiling) if drawn is None else drawn
     steps, kind = (65535, np.uint16) if deep else (255, np.uint8)
     makers: dict[str, Callable[[], bytes]] = {
         "_heat.png": lambda: _gray_png(np.rint(heat[0] * np.float32(steps)).astype(kind)),
         "_mask.png": lambda: _gray_png(marked[0] * np.uint8(255)),
-        OVERLAY: lambda: jpeg(framed(panels, caption), _QUALITY),
+        OVERLAY: lambda: jpeg(framed(panels, caption, ceiling), _QUALITY),
     }
     return _write_all(folder, name, {suffix: makers[suffix]() for suffix in suffixes}, overwrite)
 
@@ -106,14 +108,20 @@ def drawn_frame(
     anomaly_map: Tensor | npt.NDArray[np.float32],
     mask: Tensor | npt.NDArray[np.uint8],
     aspect: float = 1.0,
+    *,
+    ceiling: float = 1.0,
+    beside: Tensor | None = None,
 ) -> Picture:
     """A frame beside its overlay, without a margin; arguments as for :func:`write_frame_result`.
 
-    `aspect` says how much wider than high a pixel is; it is drawn with square ones.
+    `aspect` says how much wider than high a pixel is; it is drawn with square ones. `beside` is another map (1, H, W)
+    in [0, 1], whose overlay is one more panel.
     """
     shown = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-    drawn = with_square_pixels(shown, np.asarray(anomaly_map)[0], np.asarray(mask)[0], aspect)
-    return side_by_side(*drawn, margin=False)
+    marked = np.asarray(mask)[0]
+    drawn = with_square_pixels(shown, np.asarray(anomaly_map)[0], marked, aspect)
+    other = None if beside is None else with_square_pixels(shown, beside[0].numpy(), marked, aspect)[1]
+    return side_by_side(*drawn, margin=False, ceiling=ceiling, beside=other)
 
 
 def write_volume_result(
@@ -130,6 +138,8 @@ def write_volume_result(
     order: Sequence[int] | None = None,
     overwrite: bool = False,
     float_map: bool = False,
+    ceiling: float = 1.0,
+    beside: Tensor | None = None,
 ) -> list[Path]:
     """Write a volume's map, mask and contact sheet.
 
@@ -149,6 +159,8 @@ def write_volume_result(
         order: as for :func:`~monai_anomalyclip.writers.overlays.contact_sheet`.
         overwrite: replace existing results.
         float_map: the map as float32, unrounded: twice the bytes.
+        ceiling: map value that the last colour stands for.
+        beside: another map (1, X, Y, Z) in [0, 1], drawn to the right of each slice.
 
     Returns:
         The paths of the files.
@@ -159,7 +171,7 @@ def write_volume_result(
     """
     heat, marked = _checked(image, anomaly_map, mask, spatial_dims=3)
     tensors = (_plain(image), torch.from_numpy(heat), torch.from_numpy(marked))
-    sheet = contact_sheet(*tensors, view, max_slices, caption, order)
+    sheet = contact_sheet(*tensors, view, max_slices, caption, order, ceiling=ceiling, beside=beside)
     contents = {}
     if grid is not None:
         packed = (grid.to_bytes(heat[0], rounded=not float_map), grid.to_bytes(marked[0]))

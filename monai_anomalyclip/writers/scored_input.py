@@ -26,7 +26,7 @@ from monai_anomalyclip.writers.dicom.provenance import Provenance
 from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlays import Picture, displayable, jpeg, large_slice, overlay
+from monai_anomalyclip.writers.overlays import Picture, displayable, jpeg, overlay
 from monai_anomalyclip.writers.record import Peak
 from monai_anomalyclip.writers.report import archive_place
 from monai_anomalyclip.writers.result_files import (
@@ -37,6 +37,7 @@ from monai_anomalyclip.writers.result_files import (
     write_frame_result,
     write_volume_result,
 )
+from monai_anomalyclip.writers.slice_pictures import large_slice
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.nifti import NiftiGrid
@@ -83,6 +84,8 @@ class ScoredInput:
         mask: bool, like the map.
         findings: numbers per slice.
         view: how a volume is sliced; None for a picture.
+        ceiling: map value that the last colour of pictures stands for.
+        beside: the map of another way of scoring, as pictures show it: 1 is its last colour.
     """
 
     source: Source | None
@@ -91,6 +94,8 @@ class ScoredInput:
     mask: Tensor
     findings: Findings
     view: SliceView | None
+    ceiling: float = 1.0
+    beside: Tensor | None = None
 
     def slices(self, volume: Tensor) -> Tensor:
         """Slices (n, C, H, W) of one of the tensors."""
@@ -100,7 +105,8 @@ class ScoredInput:
     def drawn(self) -> Picture:
         """A picture beside its overlay, drawn once for its own file and for the report."""
         aspect = 1.0 if self.source is None else float(self.source.pixel_aspect())
-        return drawn_frame(_plain(self.image), _plain(self.anomaly_map), _plain(self.mask), aspect)
+        tensors = (_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
+        return drawn_frame(*tensors, aspect, ceiling=self.ceiling, beside=self.beside)
 
 
 def map_precision(outputs: Sequence[str]) -> dict[str, str]:
@@ -173,6 +179,7 @@ def write_results(
             overwrite=True,
             deep="heat16" in outputs,
             drawn=scored.drawn,
+            ceiling=scored.ceiling,
         )
     else:
         grid = None
@@ -192,11 +199,14 @@ def write_results(
             order=scored.findings.order(),
             overwrite=True,
             float_map="map32" in outputs,
+            ceiling=scored.ceiling,
+            beside=scored.beside,
         )
         peak = scored.findings.peaks(scored.source)[0]
         tensors = (_plain(scored.image), _plain(scored.anomaly_map), _plain(scored.mask))
         sentence = f"{worst_caption(peak, 'slice')}  |  {caption}"
-        paths.append(write_worst(folder, name, large_slice(*tensors, scored.view, peak.index, sentence)))
+        colours = {"ceiling": scored.ceiling, "beside": scored.beside}
+        paths.append(write_worst(folder, name, large_slice(*tensors, scored.view, peak.index, sentence, **colours)))
     if not isinstance(scored.source, DicomSource):
         return paths, notes
     kinds = [kind for kind in DICOM_RESULTS if kind in outputs]
@@ -334,7 +344,7 @@ def _dicom_writers(
 
         pictures = scored.slices(displayable(_plain(scored.image))).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
         frames = zip(pictures, _stack(scored, scored.anomaly_map), _stack(scored, scored.mask), strict=True)
-        drawn = np.stack([overlay(*frame) for frame in frames])
+        drawn = np.stack([overlay(*frame, ceiling=scored.ceiling) for frame in frames])
         return write_secondary_capture(series, drawn, path, provenance=provenance, overwrite=True)
 
     segmentations = {

@@ -176,8 +176,9 @@ function openViewer(place, data, start) {
     const limit = settings.threshold - 1e-6;
     for (let pixel = 0, at = 0; pixel < values.length; pixel++, at += 4) {
       const value = values[pixel];
-      const weight = map.checked ? Math.min(2 * value, 1) * settings.opacity : 0;
-      const colour = 3 * Math.round(value * 255);
+      const heat = Math.min(value / data.ceiling, 1);
+      const weight = map.checked ? Math.min(2 * heat, 1) * settings.opacity : 0;
+      const colour = 3 * Math.round(heat * 255);
       for (let channel = 0; channel < 3; channel++) {
         const shade = shades[base[at + channel]];
         plain.data[at + channel] = shade;

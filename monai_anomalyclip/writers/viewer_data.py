@@ -105,6 +105,7 @@ def preview(
     findings: Findings,
     view: SliceView | None,
     threshold: float,
+    ceiling: float = 1.0,
 ) -> str:
     """The preview of a picture or a volume, as JSON.
 
@@ -116,6 +117,7 @@ def preview(
         findings: numbers per slice.
         view: how a volume is sliced; None for a picture.
         threshold: of the mask.
+        ceiling: map value that the last colour stands for.
     """
     slices: Callable[[Tensor], Tensor] = view.to_slices if view else lambda volume: _plain(volume)[None]
     shown = shown_frames(len(findings.scores), findings.order())
@@ -145,6 +147,7 @@ def preview(
         numbers=[numbers[index] for index in shown] if numbers else None,
         positions=[positions[index] for index in shown] if positions else None,
         along=along,
+        ceiling=ceiling,
         values=None if low is None or high is None else [low, high],
         axes=None
         if view is None
@@ -164,6 +167,7 @@ def film_preview(
     times: Sequence[float],
     size: tuple[int, int],
     aspect: float = 1.0,
+    ceiling: float = 1.0,
 ) -> str:
     """The preview of a film, as JSON.
 
@@ -175,9 +179,10 @@ def film_preview(
         times: of all frames, in seconds.
         size: (H, W) of a frame.
         aspect: how much wider than high a pixel is.
+        ceiling: as for :func:`preview`.
     """
     return _json(
-        name, "frame", frames, findings, threshold, size=size, spacing=(1.0, aspect),
+        name, "frame", frames, findings, threshold, size=size, spacing=(1.0, aspect), ceiling=ceiling,
         times=[round(times[index], 3) for index in sorted(frames.sources)],
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ from result_runs import (
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data import FaultTolerantDataset, LoadInputd
 from monai_anomalyclip.writers import RunDocument
-from monai_anomalyclip.writers.overlays import montage
+from monai_anomalyclip.writers.slice_pictures import montage
 
 
 def test_a_run_writes_files_tables_report_and_notice(

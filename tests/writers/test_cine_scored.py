@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from monai_anomalyclip.writers.cine import CINE_RESULTS, CineWriter, ScoredCine
-from monai_anomalyclip.writers.overlays import montage, overlay
+from monai_anomalyclip.writers.overlays import overlay
+from monai_anomalyclip.writers.slice_pictures import montage
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 

@@ -26,8 +26,9 @@ from monai_anomalyclip.demo.volumes import make_volume
 from monai_anomalyclip.writers import html_report
 from monai_anomalyclip.writers.finished import InputState
 from monai_anomalyclip.writers.html_report import VIEWER, KeptFiles, ReportSource, write_html_report
-from monai_anomalyclip.writers.overlays import jpeg, montage
+from monai_anomalyclip.writers.overlays import jpeg
 from monai_anomalyclip.writers.record import InputRecord, Model
+from monai_anomalyclip.writers.slice_pictures import montage
 from monai_anomalyclip.writers.tables import RunDocument, made_with, ranked_records
 
 VOID = {"meta", "br", "img", "input"}

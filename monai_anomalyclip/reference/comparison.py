@@ -21,7 +21,7 @@ from monai_anomalyclip.reference.reference_file import ReferenceContent
 from monai_anomalyclip.reference.reference_notes import unit_of
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
-__all__ = ["Comparison", "calibration_of", "compare", "volume_p_value"]
+__all__ = ["Comparison", "RankedNormal", "calibration_of", "compare", "volume_p_value"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,23 @@ class Comparison:
             "says": self.sentence,
             "doubts": dict(self.doubts),
         }
+
+
+@dataclass(frozen=True)
+class RankedNormal:
+    """A normal image among the others.
+
+    Attributes:
+        index: its place, from 0, in the order in which images came.
+        score: distance to the others, as that of an image that is compared.
+        p_value: among the others; None for fewer than four of them.
+        digest: SHA-256 of its content.
+    """
+
+    index: int
+    score: float
+    p_value: float | None
+    digest: bytes
 
 
 def volume_p_value(slices: Sequence[Comparison]) -> float | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,11 @@ __all__ = [
     "facts_of_image",
     "few_normals",
     "group_key",
+    "known_modalities",
     "modality_of",
     "near_duplicates",
     "preset_of",
+    "refuse_other_preset",
 ]
 
 THUMBNAIL = 16
@@ -103,6 +106,31 @@ def preset_of(image: Tensor) -> str:
 def modality_of(image: Tensor) -> str:
     """DICOM's code of an image's modality, from its meta ``modality``; "" where it says nothing."""
     return str(image.meta.get("modality") or "") if isinstance(image, MetaTensor) else ""
+
+
+def known_modalities(settings: Mapping[str, Any]) -> list[str]:
+    """DICOM's codes of the modalities that a reference's normals have, as its settings hold them."""
+    return [code for code in str(settings.get("modality") or "").split("/") if code]
+
+
+def refuse_other_preset(preset: str, own: str) -> None:
+    """Refuse an intensity preset other than the normals'; "" is unknown and passes.
+
+    Raises:
+        ValueError: it is another; pictures, which are used as they are, have "none".
+    """
+    if not preset or not own or preset == own:
+        return
+    if "none" in (preset, own):
+        kinds = ("a picture", "volumes") if preset == "none" else ("no picture", "pictures")
+        raise ValueError(
+            f"The image is {kinds[0]} and the reference's normals are {kinds[1]} (intensity presets {preset} and "
+            f"{own}): build a reference of inputs of its kind."
+        )
+    raise ValueError(
+        f"The image was scaled with the intensity preset {preset}, the reference's normals with {own}: read "
+        f"it with --preset {own}, or build a reference with {preset}."
+    )
 
 
 def group_key(group: str, salt: bytes) -> bytes:

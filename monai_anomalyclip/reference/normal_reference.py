@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.reference.bank_growth import Taken, bank_of, encode_alike, take_in, thin
-from monai_anomalyclip.reference.comparison import Comparison, calibration_of, compare
+from monai_anomalyclip.reference.comparison import Comparison, RankedNormal, calibration_of, compare
 from monai_anomalyclip.reference.conformal import ConformalScores, pixel_threshold
 from monai_anomalyclip.reference.encoder_choice import encoder_like, make_encoder
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
@@ -25,8 +25,10 @@ from monai_anomalyclip.reference.normal_facts import (
     NormalFacts,
     as_unit_image,
     facts_of_image,
+    known_modalities,
     modality_of,
     preset_of,
+    refuse_other_preset,
 )
 from monai_anomalyclip.reference.normals import NormalImage
 from monai_anomalyclip.reference.reference_file import ReferenceContent, read_reference, write_reference
@@ -36,30 +38,13 @@ from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["NormalReference", "RankedNormal"]
+__all__ = ["NormalReference"]
 
 CAPACITY = 192
 """Images' worth of patches that a bank holds at most: with the default encoder 59 MB on disk."""
 
 _FINE = 4  # how much finer than the patches' grid maps are looked at for a pixel threshold
 _FINISH_EVERY = 200  # images after which an unfinished reference is kept
-
-
-@dataclass(frozen=True)
-class RankedNormal:
-    """A normal image among the others.
-
-    Attributes:
-        index: its place, from 0, in the order in which images came.
-        score: distance to the others, as that of an image that is compared.
-        p_value: among the others; None for fewer than four of them.
-        digest: SHA-256 of its content.
-    """
-
-    index: int
-    score: float
-    p_value: float | None
-    digest: bytes
 
 
 class NormalReference:
@@ -282,9 +267,10 @@ class NormalReference:
         unit, facts, part = self._prepared(image, group)
         features = self.encoder(part[0][None])[0]
         found = compare(self._content, self.bank, features, facts, part[1], (unit.shape[1], unit.shape[2]))
-        own, theirs = modality_of(image), self._content.settings.get("modality") or ""
-        if own and theirs and own != theirs:
-            said = f"Its modality is {own}, that of the reference's normals {theirs}: they are not of one kind."
+        own, theirs = modality_of(image), known_modalities(self._content.settings)
+        if own and theirs and own not in theirs:
+            names = ", ".join(theirs)
+            said = f"Its modality is {own}, that of the reference's normals {names}: they are not of one kind."
             return replace(found, doubts={**found.doubts, "modality": said})
         return found
 
@@ -365,19 +351,6 @@ class NormalReference:
         fine = resize_anomaly_map(maps, (_FINE * rows, _FINE * columns)).numpy()
         return pixel_threshold(fine[:, 0], rate)
 
-    def check_preset(self, preset: str) -> None:
-        """Refuse an intensity preset other than the normals'; "" is unknown and passes.
-
-        Raises:
-            ValueError: it is another.
-        """
-        own = self._content.settings["preset"]
-        if preset and own and preset != own:
-            raise ValueError(
-                f"The image was scaled with the intensity preset {preset}, the reference's normals with {own}: read "
-                f"it with --preset {own}, or build a reference with {preset}."
-            )
-
     def notes(self) -> list[str]:
         """Sentences on what a person should know of the normals, see :func:`notes_on`."""
         return notes_on(self._content)
@@ -410,12 +383,12 @@ class NormalReference:
             known.add(facts.digest)
             if not self._content.settings["preset"]:
                 self._content.settings["preset"] = preset_of(image)
-            if not self._content.settings.get("modality"):
-                self._content.settings["modality"] = modality_of(image)
+            modalities = {*known_modalities(self._content.settings), modality_of(image)} - {""}
+            self._content.settings["modality"] = "/".join(sorted(modalities))
             yield part[0], facts
 
     def _prepared(self, image: Tensor, group: str | None) -> tuple[Tensor, NormalFacts, tuple[Tensor, Framing]]:
         unit = as_unit_image(image)
-        self.check_preset(preset_of(image))
+        refuse_other_preset(preset_of(image), self._content.settings["preset"])
         part = make_alike(unit, tuple(self._content.settings["alike"]))
         return unit, facts_of_image(unit, group, self._content.salt), part

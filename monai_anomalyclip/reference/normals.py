@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, InputPart, Source
 
 __all__ = ["NormalImage", "group_of", "normal_images", "slices_of"]
+
+logger = logging.getLogger(__name__)
 
 GROUPING = ("input", "folder")
 """What is left out together when an image is compared with the others: what one input shows, or one folder."""
@@ -75,7 +78,7 @@ def slices_of(value: InputPart | str | Path, preset: str = "auto", slice_axis: i
         ValueError: it has no finite value.
     """
     loaded = load_input(value, {"preset": preset})  # an item of a catalogue has its own
-    meta = {"intensity": loaded.meta.get("intensity"), "modality": loaded.meta.get("modality") or ""}
+    meta = {name: loaded.meta.get(name) or "" for name in ("intensity", "modality", "notes")}
     if loaded.ndim == 3:
         return [MetaTensor(loaded.as_tensor(), meta=meta)]
     native = bool(torch.as_tensor(loaded.meta.get("native_slices", 0)).all())
@@ -91,7 +94,7 @@ def normal_images(
     grouping: str = "input",
     failed: Callable[[str, str], None] | None = None,
 ) -> Iterator[NormalImage]:
-    """Every picture and every slice of the inputs, one input in memory at a time.
+    """Every picture and every slice of the inputs, one input in memory at a time; what readers note is logged.
 
     Args:
         catalogue: the inputs.
@@ -116,6 +119,8 @@ def normal_images(
                 raise
             failed(name, failure_reason(error, item))
             continue
+        if notes := pictures[0].meta["notes"]:
+            logger.warning("%s: %s", name, notes)
         group = group_of(part.source, grouping)
         for index, picture in enumerate(pictures):
             yield NormalImage(picture, group, name, part.start + index)

@@ -8,7 +8,7 @@ import hashlib
 from typing import Any
 
 from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS
-from monai_anomalyclip.reference.normal_facts import near_duplicates
+from monai_anomalyclip.reference.normal_facts import known_modalities, near_duplicates
 from monai_anomalyclip.reference.reference_file import ReferenceContent
 
 __all__ = ["description_of", "notes_on", "unit_of"]
@@ -39,10 +39,12 @@ def notes_on(content: ReferenceContent) -> list[str]:
         known = "There is one normal image or patient" if groups == 1 else f"There are {groups} {unit}"
         notes.append(f"{known}; {RECOMMENDED_NORMALS} are recommended.")
     if groups < len(facts):
-        notes.append(
-            f"{len(facts)} images come from {groups} patients or inputs, which are kept apart and count as that many "
-            "normals."
+        whose = (
+            "one patient or input, and count as one normal"
+            if groups == 1
+            else (f"{groups} patients or inputs, which are kept apart and count as that many normals")
         )
+        notes.append(f"{len(facts)} images come from {whose}.")
     if twins := near_duplicates(facts):
         shown = ", ".join(f"{first + 1} and {second + 1}" for first, second in twins[:_SHOWN])
         more = f" and {len(twins) - _SHOWN} more pairs" if len(twins) > _SHOWN else ""
@@ -53,6 +55,8 @@ def notes_on(content: ReferenceContent) -> list[str]:
     pixels = [one.size[0] * one.size[1] for one in facts]
     if max(pixels, default=0) > _SIZES * min(pixels, default=0):
         notes.append("The normals' sizes differ by more than a factor of two: one reference should hold one kind.")
+    if len(modalities := known_modalities(content.settings)) > 1:
+        notes.append(f"The normals are of several modalities ({', '.join(modalities)}): one reference should hold one.")
     return notes
 
 

@@ -106,6 +106,8 @@ def test_another_preset_is_refused(small_encoder: PatchEncoder, pictures: Pictur
     assert reference.score(scaled(image, "ct-brain")).score == reference.score(image).score  # unknown passes
     with pytest.raises(ValueError, match="preset ct-bone, the reference's normals with ct-brain"):
         reference.score(scaled(image, "ct-bone"))
+    with pytest.raises(ValueError, match=r"is a picture and the reference's normals are volumes .*presets none and"):
+        reference.score(scaled(image, "none"))
     with pytest.raises(ValueError, match=r"Normal image 3: .*preset percentile"):
         NormalReference.build([*normals[:2], scaled(image, "percentile")], encoder=small_encoder)
 
@@ -369,3 +371,7 @@ def test_another_modality_is_said(small_encoder: PatchEncoder, pictures: Picture
     assert "modality" not in reference.score(image).doubts
     assert "modality" not in reference.score(MetaTensor(image, meta={"modality": "CT"})).doubts
     assert "MR" in reference.score(MetaTensor(image, meta={"modality": "MR"})).doubts["modality"]
+    assert not any("modalities" in note for note in reference.notes())
+    reference.add([MetaTensor(image, meta={"modality": "MR"})])
+    assert any("several modalities (CT, MR)" in note for note in reference.notes())
+    assert "modality" not in reference.score(MetaTensor(image, meta={"modality": "MR"})).doubts

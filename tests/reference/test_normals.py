@@ -103,6 +103,14 @@ def test_a_volume_of_nan_is_told(tmp_path: Path) -> None:
     assert len(told) == 1
 
 
+def test_single_voxels_of_nan_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
+    values[1, 2, 1] = np.nan
+    nib.loadsave.save(nib.nifti1.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    assert len(list(normal_images(InputCatalogue(tmp_path)))) == 3
+    assert "1 of 192 voxels are NaN or infinite and taken as background." in caplog.text
+
+
 def test_a_path_alone(tmp_path: Path) -> None:
     save_picture(tmp_path / "a.png")
     (image,) = slices_of(tmp_path / "a.png")

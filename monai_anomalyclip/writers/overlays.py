@@ -31,6 +31,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _OUTLINE = (0, 255, 255)  # cyan: the one hue the colour map does not hold
 PAPER, INK = (18, 18, 18), (230, 230, 230)
+CLEAR = 0.35  # of the ceiling of distances: at its half begins what 1 % of the normals' pixels reach
 _NOTICE = "research use only"
 _MIN_WIDTH = 260  # smaller pictures are enlarged by a whole factor, so that the margin's text fits
 _STRIP = 32768  # pixels
@@ -43,6 +44,7 @@ def overlay(
     mask: npt.NDArray[np.uint8] | None,
     alpha: float = 0.5,
     ceiling: float = 1.0,
+    clear: float | None = None,
 ) -> Picture:
     """Lay a map over a picture.
 
@@ -56,6 +58,8 @@ def overlay(
         mask: (H, W), non-zero where anomalous, drawn as a cyan outline; None for no outline.
         alpha: greatest opacity, in [0, 1].
         ceiling: what the last colour stands for; distances to normals take up a small part of [0, 1].
+        clear: share of `ceiling` up to which nothing is laid over; by default none, or with a ceiling below 1 that
+            where the distances of most normal patches lie.
 
     Returns:
         (H, W, 3) uint8.
@@ -64,7 +68,9 @@ def overlay(
         ValueError: the sizes differ, or the map is not in [0, 1].
     """
     _check(image, anomaly_map, mask)
-    blended = _blended(image, anomaly_map if ceiling == 1 else np.minimum(anomaly_map / ceiling, 1), alpha)
+    if clear is None:
+        clear = 0.0 if ceiling == 1 else CLEAR
+    blended = _blended(image, anomaly_map if ceiling == 1 else np.minimum(anomaly_map / ceiling, 1), alpha, clear)
     if mask is not None and (inside := np.asarray(mask) != 0).any():
         width = max(1, round(max(inside.shape) / 400))
         (extent,) = ndimage.find_objects(inside.astype(np.uint8))  # the rest of a large picture costs time only
@@ -100,14 +106,14 @@ def side_by_side(
         margin: whether there is one; without it the panels stand alone, for a page that explains them itself.
         truth: (H, W), the mask as it should be, outlined on the frame in a third panel; None for no such panel.
         ceiling: as for :func:`overlay`.
-        beside: (H, W) in [0, 1], another map, whose overlay is one more panel.
+        beside: (H, W) in [0, 1], distances to normals over their ceiling, whose overlay is one more panel.
 
     Raises:
         ValueError: as for :func:`overlay`.
     """
     pictures = [image, overlay(image, anomaly_map, mask, ceiling=ceiling)]
     if beside is not None:
-        pictures.append(overlay(image, beside, None))
+        pictures.append(overlay(image, beside, None, clear=CLEAR))
     if truth is not None:
         pictures.append(overlay(image, np.zeros(image.shape[:2], np.float32), truth))
     factor = math.ceil(_MIN_WIDTH / (2 * image.shape[1]))
@@ -185,7 +191,7 @@ def check_map_range(anomaly_map: npt.NDArray[np.floating]) -> None:
         raise ValueError(f"An anomaly map must lie in [0, 1], got [{low:g}, {high:g}].")
 
 
-def _blended(image: Picture, anomaly_map: npt.NDArray[np.floating], alpha: float) -> Picture:
+def _blended(image: Picture, anomaly_map: npt.NDArray[np.floating], alpha: float, clear: float) -> Picture:
     """``image * (1 - opacity) + colour * opacity``, a strip of rows at a time: what is computed stays in the cache."""
     blended = np.empty_like(image)
     step = max(1, _STRIP // image.shape[1])
@@ -193,7 +199,7 @@ def _blended(image: Picture, anomaly_map: npt.NDArray[np.floating], alpha: float
         rows = slice(top, top + step)
         heat = anomaly_map[rows]
         colours = _colour_map().take(np.rint(heat * 255).astype(np.intp), axis=0)
-        opacity = np.minimum(2 * np.asarray(heat, dtype=np.float32), 1) * np.float32(alpha)
+        opacity = np.clip((np.asarray(heat, dtype=np.float32) - clear) / (0.5 - clear), 0, 1) * np.float32(alpha)
         weight = np.repeat(opacity[..., None], 3, axis=2)
         colours *= weight
         np.subtract(1, weight, out=weight)

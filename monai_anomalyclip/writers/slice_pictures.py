@@ -15,6 +15,7 @@ from torch import Tensor
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.writers.overlays import (
+    CLEAR,
     INK,
     PAPER,
     Font,
@@ -201,7 +202,9 @@ def _tiles(
         shown = enlarged(picture, maps[index], None if outlines is None else outlines[index], width, height)
         tile = overlay(*shown, ceiling=ceiling)
         if beside is not None:
-            other = overlay(shown[0], resized_map(view.to_slices(beside)[index, 0].numpy(), width, height), None)
+            other = overlay(
+                shown[0], resized_map(view.to_slices(beside)[index, 0].numpy(), width, height), None, clear=CLEAR
+            )
             tile = np.concatenate([tile, np.full_like(tile[:, :4], PAPER), other], axis=1)
         tiles.append(_with_text_below(tile, label, font, font_size + 10, room))
     return tiles

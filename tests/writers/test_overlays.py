@@ -35,11 +35,15 @@ def test_colours_are_fixed_and_opacity_rises_with_the_map() -> None:
 
 def test_colours_to_a_ceiling() -> None:
     heat = RNG.random(IMAGE.shape[:2], dtype=np.float32)
-    wanted = overlay(IMAGE, heat, None)
+    wanted = overlay(IMAGE, heat, None, clear=0.35)
     assert np.abs(overlay(IMAGE, heat / 4, None, ceiling=0.25).astype(int) - wanted).max() <= 2
     np.testing.assert_array_equal(
         overlay(IMAGE, np.ones_like(heat), None), overlay(IMAGE, heat / 4 + 0.75, None, ceiling=0.25)
     )
+    low, high = np.full_like(heat, 0.35 * 0.25), np.full_like(heat, 0.5 * 0.25)
+    np.testing.assert_array_equal(overlay(IMAGE, low, None, ceiling=0.25), IMAGE)
+    full = overlay(IMAGE, np.full_like(heat, 0.5), None)
+    assert np.abs(overlay(IMAGE, high, None, ceiling=0.25).astype(int) - full).max() <= 2
     bars = [framed(IMAGE, "", ceiling) for ceiling in (1.0, 0.5)]
     np.testing.assert_array_equal(bars[0][:, :80], bars[1][:, :80])
     assert (bars[0] != bars[1]).any()  # the numbers
@@ -50,7 +54,7 @@ def test_another_map_is_one_more_panel() -> None:
     two, three = (side_by_side(IMAGE, heat, None, margin=False, beside=other) for other in (None, 1 - heat))
     np.testing.assert_array_equal(three[:, : two.shape[1]], two)
     panel = three[:, two.shape[1] + 4 :]
-    np.testing.assert_array_equal(panel[::2, ::2], overlay(IMAGE, 1 - heat, None))
+    np.testing.assert_array_equal(panel[::2, ::2], overlay(IMAGE, 1 - heat, None, clear=0.35))
 
 
 def test_large_pictures_are_blended_in_strips_without_a_seam() -> None:

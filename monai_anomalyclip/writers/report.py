@@ -58,6 +58,8 @@ def describe(record: InputRecord) -> Description:
     """Put a record that is ok in words."""
     score = "-" if record.anomaly_score is None else f"{record.anomaly_score:.3f}"
     title = "Input and overlay" if record.frames == 1 else f"Most suspicious {_unit(record)}s"
+    if record.score_margin is not None and any(one.method == "reference" for one in record.compared):
+        title += "; right: distance to normals"  # beside AnomalyCLIP, which alone has a margin
     margin = "" if record.score_margin is None else f"{record.score_margin:.2f}"
     compared = ", ".join(
         f"{'' if one.method == 'anomalyclip' or len(record.compared) == 1 else 'reference '}p\N{NO-BREAK SPACE}"

@@ -79,6 +79,8 @@ def test_scores() -> None:
     assert describe(volume(anomaly_score=None)).score == "-"
     found = {"method": "reference", "score": 0.3, "p_value": 0.25, "k": 3, "smallest_p": 0.25, "says": "Far off."}
     assert describe(volume(compared=[found])).compared == "p\N{NO-BREAK SPACE}0.25"
+    assert "distance" not in describe(volume(compared=[found])).picture_title
+    assert describe(volume(compared=[found], score_margin=1)).picture_title.endswith("right: distance to normals")
     assert describe(volume(compared=[found])).said == ("Distance to normals: Far off.",)
     both = describe(volume(compared=[{**found, "method": "anomalyclip", "p_value": 0.5}, found]))
     assert both.compared == "p\N{NO-BREAK SPACE}0.5, reference p\N{NO-BREAK SPACE}0.25"

@@ -41,8 +41,8 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The overlays as they go to the encoder: from the same pixels x264 now and then makes other bytes."""
     pictures: list[np.ndarray] = []
 
-    def spy(*arguments: Any) -> np.ndarray:
-        pictures.append(overlay(*arguments))
+    def spy(*arguments: Any, **options: Any) -> np.ndarray:
+        pictures.append(overlay(*arguments, **options))
         return pictures[-1]
 
     monkeypatch.setattr("monai_anomalyclip.writers.cine.overlay", spy)

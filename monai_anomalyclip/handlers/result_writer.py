@@ -460,8 +460,8 @@ def _picture(scored: ScoredInput) -> Picture:
         return scored.drawn if factor == 1 else np.asarray(Image.fromarray(scored.drawn).reduce(factor))
     labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(scored.findings.scores)]
     tensors = (_plain(scored.image), scored.anomaly_map, scored.mask)
-    colours = {"ceiling": scored.ceiling, "beside": scored.beside}
-    return montage(*tensors, scored.view, scored.findings.order(), labels, **colours)
+    order = scored.findings.order()
+    return montage(*tensors, scored.view, order, labels, ceiling=scored.ceiling, beside=scored.beside)
 
 
 def _comparisons(item: Mapping[str, Any]) -> dict[str, Any]:

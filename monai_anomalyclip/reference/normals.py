@@ -119,7 +119,7 @@ def normal_images(
                 raise
             failed(name, failure_reason(error, item))
             continue
-        if notes := pictures[0].meta["notes"]:
+        if notes := getattr(pictures[0], "meta", {}).get("notes"):
             logger.warning("%s: %s", name, notes)
         group = group_of(part.source, grouping)
         for index, picture in enumerate(pictures):

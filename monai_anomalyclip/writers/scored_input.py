@@ -205,8 +205,8 @@ def write_results(
         peak = scored.findings.peaks(scored.source)[0]
         tensors = (_plain(scored.image), _plain(scored.anomaly_map), _plain(scored.mask))
         sentence = f"{worst_caption(peak, 'slice')}  |  {caption}"
-        colours = {"ceiling": scored.ceiling, "beside": scored.beside}
-        paths.append(write_worst(folder, name, large_slice(*tensors, scored.view, peak.index, sentence, **colours)))
+        alone = large_slice(*tensors, scored.view, peak.index, sentence, ceiling=scored.ceiling, beside=scored.beside)
+        paths.append(write_worst(folder, name, alone))
     if not isinstance(scored.source, DicomSource):
         return paths, notes
     kinds = [kind for kind in DICOM_RESULTS if kind in outputs]

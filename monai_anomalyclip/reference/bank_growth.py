@@ -107,7 +107,7 @@ def thin(content: ReferenceContent) -> None:
         left[index] = features[:count]
     if left:
         # Copied at once: thousands of small copies between whole images that come and go would fragment the heap.
-        parts = torch.split(torch.cat(list(left.values())), [len(one) for one in left.values()])  # type: ignore[no-untyped-call]
+        parts = torch.split(torch.cat(list(left.values())), [len(one) for one in left.values()])
         for index, part in zip(left, parts, strict=True):
             content.patches[index] = part
     content.whole = kept.whole

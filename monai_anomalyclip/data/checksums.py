@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 import zlib
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from isal import isal_zlib
-from PIL import Image, JpegImagePlugin, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
@@ -28,12 +29,14 @@ _PIECE = 2**20
 _DEFLATE = (8, 32946)  # values of the tag Compression
 _BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of a JPEG: sequential, extended, progressive
+_PROGRESSIVE = 0xC2
+_HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # kinds of frames; arithmetic coding may leave out zeros at the end
 _SCAN, _END = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but those within a scan
 _MORE = bytes(range(7, 250, 11)) * 4  # as if the last scan of a JPEG went on
 _ENDS_EARLY = "the file is damaged: its pixels end before the picture does."
 _FLAT = 3
+_LUMA = np.array((0.299, 0.587, 0.114))
 _WRONG = "the file is damaged: a checksum of its pixels does not match."
 
 
@@ -69,41 +72,36 @@ def check_png(stream: BinaryIO) -> None:
         raise UnreadableInputError(_ENDS_EARLY)
 
 
-def check_jpeg(image: Image.Image, stream: BinaryIO) -> None:
-    """Refuse a JPEG whose last scan stops before the picture's end, where decoders go on with the last gray.
+def check_jpeg(content: bytes, decoded: npt.NDArray[Any], decode: Callable[[bytes], npt.NDArray[Any]]) -> None:
+    """Refuse a JPEG whose last scan stops before the picture's end, which decoders fill up without a word.
 
     Such a picture ends in a flat block, unless it is progressive. Then more data are put behind the last scan: a whole
     picture does not change by it.
 
     Args:
-        image: Pillow's picture, decoded; other kinds pass.
-        stream: of its file.
+        content: the file, or a frame's codestream.
+        decoded: (H, W) or (H, W, channels) what it was decoded to.
+        decode: what decoded it.
 
     Raises:
         UnreadableInputError: it is one of those.
     """
-    if not isinstance(image, JpegImagePlugin.JpegImageFile):
-        return
-    left, top = ((size - 1) // 8 * 8 for size in image.size)
-    block = np.asarray(image.crop((left, top, *image.size)).convert("L"))
-    if np.ptp(block) > _FLAT and "progressive" not in image.info:
-        return
-    content = stream.read()
     place, kinds = 2, set()
-    while (found := _MARKER.search(content, place)) is not None:
-        kind = found[0][-1]
-        if kind == _END:
-            break
-        kinds.add(kind)
+    while (found := _MARKER.search(content, place)) is not None and found[0][-1] != _END:
+        kinds.add(found[0][-1])
         place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
-    else:
+    if found is None or _SCAN not in kinds or kinds.isdisjoint(_HUFFMAN):
         return
-    if kinds.isdisjoint(_HUFFMAN) or _SCAN not in kinds:
+    rows, columns = decoded.shape[:2]
+    block = decoded[(rows - 1) // 8 * 8 :, (columns - 1) // 8 * 8 :].reshape(-1, *decoded.shape[2:]).astype(np.float64)
+    # Colours of neighbouring blocks run into each other; the brightness does not.
+    brightness = block if block.ndim == 1 else block[:, :3] @ _LUMA[: min(block.shape[1], 3)]
+    flat = np.ptp(brightness) <= _FLAT or (block.ndim > 1 and np.ptp(block[:, 0]) <= _FLAT)
+    if not flat and _PROGRESSIVE not in kinds:
         return
     longer = content[: found.start()] + _MORE + content[found.start() : found.end()]
-    with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
-        if not np.array_equal(np.asarray(other), np.asarray(image)):
-            raise UnreadableInputError(_ENDS_EARLY)
+    if not np.array_equal(decode(longer), decoded):
+        raise UnreadableInputError(_ENDS_EARLY)
 
 
 def _png_bytes(header: bytes) -> int:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import struct
@@ -206,8 +207,8 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
                 check_deflated(image, stream)
         samples = deep_colour(image, path, page or 0)
         decoded = _decoded(image, path, page or 0)  # also where the samples are known: this finds damage
-        with open(path, "rb") as stream:
-            check_jpeg(image, stream)
+        if image.format in ("JPEG", "MPO"):
+            check_jpeg(Path(path).read_bytes(), np.asarray(image), _decode_jpeg)
         if samples is not None:
             decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
         if decoded is not image and image.format != "TIFF":  # which is upright already
@@ -229,6 +230,11 @@ def _decoded(image: Image.Image, path: str | os.PathLike[str], page: int) -> Ima
             return parts
         raise
     return deep_jpeg_2000(image, path) or image
+
+
+def _decode_jpeg(content: bytes) -> npt.NDArray[Any]:
+    with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as image:
+        return np.asarray(image)
 
 
 def _seek(image: Image.Image, page: int) -> None:

@@ -151,6 +151,7 @@ class InputCatalogue:
         if ways := {file.code: file.detail for file in self.skipped if file.code.endswith(NOT_READ)}:
             count = sum(file.code in ways for file in self.skipped)
             logger.warning("%d files may hold images but are not read. %s", count, " ".join(ways.values()))
+        self._warn_of_masks([file.relative_to(root) for root, file in named], len(dicom))
         if self.skipped or self.excluded:
             logger.info("%d inputs found; left out: %s.", len(self.sources), _counted(self.left_out()))
 
@@ -187,6 +188,23 @@ class InputCatalogue:
                     {"image": InputPart(source, start, stop), "name": name, "part": number, "parts": len(parts)}
                 )
         return items
+
+    def _warn_of_masks(self, files: Sequence[Path], others: int) -> None:
+        """Masks, and pictures of results, that lie beside images would be scored like these."""
+        if not files:
+            return
+        from monai_anomalyclip.data.mistaken_masks import mask_words  # not needed for DICOM alone
+
+        marks = [words for file in files if (words := mask_words(file))]
+        if not marks or len(marks) == len(files) + others:
+            return
+        named = sorted(frozenset().union(*marks))
+        logger.warning(
+            "%d files have names as masks and results have (%s), and are scored like images: %s leaves them out.",
+            len(marks),
+            ", ".join(named),
+            " ".join(f"--exclude '*{word}*'" for word in named),
+        )
 
     def _from_list(self, work_list: PathLike, chosen: bool, progress: bool) -> None:
         if chosen:

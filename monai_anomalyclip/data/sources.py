@@ -155,9 +155,12 @@ class InputPart:
         Raises:
             UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
         """
+        from monai_anomalyclip.data.mistaken_masks import note_on_values
         from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP  # needs torch, headers alone do not
 
         image = self.source.load(self.start, self.stop)
+        if self.source.origin in ("frame", "nifti") and (note := note_on_values(image.numpy())):
+            image.meta["notes"] = f"{image.meta.get('notes') or ''} {note}".strip()
         preset = "auto" if image.meta.get("intensity") else self.source.options.preset
         try:
             return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset, eight_bit=eight_bit)(image))

@@ -27,6 +27,8 @@ _MEASURED = 16  # at least so many different values must be measured: drawings a
 _OF_BORDER = 0.25
 _GRAY = 0.05  # of the contrast above its lower end: darker, a background does no harm
 _ROUNDING = 1e-5  # of the contrast: values so close together can be one that arithmetic has spread
+_JITTER = 2e-4  # so close, and so many beside so few: where no measured value can be that still
+_UNIFORM = 0.01  # a quarter of the border so close together is doubtful
 _MOST_LEVELS = 4  # padding within padding
 _STEPS = 6  # between neighbouring values, to either side
 
@@ -85,17 +87,52 @@ def search_background(values: Tensor) -> tuple[tuple[float, ...], bool]:
         if len(rest) and _is_gray(level, *np.percentile(rest, [LOWER, UPPER]).tolist()):
             border, _ = _border(values, found)
             doubt |= bool(np.count_nonzero(border == level) > _SHARE * len(border))
-    return tuple(found), doubt
+    return tuple(found), doubt or _is_uniform(values, found, counted)
+
+
+def _is_uniform(values: Tensor, found: Sequence[float], counted: npt.NDArray[np.float32]) -> bool:
+    """Whether a quarter of the border, half of its corners among it, is gray and has nearly, but not wholly, one value.
+
+    Noise that somebody added to a background of 0 is too wide for :func:`spread_levels`.
+    """
+    border, corners = _border(values, found)
+    rest = counted[~np.isin(counted, found)]
+    count = int(_OF_BORDER * len(border))
+    if count < _MEASURED or not len(rest):
+        return False
+    low, high = np.percentile(rest, [LOWER, UPPER]).tolist()
+    ordered = np.sort(border)
+    place = int((ordered[count:] - ordered[:-count]).argmin())
+    first, last = ordered[place], ordered[place + count]
+    repeated = 2 * len(np.unique(ordered[place : place + count])) < count
+    if repeated or last - first > _UNIFORM * (high - low) or not _is_gray(float(first), low, high):
+        return False
+    reach = last - first
+    return bool(2 * np.count_nonzero(np.abs(corners - (first + last) / 2) <= 2 * reach) >= max(len(corners), 1))
 
 
 def spread_levels(image: Tensor) -> list[tuple[float, float, float]]:
     """Levels that arithmetic has spread over neighbouring numbers, each as (lowest, highest, level).
 
-    Resampling, or scaling there and back, leaves 1e-7 around a background of 0, and no value is frequent any more. A
-    level is where a hundredth of all values lies closer together than measured ones can, and would be seen: gray, or
-    so far off that it costs contrast. Dark ones are left as they are, noise of air among them.
+    Resampling, or scaling there and back, leaves 1e-7 around a background of 0, a filter or a lossy file 1e-4, and no
+    value is frequent any more. A level is where a hundredth of all values lies closer together than measured ones can.
+    Noise of dark air that is no smaller than rounding is left as it is, for it may well be measured beside a bright
+    organ; where it would be seen, gray or so far off that it costs contrast, it is a level while it stands out.
     """
     ordered = np.sort(_counted(image))
+    found = _clusters(ordered, _ROUNDING, seen=False)
+    wide = [one for one in _clusters(ordered, _JITTER, seen=True) if _stands_out(ordered, one)]
+    return found + [one for one in wide if not any(first <= one[1] and one[0] <= last for first, last, _ in found)]
+
+
+def _clusters(ordered: npt.NDArray[np.float32], tolerance: float, seen: bool) -> list[tuple[float, float, float]]:
+    """Where a hundredth of all values lies closer together than a tolerance, of the contrast.
+
+    Args:
+        ordered: all values, ascending.
+        tolerance: share of the contrast.
+        seen: only where it would be seen.
+    """
     count = max(int(_SHARE * len(ordered)), _MEASURED)
     measured, contrast = ordered, math.inf
     low = high = 0.0
@@ -105,7 +142,8 @@ def spread_levels(image: Tensor) -> list[tuple[float, float, float]]:
             return []
         low, high = np.percentile(measured, [LOWER, UPPER]).tolist()
         contrast = min(contrast, high - low)
-        close = np.flatnonzero(ordered[count:] - ordered[:-count] <= _rounding(ordered[:-count], contrast))
+        closeness = _rounding(ordered[:-count], contrast, tolerance)
+        close = np.flatnonzero(ordered[count:] - ordered[:-count] <= closeness)
         if not len(close):
             return []
         begun, ended = (np.bincount(place, minlength=len(ordered) + 1) for place in (close, close + count + 1))
@@ -113,20 +151,28 @@ def spread_levels(image: Tensor) -> list[tuple[float, float, float]]:
         measured = ordered[~within]
     clustered = ordered[within]
     found = []
-    edges = np.flatnonzero(np.diff(clustered) > _rounding(clustered[:-1], contrast)) + 1
+    edges = np.flatnonzero(np.diff(clustered) > _rounding(clustered[:-1], contrast, tolerance)) + 1
     for cluster in np.split(clustered, edges):
         # A hundredth at either end may be measured values that lie as close.
         first, level, last = np.percentile(cluster, [1, 50, 99], method="nearest").tolist()
         first, last = first - (last - first), last + (last - first)
-        narrow = 0 < last - first < 9 * _rounding(level, contrast)
-        if narrow and (_is_gray(level, low, high) or is_far(level, low, high)):
+        narrow = 0 < last - first < 9 * _rounding(level, contrast, tolerance)
+        if narrow and (not seen or _is_gray(level, low, high) or is_far(level, low, high)):
             found.append((first, last, level))
     return found
 
 
-def _rounding(values: npt.NDArray[np.float32] | float, contrast: float) -> npt.NDArray[np.float32]:
-    """How far arithmetic spreads a value: by its own float32, and by that of the others it was computed with."""
-    return np.maximum(_ROUNDING * contrast, 8 * np.finfo(np.float32).eps * np.abs(values))
+def _stands_out(ordered: npt.NDArray[np.float32], cluster: tuple[float, float, float]) -> bool:
+    """Whether there are far more values in a cluster than in as wide a range to either side."""
+    first, last, _ = cluster
+    edges = np.searchsorted(ordered, [2 * first - last, first, last, 2 * last - first])
+    below, inside, above = np.diff(edges).tolist()
+    return bool(inside >= _TIMES * (below + above))
+
+
+def _rounding(values: npt.NDArray[np.float32] | float, contrast: float, tolerance: float) -> npt.NDArray[np.float32]:
+    """How far a value is spread: by arithmetic in its own float32, and by that of the others it was computed with."""
+    return np.maximum(tolerance * contrast, 8 * np.finfo(np.float32).eps * np.abs(values))
 
 
 def gather_(values: Tensor, spread: Sequence[tuple[float, float, float]]) -> Tensor:
@@ -177,11 +223,16 @@ def _border(values: Tensor, known: Sequence[float]) -> tuple[npt.NDArray[np.floa
     return border[~np.isin(border, known)], corners[~np.isin(corners, known)]
 
 
-def surround(values: Tensor, level: float) -> Tensor:
+def surround(values: Tensor, level: float, spread: bool = False) -> Tensor:
     """Where a value within the range of the measured ones is background.
 
     Where values repeat, as whole numbers do, tissue can have this one by chance, unless it lies between their steps:
     then only large regions that reach the border count.
+
+    Args:
+        values: the image, its background gathered.
+        level: the background.
+        spread: whether other values were gathered into it: then tissue has it by chance, too, and large regions count.
     """
     mask = values == level
     measured = _counted(values)
@@ -190,12 +241,13 @@ def surround(values: Tensor, level: float) -> Tensor:
     place = int(np.searchsorted(levels, level))
     steps = np.diff(levels[max(place - _STEPS, 0) : place + _STEPS])
     between = levels[place] - levels[place - 1] < 1.5 * np.median(steps) if 0 < place < len(levels) else True
-    if between or len(measured) < 2 * len(levels):
+    if not spread and (between or len(measured) < 2 * len(levels)):
         return mask
     labels, _ = ndimage.label(mask.squeeze().cpu().numpy())
     faces = [np.unique(np.take(labels, side, axis)) for axis, side in product(range(labels.ndim), (0, -1))]
     large = np.flatnonzero(np.bincount(labels.ravel()) >= _SHARE * int(mask.sum()))
-    outside = np.intersect1d(np.concatenate(faces), large[large > 0])
+    large = large[large > 0]
+    outside = large if spread else np.intersect1d(np.concatenate(faces), large)
     return torch.from_numpy(np.isin(labels, outside)).reshape(mask.shape).to(mask.device)
 
 

@@ -53,13 +53,16 @@ LOWER, UPPER = 0.5, 99.5
 """The percentiles of the foreground that become black and white."""
 
 # What a word of the body part or of a protocol says about the windows that suit. A word of several windows does not
-# decide alone, but rules the others out.
+# decide alone, but rules the others out; one without any leaves doubt.
 _KEYWORDS: dict[str, frozenset[str]] = {
     word: frozenset(presets)
     for words, presets in (
         ("HEAD BRAIN SKULL CRANIUM CEREBRUM NEURO", ("ct-brain",)),
         ("SUBDURAL", ("ct-subdural",)),
-        ("BONE BONES OSSEOUS DENTAL DENTALCT TEETH TOOTH MANDIBLE MAXILLA PETROUS", ("ct-bone",)),
+        ("BONE BONES OSSEOUS PETROUS KNOCHEN FELSENBEIN OSSEUX OSSEUSE OSSO HUESO", ("ct-bone",)),
+        ("DENTAL DENTALCT DENTALSCAN DENTASCAN TEETH TOOTH MANDIBLE MAXILLA JAW CBCT DVT", ("ct-bone",)),
+        ("TEMPORAL MASTOID MASTOIDS IAC SINUS SINUSES PNS NNH ORBIT ORBITS ORBITA FACE FACIAL MAXILLOFACIAL", ()),
+        ("ANGIO ANGIOGRAPHY ANGIOGRAPHIE CTA", set(PRESETS) - {"ct-brain"}),
         ("LUNG LUNGS PULMONARY", ("ct-lung",)),
         ("MEDIASTINUM MEDIASTINAL", ("ct-mediastinum",)),
         ("LIVER HEPATIC", ("ct-liver",)),
@@ -201,7 +204,7 @@ def _choose_window(
     if suited and sharp:
         suited &= _OF_SHARP_KERNELS
     # The abdomen alone leaves the choice between two, of which the wider one is customary.
-    chosen = "ct-soft" if "ct-soft" in suited else next(iter(suited)) if len(suited) == 1 else None
+    chosen = next(iter(suited)) if len(suited) == 1 else "ct-soft" if suited == {"ct-soft", "ct-liver"} else None
     likely = chosen or "ct-soft"
     contradicted = bool(own) and not any(_resemble(PRESETS[likely], window) for window in own)
     advice = f"give a preset ({', '.join(PRESETS)}) if"

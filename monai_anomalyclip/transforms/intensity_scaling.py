@@ -99,7 +99,8 @@ def scale_by_percentiles_(
         far = is_far(level, low, high)
         if level > high and not far:
             continue  # a bright surround, such as a collimator's: white, as it was
-        infinite |= (values == level) if far else surround(values, level)
+        gathered = any(level == of for *_, of in spread)
+        infinite |= (values == level) if far else surround(values, level, gathered)
         warnings.append("A value that fills the border and was never measured lies above others: it is shown black.")
     scale_(values, low, high).masked_fill_(infinite, 0)
     return choice.with_limits(low, high, *warnings)

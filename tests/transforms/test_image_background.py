@@ -109,3 +109,47 @@ def test_what_is_no_background() -> None:
     assert find_background(torch.from_numpy(blurred.astype(np.float32))) == (0,)
     hole = np.where(np.hypot(RADIUS, Z / 8) < 0.4, 450, TISSUE)
     assert find_background(torch.from_numpy(hole.astype(np.float32))) == ()  # frequent, but not at the border
+
+
+NOISE = RNG.normal(0, 1, HEAD.shape)
+
+
+@pytest.mark.parametrize("amplitude", [1e-7, 1e-6, 1e-5, 1e-4, 5e-4])
+def test_jitter_of_a_z_scored_background_is_black(amplitude: float) -> None:
+    """As filters and lossy files leave it; voxels of the head that have the value and touch the air may go."""
+    volume = np.where(HEAD, SCORED, amplitude * NOISE)
+    result, choice = scaled(volume)
+    assert (result[~HEAD] == 0).all()
+    assert np.count_nonzero(np.abs(result - as_by_the_mask(volume, HEAD)) > 0.005) <= 5
+    assert "shown black" in " ".join(choice.warnings)
+
+
+@pytest.mark.parametrize("amplitude", [1e-3, 1e-2, 3e-2])
+def test_noise_on_a_z_scored_background_is_doubtful(amplitude: float) -> None:
+    _, choice = scaled(np.where(HEAD, SCORED, amplitude * NOISE))
+    assert "set it to the smallest" in " ".join(choice.warnings)
+
+
+@pytest.mark.parametrize("level", [0, 100])
+@pytest.mark.parametrize("amplitude", [1e-7, 1e-5, 1e-4, 1e-3])
+def test_jitter_of_dark_air_does_not_move_the_limits(amplitude: float, level: float) -> None:
+    still = np.where(HEAD, TISSUE + level, level)
+    expected, exact = scaled(still)
+    result, choice = scaled(still + np.where(HEAD, 0, amplitude * NOISE))
+    np.testing.assert_allclose(result, expected, atol=1e-3)
+    np.testing.assert_allclose([choice.low, choice.high], [exact.low, exact.high], rtol=1e-3)
+    assert choice.warnings == ()
+
+
+def test_jitter_of_padding_beside_air() -> None:
+    noisy = np.where(FIELD, np.where(HEAD, TISSUE, 0), -2000 + 0.02 * NOISE)
+    np.testing.assert_allclose(scaled(noisy)[0], as_by_the_mask(noisy, HEAD), atol=0.005)
+
+
+def test_tissue_at_the_border_is_measured() -> None:
+    """However little its noise: an image cropped to one organ is neither blackened nor doubted."""
+    smooth = 50 + 4 * np.sin(Y / 9) * np.cos(X / 7) + RNG.normal(0, 1, HEAD.shape)
+    organ = np.where(np.hypot(Y - 30, X - 25) < 12, 90, 0) + smooth
+    result, choice = scaled(organ)
+    assert choice.warnings == ()
+    assert (result > 0).mean() > 0.98

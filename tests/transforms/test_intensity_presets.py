@@ -58,6 +58,12 @@ def test_one_region_decides(body_part: str, descriptions: tuple[str, ...], prese
         ("HEAD", ("NECK",)),
         ("HEAD", ("CHEST",)),
         ("HEAD", ("BONE",)),
+        ("HEAD", ("Knochen axial",)),
+        ("HEAD", ("DentalScan",)),
+        ("HEAD", ("CT SINUS",)),
+        ("HEAD", ("CT Felsenbein",)),
+        ("HEAD", ("CT ANGIO HEAD",)),
+        ("", ("CTA",)),
         ("HEADNECK", ("HEADHUNTER", "OVERHEAD")),
     ],
 )

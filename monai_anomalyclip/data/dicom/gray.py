@@ -25,6 +25,7 @@ __all__ = ["choose_for_series", "negate_", "scale_gray_"]
 
 # Ultrasound, endoscopy, photography: gray of 8 bits is made for the eye.
 _FOR_THE_EYE = ("US", "IVUS", "ES", "EPS", "GM", "XC", "OP", "DMS", "SM")
+_NO_RESCALE = 1e-4  # what 8 bits do not show
 _SAME_WINDOW = 1e-3  # in units of the values
 _IN_COMMON = 0.1  # of the range of both; less is a gross disagreement
 _DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
@@ -188,7 +189,7 @@ def _vois(frames: Sequence[FrameReference]) -> list[VOI | None]:
 def _is_picture(series: DicomSeries) -> bool:
     plain = all(
         frame.instance.header.get("BitsStored") == 8
-        and rescale(frame) == (1.0, 0.0)
+        and np.allclose(rescale(frame), (1, 0), atol=_NO_RESCALE)
         and not frame.instance.header.get("ModalityLUTSequence")
         for frame in series.frames
     )

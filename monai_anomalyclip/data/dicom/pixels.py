@@ -22,6 +22,7 @@ from pydicom.uid import (
     UncompressedTransferSyntaxes,
 )
 
+from monai_anomalyclip.data.checksums import check_jpeg
 from monai_anomalyclip.data.dicom.codestream import (
     EXTENDED_JPEG,
     Codestream,
@@ -124,17 +125,24 @@ def _decode(stream: PixelStream, index: int, form: PixelFormat, syntax: UID) -> 
     plugins = [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
     if not plugins:
         raise UnreadableInputError(_cannot_decode(syntax))
-    single = encapsulate([data], has_bot=False)
+
+    def decoded(codestream: bytes, plugin: str) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        single = encapsulate([codestream], has_bot=False)
+        values, properties = decoder.as_array(
+            single, index=0, raw=True, decoding_plugin=plugin, **_options(stream, form)
+        )
+        return values, dict(properties)
+
     for plugin in plugins:
         try:
-            values, properties = decoder.as_array(
-                single, index=0, raw=True, decoding_plugin=plugin, **_options(stream, form)
-            )
+            values, properties = decoded(data, plugin)
         except Exception:
             if plugin == plugins[-1]:
                 raise UnreadableInputError(f"its {syntax.name} data are damaged or of a rare kind.") from None
         else:
             break
+    if syntax in JPEGTransferSyntaxes and plugin == "pillow":  # GDCM would print on the error stream
+        check_jpeg(data, values, lambda longer: decoded(longer, plugin)[0])
     photometric = str(properties["photometric_interpretation"])
     if code and code.samples == 3 and code.adobe_transform == 1:
         # Pillow undoes the transform that Adobe's marker names, the others leave it; pydicom looks at neither.

@@ -139,6 +139,23 @@ def test_planar_configuration(write: Write) -> None:
     assert np.abs(frame.values - expected).max() <= 3
 
 
+@pytest.mark.parametrize("kept", [0.4, 0.7, 0.9])
+@pytest.mark.parametrize("gray", [False, True])
+def test_jpeg_that_ends_early_and_in_order(write: Write, gray: bool, kept: float) -> None:
+    """Cut within its scan and closed again: the decoder would fill up the rest without a word."""
+    smooth = np.cumsum(np.random.default_rng(0).normal(0, 3, (64, 64, 3)), axis=1) * 4 + 128
+    picture = Image.fromarray(np.clip(smooth, 1, 255).astype(np.uint8)).convert("L" if gray else "RGB")
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    content = buffer.getvalue()
+    attributes: dict[str, object] = {"Rows": 64, "Columns": 64, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    attributes |= {"PixelRepresentation": 0, "SamplesPerPixel": 1 if gray else 3, "PlanarConfiguration": 0}
+    attributes["PhotometricInterpretation"] = "MONOCHROME2" if gray else "YBR_FULL_422"
+    assert decode(write(encapsulate([content]), JPEGBaseline8Bit, **attributes))
+    cut = content[: int(len(content) * kept)] + b"\xff\xd9"
+    refused(write(encapsulate([cut]), JPEGBaseline8Bit, **attributes), "its pixels end before the picture does")
+
+
 def test_signs_are_extended_and_unused_bits_dropped(write: Write) -> None:
     signed = (GRAY.astype(np.int16) - 2048) & 0x0FFF  # 12 bits without sign extension
     frames = decode(write(signed, PixelRepresentation=1), 0, 1, 2)

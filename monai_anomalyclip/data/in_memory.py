@@ -28,6 +28,7 @@ from monai.data.meta_tensor import MetaTensor
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from monai_anomalyclip.data.deep_colour import scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.frames import to_rgb
 from monai_anomalyclip.data.inputs import InputCatalogue
@@ -164,7 +165,10 @@ def _has_picture_values(values: Tensor) -> bool:
 
 def _raw_or_picture(channels_first: Tensor) -> MetaTensor:
     """A picture (C, H, W); other intensities than pictures have are those of a volume of one slice."""
-    if channels_first.dtype in _PICTURE_TYPES:
+    if channels_first.dtype == torch.uint16:  # which white 16 bits stand for is told as of files
+        values = channels_first.numpy()
+        channels_first = torch.from_numpy(scaled(values, int(values.max(initial=0))))
+    if channels_first.dtype == torch.uint8:
         return _picture(channels_first)
     image = _picture(channels_first.to(torch.float32))
     if _has_picture_values(channels_first):

@@ -159,6 +159,8 @@ def find_files(
             try:
                 if not file.resolve().is_relative_to(root.resolve()):
                     skipped.append(SkippedFile(file, "link out of the folder"))
+                elif file.is_symlink() and holds_results(file.resolve().parent):
+                    skipped.append(SkippedFile(file, RESULTS))
                 elif not stat.S_ISREG(_mode(file) or stat.S_IFREG):  # to open a pipe would wait for ever
                     skipped.append(SkippedFile(file, "no regular file"))
                 else:

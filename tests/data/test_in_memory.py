@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 import torch
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image
@@ -27,6 +28,17 @@ def test_a_picture_of_pil_is_read_as_its_file(tmp_path: Path) -> None:
         (image,) = given_image(picture).parts
         (by_path,) = given_image(tmp_path / "a.png").parts
         assert torch.equal(image.as_tensor().float() / 255, by_path.load().as_tensor()), mode  # type: ignore
+
+
+@pytest.mark.parametrize("largest", [200, 4000, 60000])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
+def test_16_bits_have_the_white_that_their_file_has(shape: tuple[int, ...], largest: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, largest + 1, shape).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb" if len(shape) == 3 else "minisblack")
+    (image,) = given_image(values).parts
+    expected = load_input(tmp_path / "a.tif").as_tensor()
+    shown = image.as_tensor().float().expand(3, -1, -1) / 255  # type: ignore[union-attr]
+    torch.testing.assert_close(shown, expected)
 
 
 def test_the_turn_of_a_camera_is_undone() -> None:

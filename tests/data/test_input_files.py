@@ -16,7 +16,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.cli.plain_messages import damaged_files
 from monai_anomalyclip.data import InputCatalogue, UnreadableInputError
 from monai_anomalyclip.data.dicom import SkippedFile
-from monai_anomalyclip.data.input_files import find_files, format_of
+from monai_anomalyclip.data.input_files import RESULTS, find_files, format_of
 
 
 def make(root: Path, *names: str) -> None:
@@ -167,6 +167,19 @@ def test_folders_with_results_of_earlier_runs_are_left_out_and_counted(tmp_path:
     assert catalogue.left_out()["results of an earlier run"] == 1
     with pytest.raises(UnreadableInputError, match="left out: 1 x results of an earlier run"):
         InputCatalogue(tmp_path / "sub" / "results")
+
+
+def test_a_link_to_a_result_is_no_input(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "NOTICE.txt").write_text(RESEARCH_USE_ONLY)
+    for name in (tmp_path / "a.png", results / "a_overlay.png"):
+        name.touch()
+    (tmp_path / "latest.png").symlink_to(results / "a_overlay.png")
+    (tmp_path / "same.png").symlink_to(tmp_path / "a.png")
+    skipped: list[SkippedFile] = []
+    assert len(find_files([tmp_path], None, skipped)) == 1
+    assert [file.code for file in skipped] == [RESULTS, RESULTS]
 
 
 @pytest.mark.parametrize(

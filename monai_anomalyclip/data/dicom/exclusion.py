@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.dicom.attributes import text_of
 
 __all__ = ["EXCLUSION_REASONS", "exclusion_reason", "included_reasons", "is_image_class", "object_kind"]
@@ -104,7 +105,8 @@ def exclusion_reason(header: Dataset) -> str | None:
     - ``"calculated map"``: perfusion maps, ADC, FA, T1 maps and the like, if they are DERIVED: no picture of the kind
       that the network saw;
     - ``"secondary capture"``: screenshots, dose and protocol pages, converted photographs. Gray secondary captures
-      with a position in the patient are kept, because tools that rewrite series (SimpleITK) give them this class.
+      with a position in the patient are kept, because tools that rewrite series (SimpleITK) give them this class;
+    - ``"result of an earlier run"``: an overlay that this program wrote, by its own mark.
 
     Values 1 and 2 alone exclude nothing: scanners mark ordinary CT as DERIVED or SECONDARY. Phase images, traces of
     diffusion and subtractions are kept.
@@ -125,6 +127,8 @@ def exclusion_reason(header: Dataset) -> str | None:
     if derived and words & _MAP:
         return "calculated map"
     sop_class = text_of(header, "SOPClassUID")
+    if RESEARCH_USE_ONLY in text_of(header, "DerivationDescription"):
+        return "result of an earlier run"
     if words & _PAGE or (
         (sop_class == _SECONDARY_CAPTURE or sop_class.startswith(_SECONDARY_CAPTURE + "."))
         and not _is_gray_and_positioned(header)

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from monai_anomalyclip.data import InputCatalogue
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom import Provenance, write_secondary_capture
 
@@ -61,6 +62,14 @@ def test_time_of_a_cine_and_pages_of_a_stack(
         assert "FrameTime" not in paged
         assert paged.FrameIncrementPointer == 0x00182001
         assert list(paged.PageNumberVector) == list(range(1, n + 1))
+
+
+def test_it_is_no_input(stacks: dict[str, DicomSeries], tmp_path: Path, provenance: Provenance) -> None:
+    """Wherever it lies: neither by itself nor among the secondary captures that somebody asks for."""
+    pictures = np.zeros((1, 8, 8, 3), np.uint8)
+    write_secondary_capture(stacks["single"], pictures, tmp_path / "a.dcm", provenance=provenance)
+    catalogue = InputCatalogue(tmp_path, include="secondary-capture", empty=True)
+    assert (len(catalogue.sources), catalogue.left_out()) == (0, {"result of an earlier run series": 1})
 
 
 def test_lossy_source(stacks: dict[str, DicomSeries], tmp_path: Path, provenance: Provenance) -> None:

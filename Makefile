@@ -61,12 +61,12 @@ $(LABEL_VENV)/.installed: $(LABEL_VENV)/.requirements pyproject.toml
 	$(LABEL_RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# A server of our own app on phantoms; open http://127.0.0.1:8000 or point a viewer's MONAI Label plug-in there.
+# A server of our own app on phantoms, with OHIF where Orthanc is installed: open http://127.0.0.1:8000.
 label-demo: label-env
 	test -f $(DEMO)/models/model.pt || $(LABEL_RUN) -m monai.bundle run training --config_file $(DEMO)/configs/train.json --bundle_root $(DEMO)
-	$(LABEL_RUN) -m monai_anomalyclip.demo.studies $(LABEL_DEMO)/studies
 	test -d $(LABEL_DEMO)/app || $(LABEL_RUN) -m monai_anomalyclip label-app $(LABEL_DEMO)/app --bundle $(DEMO)
-	MONAI_LABEL_SESSION_PATH=$(abspath $(LABEL_DEMO))/sessions PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" $(LABEL_RUN) -m monailabel.main start_server --host 127.0.0.1 --port $(LABEL_PORT) --app $(LABEL_DEMO)/app --studies $(LABEL_DEMO)/studies
+	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" $(LABEL_RUN) -m monai_anomalyclip.demo.archive $(LABEL_DEMO) -- \
+		$(LABEL_RUN) -m monailabel.main start_server --host 127.0.0.1 --port $(LABEL_PORT) --app $(LABEL_DEMO)/app --studies {studies}
 
 # Starts real servers; of Orthanc (apt-get install orthanc orthanc-dicomweb) it runs what is there.
 test-label: install label-env

@@ -35,7 +35,7 @@ NETWORK = {"prompt_length": 12, "deep_prompt_depth": 4, "deep_prompt_length": 4}
 COLUMNS = ("folder", "files", "what", "geometry", "transfer syntax", "result")
 OUTPUTS = {"seg": "SEG", "sr": "SR", "pm": "PM", "map": "NIfTI", "heat": "PNG", "overlay": "overlay", "frames": "film"}
 EXAMPLES = """examples:
-  python benchmarks/dicom_conformance.py samples -o docs/dicom_conformance.md
+  python benchmarks/dicom_conformance.py samples -o docs/appendix/dicom_conformance.md
 """
 
 
@@ -166,7 +166,7 @@ def document(units: Sequence[Unit], found: Counter[str]) -> str:
     said = ", ".join(f"{ends[end]} {end}" for end in ("scored", "left out", "failed") if ends[end])
     return f"""# DICOM: what was tried
 
-Made by `python benchmarks/dicom_conformance.py INPUT -o docs/dicom_conformance.md` with monai_anomalyclip
+Made by `python benchmarks/dicom_conformance.py INPUT -o docs/appendix/dicom_conformance.md` with monai_anomalyclip
 {monai_anomalyclip.__version__}, pydicom {pydicom.__version__}, highdicom {highdicom.__version__}; do not edit.
 
 INPUT holds sample files of the public repositories icometrix/dicom2nifti, neurolabusc/dcm_qa, cornerstonejs and

@@ -14,6 +14,7 @@ import torch
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import beside_overlays, inference_config, literal_path, shipped_folder
+from monai_anomalyclip.data.input_files import mode_of_input
 from monai_anomalyclip.engines import InputsFailedError, default_device
 from monai_anomalyclip.predictor import Predictor
 from monai_anomalyclip.writers import RunDocument
@@ -139,6 +140,9 @@ def run_inference(
     """
     from monai.bundle import ConfigWorkflow
 
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    for path in paths:
+        mode_of_input(Path(path))  # before anything is loaded
     folder = Path(output).absolute()
     chosen = {key.partition("#")[2]: value for key, value in ids.items() if key.startswith("reading#")}
     chosen |= {} if preset is None else {"preset": preset}
@@ -153,7 +157,7 @@ def run_inference(
         )  # fmt: skip
     if calibrate_on is not None:
         if configs:
-            raise ValueError("Calibrating knows no further configurations: leave them out, or calibrate without them.")
+            raise ValueError("Calibrating takes no further configurations: leave them out, or do not calibrate.")
         with Predictor(bundle, prompts, device, precision, clip=clip, **ids) as predictor:
             for name, reason in predictor.calibrate_on(
                 calibrate_on, grouping=grouping, exclude=folder, **chosen
@@ -169,7 +173,6 @@ def run_inference(
     if fuse is not None and (bundle is None or reference is None):
         raise ValueError("Fusing needs both ways of scoring: name a bundle of AnomalyCLIP and a reference.")
     config = inference_config(bundle, with_reference=reference is not None)
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     overlays = [*map(str, configs)]
     if cohort:
         overlays.insert(0, str(shipped_folder("configs") / "reference" / "cohort.json"))

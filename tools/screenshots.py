@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the pictures of pages that the documentation shows (`make screenshots`), on the demonstration's phantoms.
 
-Needs Chromium and Playwright; the prompts are those that `make demo` tuned.
+Needs Chromium and Playwright; the prompts are those that `make demo` tuned. Pictures of OHIF also need MONAI Label's
+environment (`make label-env`) and Orthanc, and stay as they are without.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from PIL import Image
 
 from monai_anomalyclip import predict
 from monai_anomalyclip.app.serving import Server
+from monai_anomalyclip.demo.archive import PLUGIN
+from tools import ohif
 
 REPOSITORY = Path(__file__).parents[1]
 BUNDLE = REPOSITORY / "bundles" / "anomalyclip_demo"
@@ -48,7 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Server(Path(name) / "app", words) as server:
             _app(page, server.address, given.inputs, given.output)
         browser.close()
+        if (REPOSITORY / ".venv-label").is_dir() and shutil.which("Orthanc") and PLUGIN.is_file():
+            with ohif.label_demo(Path(name) / "label") as address:
+                browser = driver.chromium.launch(executable_path=program, args=list(ohif.CHROMIUM))
+                _ohif(browser.new_page(viewport={"width": 1500, "height": 700}), address, given.output)
+                browser.close()
     return 0
+
+
+def _ohif(page: Any, address: str, output: Path) -> None:
+    ohif.studies(page, address)
+    for study, model, name in (("CT", "anomaly", "ohif_anomaly"), ("MR", "anomaly_levels", "ohif_levels")):
+        ohif.open_study(page, address, ohif.study_uid(address, study))
+        ohif.propose(page, model)
+        page.wait_for_timeout(6000)  # until what the panel says of it has gone
+        _save(page, output / f"{name}.png")
 
 
 def _report(page: Any, report: Path, output: Path) -> None:

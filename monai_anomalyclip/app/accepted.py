@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from monai_anomalyclip.app.studies import Study
 from monai_anomalyclip.atomic_file import make_private_folder, replaced_when_complete, write_atomically
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.sources import DicomSource, Source
-from monai_anomalyclip.writers.dicom import write_segmentation
+from monai_anomalyclip.writers.dicom import ReportedFinding, write_report, write_segmentation
 from monai_anomalyclip.writers.dicom.provenance import provenance_of
 from monai_anomalyclip.writers.finished import InputState
 
@@ -38,9 +37,9 @@ COLUMNS = (
 def export_accepted(study: Study, review: Review) -> Path:
     """Write ``accepted.zip`` into the study's folder.
 
-    It holds, for each input with an accepted finding, ``<name>_accepted_seg.dcm`` and ``<name>_sr.dcm`` (DICOM),
-    ``<name>_accepted_mask.nii.gz`` (volumes) or ``.png`` (pictures); and ``findings.csv``, a row per finding with
-    what was decided.
+    It holds, for each input with an accepted finding, ``<name>_accepted_seg.dcm`` and ``<name>_accepted_sr.dcm``
+    (DICOM), ``<name>_accepted_mask.nii.gz`` (volumes) or ``.png`` (pictures); and ``findings.csv``, a row per finding
+    with what was decided.
 
     Args:
         study: with results.
@@ -76,11 +75,15 @@ def export_accepted(study: Study, review: Review) -> Path:
                 nib.Nifti1Image(chosen.astype(np.uint8), file.affine, file.header),
                 folder / f"{name}_accepted_mask.nii.gz",
             )
-        _copy(study.results, folder, state, ("_sr.dcm",))
         if any(path.endswith("_seg.dcm") for path in state.record.outputs):
             if sources is None:
                 sources = InputCatalogue(study.inputs).sources
-            _write_segmentation(sources.get(name), state, chosen, folder / f"{name}_accepted_seg.dcm")
+            source = sources.get(name)
+            if isinstance(source, DicomSource):
+                accepted = [
+                    _reported(region, decisions[region.number]) for region in regions if region.number in numbers
+                ]
+                _write_dicom(source, state, chosen, accepted, folder / f"{name}_accepted")
     _write_table(folder / "findings.csv", rows)
     notice = f"{RESEARCH_USE_ONLY}\n\nWhat a reviewer accepted of the findings of this program.\n"
     write_atomically(folder / "NOTICE.txt", notice.encode())
@@ -96,24 +99,42 @@ def export_accepted(study: Study, review: Review) -> Path:
     return archive
 
 
-def _write_segmentation(source: Source | None, state: InputState, chosen: Any, path: Path) -> None:
-    """The accepted regions as a DICOM Segmentation, on the frames of the source."""
-    if not isinstance(source, DicomSource) or state.made_with is None or state.record is None:
+def _reported(region: Region, decision: Decision) -> ReportedFinding:
+    frames = range(region.first, region.last + 1)
+    return ReportedFinding(region.number, frames, region.map_max or 0.0, region.volume_ml, decision.note)
+
+
+def _write_dicom(
+    source: DicomSource, state: InputState, chosen: Any, findings: list[ReportedFinding], path: Path
+) -> None:
+    """The accepted regions as a DICOM Segmentation on the frames of the source, and as a Structured Report."""
+    if state.made_with is None or state.record is None:
         return
     # A stack is (columns, rows, frames) as stored; a picture (rows, columns).
     mask = chosen.transpose(2, 1, 0) if chosen.ndim == 3 else chosen[None]
-    intensity = state.record.intensity
-    shown = {"threshold": state.record.threshold, "preset": intensity.preset if intensity else "none", "reviewed": True}
+    record = state.record
+    shown = {"threshold": record.threshold, "preset": record.intensity.preset if record.intensity else "none"}
     settings = state.made_with.settings
     codes = {"category": settings.get("segment_category"), "segment_type": settings.get("segment_type")}
-    context = json.dumps([state.content, chosen.sum().item()])
+    provenance = provenance_of(state.made_with.model, {**shown, "reviewed": True})
     write_segmentation(
         source.series,
         np.ascontiguousarray(mask).astype(np.uint8),
-        path,
-        provenance=provenance_of(state.made_with.model, shown, context=context),
+        path.with_name(f"{path.name}_seg.dcm"),
+        provenance=provenance,
         overwrite=True,
         **{name: code for name, code in codes.items() if code},
+    )
+    write_report(
+        source.series,
+        [score or 0.0 for score in record.scores],
+        path.with_name(f"{path.name}_sr.dcm"),
+        score=record.anomaly_score or 0.0,
+        threshold=record.threshold,
+        provenance=provenance,
+        top=0,
+        findings=findings,
+        overwrite=True,
     )
 
 

@@ -18,7 +18,7 @@
       body: content === undefined ? undefined : JSON.stringify(content),
     });
     const found = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(typeof found.detail === "string" ? found.detail : "The server did not take this.");
+    if (!answer.ok) throw new Error(typeof found.detail === "string" ? found.detail : "The server refused this.");
     return found;
   };
   const say = (text, wrong = false) => {
@@ -40,7 +40,7 @@
     preset: get("preset").value,
   });
   const send = trying(async (files, title) => {
-    if (!files.length) return say("There are no files in it.", true);
+    if (!files.length) return say("It holds no files.", true);
     const study = await ask("POST", "studies", { title: title.slice(0, 120), ...settings() });
     let done = 0;
     for (const { file, path } of files) {
@@ -48,7 +48,7 @@
       if (!answer.ok) {
         const { detail } = await answer.json().catch(() => ({}));
         await ask("DELETE", `studies/${study.id}`);
-        throw new Error(typeof detail === "string" ? detail : "A file was not taken.");
+        throw new Error(typeof detail === "string" ? detail : "A file was refused.");
       }
       done += 1;
       say(`${done} of ${files.length} files sent`);
@@ -96,7 +96,7 @@
     });
   get("named").addEventListener("submit", trying(async (event) => {
     event.preventDefault();
-    if (!get("path").value.trim()) return say("Name a folder or a file of this machine.", true);
+    if (!get("path").value.trim()) return say("Name a folder or a file on this machine.", true);
     const study = await ask("POST", "studies", { path: get("path").value.trim(), ...settings() });
     get("path").value = "";
     say("");

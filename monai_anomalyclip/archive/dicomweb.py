@@ -47,7 +47,7 @@ class Tls:
     """How an archive is spoken with by https.
 
     Args:
-        ca: certificates of the authorities that are trusted; None for the system's.
+        ca: certificates of the authorities to trust; None for the system's.
         certificate: of this client.
         key: of this client.
         token: file that holds a token for the header ``Authorization: Bearer``. Names and passwords come from

@@ -213,7 +213,7 @@ class Receiver:
         try:
             kept = self.spool.put(event.encoded_dataset())
         except OSError:
-            self.last_problem = "An image could not be kept: the disk is full or ails."
+            self.last_problem = "An image could not be kept: the disk is full or failing."
             return _OUT_OF_RESOURCES
         except Exception as error:  # whatever an odd object makes pydicom raise
             self.last_problem = f"An object could not be read ({type(error).__name__})."

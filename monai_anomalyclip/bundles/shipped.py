@@ -83,7 +83,9 @@ def inference_config(bundle: str | os.PathLike[str] | None, *, with_reference: b
     except ValueError:
         sound = False
     if not sound:
-        raise ValueError(f"configs/metadata.json of the bundle {folder.name!r} is no JSON object: mend or remove it.")
+        raise ValueError(
+            f"configs/metadata.json of the bundle {folder.name!r} is no JSON object: correct or remove it."
+        )
     return config
 
 

@@ -17,7 +17,7 @@ progress, look at the most suspicious slices, accept or reject what was found, a
 
 The page is served on this machine alone (127.0.0.1), at an address with a random part that is printed at the start;
 nothing is fetched from the network. Studies and results are kept in a private folder: start the command again with the
-same folder to go on.
+same folder to continue.
 
 {RESEARCH_USE_ONLY}
 """

@@ -47,12 +47,15 @@ def add_command(commands: Any) -> None:
         type=_query,
         action="append",
         metavar="KEY=VALUE",
-        help="what series are to be scored, such as Modality=CT or StudyDate=20260101-; may be given several times",
+        help="which series to score, such as Modality=CT or StudyDate=20260101-; may be given several times",
     )
     parser.add_argument(
-        "--state", type=Path, metavar="FILE", help="series that gave nothing (default: in the user's state folder)"
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="file that remembers series without results (default: in the user's state folder)",
     )
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates of the authorities that are trusted")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates of the authorities to trust")
     parser.add_argument("--cert", type=Path, metavar="FILE", help="certificate of this client")
     parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
     parser.add_argument(

@@ -22,10 +22,10 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "copy-bundle",
-        help="copy a bundle that comes with the package, to tune and run it there",
+        help="copy a bundle that comes with the package, to tune and run the copy",
         description=(
-            "Copy a MONAI bundle that comes with the package: prompts that are tuned, data and results land in the "
-            f"copy. {RESEARCH_USE_ONLY}"
+            "Copy a MONAI bundle that comes with the package. Tuned prompts, data and results then go into the copy. "
+            f"{RESEARCH_USE_ONLY}"
         ),
     )
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")

@@ -28,9 +28,9 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "datalist",
-        help="describe a data set as it was downloaded, or a folder of one's own, as a MONAI datalist",
+        help="describe a downloaded data set, or a folder of your own, as a MONAI datalist",
         description=(
-            "Find the images and masks of a data set in the layout of its original download, pair them by name, and "
+            "Find the images and masks of a data set as it was downloaded, pair them by name, and "
             f"write a MONAI datalist. What each layout looks like: docs/data_sets.md. {RESEARCH_USE_ONLY}"
         ),
         epilog=_EXAMPLES,

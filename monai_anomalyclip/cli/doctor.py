@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""``monai-anomalyclip doctor``: what is installed, what is missing, and the command that mends it."""
+"""``monai-anomalyclip doctor``: what is installed, what is missing, and the command that provides it."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ __all__ = ["Finding", "add_command", "installation_findings"]
 _DISTRIBUTION = "monai_anomalyclip"
 _MODEL = "timm/vit_large_patch14_clip_336.openai"
 _READY = "monai-anomalyclip weights bundle -o anomalyclip_ready"
+_TUNE = "python -m monai.bundle run training --config_file BUNDLE/configs/train.json --bundle_root BUNDLE"
+_REFERENCE = "monai-anomalyclip reference build NORMALS -o BUNDLE/models/model.reference"
 _EXTRAS = {
     "video": "MP4 and AVI in, films out",
     "export": "ONNX",
@@ -47,7 +50,7 @@ class Finding:
         name: what it is.
         state: "ok"; "missing" when work on real images fails without it; "optional" when something else does.
         text: what was found; holds no path.
-        remedy: the command that mends it, empty when nothing needs mending.
+        remedy: the command that provides it, empty when nothing is missing.
         path: where it lies, for those who ask; empty when it has no place.
     """
 
@@ -181,10 +184,9 @@ def _video(purpose: str) -> Finding:
 
 def _weights(bundle: Path | None) -> Iterator[Finding]:
     from monai_anomalyclip.bundles.offline import verify_offline_bundle
-    from monai_anomalyclip.bundles.shipped import shipped_folder
     from monai_anomalyclip.weights import clip_source, default_weights_folder, fetched_clip
 
-    bundle = bundle or shipped_folder("bundles/anomalyclip")
+    bundle = _folder(bundle)
     if (bundle / "SHA256SUMS").is_file():
         found = verify_offline_bundle(bundle)
         if found.problems:
@@ -192,6 +194,15 @@ def _weights(bundle: Path | None) -> Iterator[Finding]:
         else:
             yield Finding("weights", "ok", "CLIP and prompts, in a complete offline bundle", path=str(bundle))
         return
+    if (bundle / "configs" / "inference.json").is_file():
+        text = (bundle / "configs" / "inference.json").read_text(encoding="utf-8")
+        if "models/model.reference" in text:
+            yield _found_or(bundle / "models" / "model.reference", "normals", _REFERENCE)
+            return
+        if "demo_backbone" in text:
+            yield Finding("CLIP", "ok", "the demonstration's, which comes with the package; for synthetic images only")
+            yield _found_or(bundle / "models" / "model.pt", "prompts", _TUNE)
+            return
     source = clip_source()
     place = default_weights_folder() / source.name
     try:
@@ -207,11 +218,24 @@ def _weights(bundle: Path | None) -> Iterator[Finding]:
             yield Finding(
                 "CLIP", "missing", "not there; open_clip fetches it when a network is there", _READY, str(place)
             )
-    prompts = bundle / "models" / "model.pt"
-    if prompts.is_file():
-        yield Finding("prompts", "ok", "models/model.pt of the bundle", path=str(prompts))
-    else:
-        yield Finding("prompts", "missing", "the bundle has none", _READY, str(prompts))
+    yield _found_or(bundle / "models" / "model.pt", "prompts", _READY)
+
+
+def _folder(bundle: Path | None) -> Path:
+    """That of a bundle, which may be named as `predict` takes it."""
+    from monai_anomalyclip.bundles.shipped import shipped_folder
+
+    bundle = Path("anomalyclip") if bundle is None else bundle
+    if not bundle.is_dir() and len(bundle.parts) == 1:
+        with contextlib.suppress(FileNotFoundError):
+            return shipped_folder(f"bundles/{bundle}")
+    return bundle
+
+
+def _found_or(file: Path, name: str, remedy: str) -> Finding:
+    if file.is_file():
+        return Finding(name, "ok", f"models/{file.name} of the bundle", path=str(file))
+    return Finding(name, "missing", "the bundle has none", remedy, str(file))
 
 
 def _hub_file() -> str | None:
@@ -238,10 +262,10 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "doctor",
-        help="show versions, GPU, decoders and weights, and the command that mends what is missing",
+        help="show versions, GPU, decoders and weights, and the command that provides what is missing",
         description=(
             "Look at what is installed: versions, GPU, DICOM decoders, extras, CLIP, prompts, free space. The exit "
-            f"status is 1 when `predict` on real images would fail. Nothing is fetched or changed. {RESEARCH_USE_ONLY}"
+            f"status is 1 when `predict` would fail. Nothing is fetched or changed. {RESEARCH_USE_ONLY}"
         ),
     )
     parser.add_argument(
@@ -261,8 +285,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"            {finding.remedy}")
         missing += finding.state == "missing"
     if missing:
-        print(f"\n{missing} missing: the commands above mend that.")
+        print(f"\n{missing} missing: the commands above provide it.")
     else:
-        print("\nAll that `predict` needs on real images is there.")
+        print("\nEverything that `predict` needs is there.")
     print(RESEARCH_USE_ONLY)
     return int(missing > 0)

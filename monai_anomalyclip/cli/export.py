@@ -13,7 +13,7 @@ from monai_anomalyclip.bundles.shipped import bundle_parser, inference_config
 
 __all__ = ["add_command"]
 
-_DESCRIPTION = f"""Write one model with the prompts baked in: image -> anomaly map and anomaly score.
+_DESCRIPTION = f"""Write one model with the prompts built in: image -> anomaly map and anomaly score.
 
 The image is (B, 3, S, S), float32, normalised with CLIP's mean and std; the batch size is free. The file is run on the
 CPU and compared with PyTorch before it gets its name; it carries what it was made from and how to prepare images
@@ -33,7 +33,7 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "export",
-        help="write one ONNX or torch.export model with the prompts baked in",
+        help="write one ONNX or torch.export model with the prompts built in",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
         "--reference",
         type=Path,
         metavar="FILE",
-        help="export a reference of normal images, encoder and bank, in place of a bundle; image in [0, 1]",
+        help="export a reference of normal images, encoder and bank, instead of a bundle; image in [0, 1]",
     )
     parser.add_argument("--encoder-weights", metavar="FILE", help="of the reference's encoder, where it is no package")
     parser.add_argument("--prompts", type=Path, help="tuned prompts (default: the bundle's models/model.pt)")
@@ -128,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if not (measured.map_mean <= MAP_MEAN_BOUND and measured.score_max <= SCORE_BOUND):
             print(
                 f"Warning: that is more than {MAP_MEAN_BOUND} for the mean of the map or {SCORE_BOUND} for a score: "
-                "compare both models on your own images before INT8 is used, and calibrate its threshold anew."
+                "compare both models on your own images before INT8 is used, and calibrate its threshold again."
             )
     print(RESEARCH_USE_ONLY)
     return 0

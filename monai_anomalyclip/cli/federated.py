@@ -12,7 +12,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 
 __all__ = ["add_command"]
 
-_DESCRIPTION = f"""Tune prompts at several sites with NVIDIA FLARE: images stay, prompts travel.
+_DESCRIPTION = f"""Tune prompts at several sites with NVIDIA FLARE. Images stay at the sites, prompts travel.
 
 `simulate` runs a server and all sites on this computer, without a network; `job` writes the folder that an
 administrator submits to a real server. Needs monai_anomalyclip[federated]. Read docs/how_to/federated.md first: a job
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "federated",
-        help="tune prompts at several sites, whose images stay where they are",
+        help="tune prompts at several sites that keep their images",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
@@ -43,7 +44,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--show-paths",
         action="store_true",
-        help="show where each input lies, with --json also every file that is left out; may show patients' names",
+        help=(
+            "show where each input lies and the series' description, with --json also every file that is left out; may "
+            "show patients' names"
+        ),
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=_run)
@@ -71,6 +75,8 @@ def _run(arguments: argparse.Namespace) -> int:
     left_out = catalogue.left_out()
     bad = any(fact.problem for fact in found) or damaged_files(left_out) > 0
     status = (INPUTS_FAILED if bad else 0) if found else 1  # as `predict`, which then does not begin
+    if not found:
+        print(catalogue.nothing_found(), file=sys.stderr)
     if arguments.json:
         rows = [fact.as_dict(arguments.show_uids, arguments.show_paths) for fact in [*found, *excluded]]
         listed = {"inputs": rows, "left_out": left_out}
@@ -81,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
             ]
         print(json.dumps(listed, indent=2))
         return status
-    extra = [*(["series"] if arguments.show_uids else []), *(["path"] if arguments.show_paths else [])]
+    extra = [*(["series"] if arguments.show_uids else []), *(["description", "path"] if arguments.show_paths else [])]
     table = [("input", "kind", "frames", "size", "geometry", "preset", *extra)]
     for fact in [*found, *excluded]:
         values = fact.as_dict(True, True)

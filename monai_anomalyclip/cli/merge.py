@@ -21,7 +21,7 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "merge",
-        help="make tables and report of what many parts have done, and say what is missing",
+        help="make the tables and the report of what many parts have done, and list what is missing",
         description=(
             "Make inputs.csv, scores.csv, results.json and report.html from the records of all parts (predict --part, "
             "--cluster), also while some still run. With --list it says what is missing or failed (missing.csv) and "

@@ -16,9 +16,9 @@ INPUTS_FAILED = 3
 
 EXIT_STATUS = """Exit status:
   0        all well
-  1        the command failed, or an input did for a reason that may pass (a full disk, a drive that ails): run it again
-  2        wrong usage
-  3        all is done but for inputs that failed for good, or files that are damaged: running it again changes nothing
+  1        the command failed, or an input failed for a reason that may pass (such as a full disk): run it again
+  2        the command was used wrongly
+  3        done, but some inputs failed for good or some files are damaged: running it again changes nothing
   130      interrupted (143, 129: by SIGTERM, SIGHUP): run it again
 """
 
@@ -33,9 +33,10 @@ def plain_messages(verbose: bool) -> Iterator[None]:
     Args:
         verbose: show the whole log and the libraries' messages, too, not only warnings.
     """
-    levels = {"monai.bundle.workflows": logging.ERROR}  # that there is no logging.conf is meant
-    if not verbose:
-        levels["ignite"] = logging.CRITICAL  # it, too, reports the exception that ends the command
+    # It, too, reports the exception that ends the command.
+    levels = {} if verbose else {"ignite": logging.CRITICAL}
+    # MONAI warns that there is no logging.conf, which is meant. A level would not do: it sets its own when imported.
+    workflows = logging.getLogger("monai.bundle.workflows")
     before = {name: logging.getLogger(name).level for name in levels}
     formatted = warnings.formatwarning
     with warnings.catch_warnings(), _log_shown(verbose):
@@ -44,13 +45,19 @@ def plain_messages(verbose: bool) -> Iterator[None]:
         if not verbose:
             warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         try:
+            workflows.addFilter(_is_error)
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
             yield
         finally:
+            workflows.removeFilter(_is_error)
             warnings.formatwarning = formatted
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 @contextmanager

@@ -21,10 +21,10 @@ _MOST_WORKERS = 256
 _DESCRIPTION = f"""Score images and show where they are anomalous.
 
 INPUT is a DICOM file, a series, a tree of studies, NIfTI volumes, pictures, videos, or folders with a mixture. Each
-input gets files of its own (anomaly map, mask, overlay; DICOM SEG and SR for DICOM), all together inputs.csv,
-scores.csv, results.json and report.html. An input that fails does not stop the others. A second run leaves out what
-is finished.
-With --part, several processes share the work; `monai-anomalyclip merge OUT` makes the tables.
+input gets its own files: anomaly map, mask and overlay, and for DICOM also SEG and SR. inputs.csv, scores.csv,
+results.json and report.html cover all inputs. An input that fails does not stop the others. A second run skips what is
+finished.
+With --part, several processes share the work; `monai-anomalyclip merge OUT` then makes the tables.
 
 {RESEARCH_USE_ONLY}
 """
@@ -75,7 +75,7 @@ def add_command(commands: Any) -> None:
         nargs="+",
         type=Path,
         metavar="NORMALS",
-        help="the same in one step: make the reference of these normal images, kept in OUT/.normals for the next run",
+        help="the same in one step: make a reference of these normal images, kept in OUT/.normals for the next run",
     )
     parser.add_argument(
         "--calibrate-on",
@@ -87,18 +87,18 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--fuse",
         choices=("fisher", "geometric"),
-        help="one score of AnomalyCLIP and reference; only after a measurement on labelled images showed a gain",
+        help="fuse AnomalyCLIP's score with the reference's; only if a measurement on labelled images has shown a gain",
     )
     parser.add_argument(
         "--cohort",
         action="store_true",
-        help="compare the inputs with each other, without normals: finds what few of them share",
+        help="compare the inputs with each other, without normal images: finds what few of them share",
     )
     parser.add_argument(
         "--group-by",
         choices=("input", "folder"),
         default="input",
-        help="whose normals are, where no DICOM header says: each its own (the default), or those of a folder",
+        help="what belongs to one patient if no DICOM header says so: each input (the default), or each folder",
     )
     parser.add_argument(
         "--false-positive-rate",
@@ -107,7 +107,9 @@ def add_command(commands: Any) -> None:
         help="share of the normals' pixels that a reference's mask may flag (default: 0.01)",
     )
     parser.add_argument(
-        "--encoder-weights", metavar="PATH", help="of a reference whose encoder is no package: its file, or its bundle"
+        "--encoder-weights",
+        metavar="PATH",
+        help="weights of the reference's encoder if it is not a package: its file, or its bundle",
     )
     add_reading_options(parser)
     parser.add_argument(
@@ -128,7 +130,11 @@ def add_command(commands: Any) -> None:
             "'default,pm' adds to the default. Overlays, films, tables and report are always written"
         ),
     )
-    parser.add_argument("--sheared-nifti", action="store_true", help="NIfTI of a CT with gantry tilt, true but sheared")
+    parser.add_argument(
+        "--sheared-nifti",
+        action="store_true",
+        help="also write NIfTI for a CT with gantry tilt; its geometry is right, but sheared",
+    )
     parser.add_argument(
         "--deterministic-uids", action="store_true", help="DICOM UIDs that depend on input and settings alone"
     )
@@ -136,10 +142,10 @@ def add_command(commands: Any) -> None:
         "--scales",
         type=numbers,
         metavar="S,S",
-        help="take the map as the mean over these sizes, relative to the network's input, e.g. 1,1.5; the score stays",
+        help="average the map over these sizes, relative to the network's input, e.g. 1,1.5; the score does not change",
     )
-    parser.add_argument("--flip", action="store_true", help="and over the mirrored image")
-    parser.add_argument("--slice-batch-size", type=int, metavar="N", help="slices that the network sees at once")
+    parser.add_argument("--flip", action="store_true", help="average over the mirrored image, too")
+    parser.add_argument("--slice-batch-size", type=int, metavar="N", help="how many slices the network sees at once")
     parser.add_argument(
         "--workers",
         type=_workers,
@@ -157,7 +163,7 @@ def add_command(commands: Any) -> None:
         ),
     )
     parser.add_argument(
-        "--compile", action="store_true", help="compile the vision pass first; pays over many images only"
+        "--compile", action="store_true", help="compile the vision pass first; pays off only for many images"
     )
     parser.add_argument(
         "--device",
@@ -166,7 +172,7 @@ def add_command(commands: Any) -> None:
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument(
-        "--resume", action="store_true", default=True, help="leave out what an earlier run finished (the default)"
+        "--resume", action="store_true", default=True, help="skip what an earlier run finished (the default)"
     )
     again.add_argument("--force", action="store_true", help="score everything and replace existing results")
     parser.add_argument(
@@ -177,11 +183,15 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.data.input_files import mode_of_input  # slow to import, and --help needs none of it
+
     check_sharing(arguments)
+    for path in arguments.input:
+        mode_of_input(Path(path))  # before anything is loaded
     if arguments.cluster is not None:
         return _on_cluster(arguments)
     with plain_messages(arguments.verbose):
-        from monai_anomalyclip.inference import run_inference  # slow to import, and --help needs none of it
+        from monai_anomalyclip.inference import run_inference
 
         document, failed, left_out = run_inference(
             arguments.input,

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         anew = parsed.command == "predict" and parsed.force
         again = "the same command without --force" if anew else "the same command"
-        print(f"Interrupted: what is finished stays, {again} goes on with the rest.", file=sys.stderr)
+        print(f"Interrupted: what is finished is kept, and {again} does the rest.", file=sys.stderr)
         return 128 + getattr(error, "number", signal.SIGINT)
     except (OSError, ValueError, RuntimeError, ImportError, HTTPException) as error:
         cause = cause_of(error)

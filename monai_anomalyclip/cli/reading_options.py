@@ -38,8 +38,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="REASON",
         help=(
-            "also DICOM series that would be left out as: localizer, mosaic, projection, reformatted, calculated-map, "
-            "secondary-capture; may be given several times"
+            "also score DICOM series that would be left out as: localizer, mosaic, projection, reformatted, "
+            "calculated-map, secondary-capture; may be given several times"
         ),
     )
     parser.add_argument(
@@ -49,8 +49,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATTERN",
         help=(
-            "leave out files and folders of such a name ('*scout*'), or, with a slash, of such a path below the input "
-            "('*/old/*'); may be given several times"
+            "leave out files and folders with a name like '*scout*' or, if the pattern has a slash, with a path below "
+            "the input like '*/old/*'; may be given several times"
         ),
     )
     parser.add_argument(
@@ -71,7 +71,9 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
-        "--nifti-form", choices=("refuse", "sform", "qform"), help="what counts when a NIfTI file's two forms disagree"
+        "--nifti-form",
+        choices=("refuse", "sform", "qform"),
+        help="which one counts if a NIfTI file's sform and qform disagree",
     )
     parser.add_argument("--time-point", type=int, metavar="I", help="which volume of a 4-D NIfTI file, from 0")
     parser.add_argument(

@@ -45,17 +45,17 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "reference",
-        help="make normal images of your own the reference that others are compared with",
+        help="make a reference of your own normal images, for comparing others with them",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="make a reference of normal images; goes on where it was stopped")
-    add = actions.add_parser("add", help="take more normal images into a reference")
-    show = actions.add_parser("show", help="say what a reference is, and what to know of its normals")
+    build = actions.add_parser("build", help="make a reference of normal images; resumes where it was interrupted")
+    add = actions.add_parser("add", help="add more normal images to a reference")
+    show = actions.add_parser("show", help="describe a reference, and what to know about its normals")
     rank = actions.add_parser("rank", help="compare each normal with the others: an odd one comes first")
-    build.add_argument("normals", nargs="+", metavar="NORMALS", help="files or folders of normal images alone")
+    build.add_argument("normals", nargs="+", metavar="NORMALS", help="files or folders of normal images only")
     build.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the reference to make")
     build.add_argument(
         "--encoder",
@@ -68,28 +68,32 @@ def add_command(commands: Any) -> None:
         action="append",
         default=[],
         choices=("framing", "brightness"),
-        help="cut dark frames off, or stretch gray values, of normals and inputs alike; may be given twice",
+        help="make normals and inputs alike: cut off dark frames, or stretch gray values; may be given twice",
     )
-    build.add_argument("--seed", type=int, default=0, help="of the choice of patches when there are too many images")
-    build.add_argument("--coreset", action="store_true", help="then keep patches that are far apart, not random ones")
+    build.add_argument("--seed", type=int, default=0, help="seed for choosing patches if there are too many images")
+    build.add_argument("--coreset", action="store_true", help="if so, keep patches that are far apart, not random ones")
     build.add_argument("--force", action="store_true", help="replace the file when it exists")
     for action in (add, show, rank):
         action.add_argument("reference", type=Path, metavar="FILE", help="the reference")
-    add.add_argument("normals", nargs="+", metavar="NORMALS", help="files or folders of normal images alone")
-    rank.add_argument("normals", nargs="*", metavar="NORMALS", help="the same images, to name them and to show them")
+    add.add_argument("normals", nargs="+", metavar="NORMALS", help="files or folders of normal images only")
+    rank.add_argument(
+        "normals", nargs="*", metavar="NORMALS", help="the same images, so that they can be named and shown"
+    )
     rank.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help=f"put pictures of the {_PICTURES} farthest there"
     )
     show.add_argument("--json", action="store_true", help="print JSON")
     for action in (build, add, rank):
         action.add_argument(
-            "--weights", metavar="PATH", help="of the encoder, where it is not a package's; of clip:BUNDLE the bundle"
+            "--weights",
+            metavar="PATH",
+            help="weights of the encoder if it is not a package; for clip:BUNDLE the bundle",
         )
         action.add_argument(
             "--group-by",
             choices=("input", "folder"),
             default="input",
-            help="whose files are, where no DICOM header says: each its own (the default), or those of a folder",
+            help="what belongs to one patient if no DICOM header says so: each file (the default), or each folder",
         )
         action.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: the first GPU, else the CPU)")
         add_reading_options(action)

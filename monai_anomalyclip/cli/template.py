@@ -19,11 +19,11 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "template",
-        help="write a file by which a scheduler shares the work: Slurm, Kubernetes, Snakemake, Nextflow, WDL",
+        help="write a file with which a scheduler shares the work: Slurm, Kubernetes, Snakemake, Nextflow, WDL",
         description=(
             "Write a Slurm array, an indexed Kubernetes Job, a Snakemake, Nextflow or WDL workflow that does every "
             "part of a work list (monai-anomalyclip list) and tells failures that are worth another try from those "
-            f"that are not. Look through it: memory, processors and queues are your site's. {RESEARCH_USE_ONLY}"
+            f"that are not. Check it before use: memory, processors and queues depend on your site. {RESEARCH_USE_ONLY}"
         ),
     )
     parser.add_argument("kind", choices=_KINDS, metavar="KIND", help=f"one of {', '.join(_KINDS)}")

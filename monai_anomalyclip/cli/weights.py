@@ -19,8 +19,9 @@ RELEASED = ("mvtec", "visa")
 
 _DESCRIPTION = f"""Weights for real images: OpenAI's CLIP and the AnomalyCLIP authors' prompts.
 
-Connected, `weights bundle -o DIR` fetches both, checks them and makes a folder for `predict --bundle DIR`, which works
-without a network: carry it to where it is needed and `weights verify` it there. Nothing is fetched without being asked.
+With a network, `weights bundle -o DIR` fetches both, checks them and makes a folder for `predict --bundle DIR`, which
+works without one: carry it to where it is needed and check it there with `weights verify`. Nothing is fetched unless
+you ask for it.
 
 {RESEARCH_USE_ONLY}
 """
@@ -46,7 +47,7 @@ def add_command(commands: Any) -> None:
     show = actions.add_parser("show", help="what is needed, where it comes from, and what is there")
     fetch = actions.add_parser("fetch", help="fetch what is not there yet, and check it")
     bundle = actions.add_parser("bundle", help="make a folder with everything in it, for use without a network")
-    verify = actions.add_parser("verify", help="check such a folder where it arrived")
+    verify = actions.add_parser("verify", help="check such a folder after it was carried")
     show.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="files to look into: CLIP in any form, or prompts"
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_anomalyclip.data.dicom.gray import choose_for_series
 from monai_anomalyclip.data.dicom.pixel_stream import readable
-from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.data.dicom.series import DicomSeries, text_of
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.failures import failure_reason
 from monai_anomalyclip.data.frames import stored_size
@@ -37,6 +37,7 @@ class InputFacts:
         problem: why the input cannot be read, or "".
         series: Series Instance UID, or None.
         path: of the first file.
+        description: Series Description, or None.
     """
 
     name: str
@@ -49,10 +50,11 @@ class InputFacts:
     problem: str = ""
     series: str | None = None
     path: str | None = None
+    description: str | None = None
 
     def as_dict(self, uids: bool, paths: bool) -> dict[str, Any]:
-        """The facts by name; UID and path only when they are asked for."""
-        hidden = {*(() if uids else ("series",)), *(() if paths else ("path",))}
+        """The facts by name; UID only when asked for, as are path and description, which may name a patient."""
+        hidden = {*(() if uids else ("series",)), *(() if paths else ("path", "description"))}
         return {key: value for key, value in vars(self).items() if key not in hidden}
 
 
@@ -99,4 +101,5 @@ def _series_facts(name: str, series: DicomSeries, preset: str) -> InputFacts:
         notes=(*split, *series.notes, *(choice.warnings if choice else ())),
         series=series.series_uid,
         path=str(series.frames[0].instance.path),
+        description="".join(filter(str.isprintable, text_of(series.header, "SeriesDescription"))) or None,
     )

@@ -156,7 +156,7 @@ def feature_dataset(
     """
     if cache not in ("auto", "memory", "disk", "off"):
         raise ValueError(f"cache='{cache}' is not one of 'auto', 'memory', 'disk', 'off'.")
-    if cache == "off":
+    if cache == "off" or not data:  # a set without images, such as a validation that nobody wants, has no features
         return Dataset(data, Compose(transform))
     encode = EncodeImaged("image", network, feature_dtype)
     needed = len(data) * _bytes_per_item(network, feature_dtype)

@@ -140,14 +140,7 @@ def find_files(
     """
     files: dict[Path, tuple[Path, Path]] = {}
     for root in map(Path, roots):
-        try:
-            mode = _mode(root)
-        except OSError as error:
-            reason = "you have no permission" if isinstance(error, PermissionError) else error.strerror
-            raise UnreadableInputError(f"Input {str(root)!r} cannot be opened: {reason}.") from error
-        if mode is None:
-            raise UnreadableInputError(f"Input {str(root)!r} does not exist: give a file or a folder.")
-        if stat.S_ISREG(mode):
+        if stat.S_ISREG(mode_of_input(root)):
             files.setdefault(root.resolve(), (root.parent, root))
             continue
         if excluded == root.resolve():
@@ -173,15 +166,17 @@ def find_files(
 def matches(path: PurePath, patterns: Sequence[str]) -> bool:
     """Whether a relative path matches a pattern of a shell (``*``, ``?``, ``[...]``), upper and lower case alike.
 
-    A pattern with a slash is for the whole path, any other for the name alone.
+    A pattern with a slash is for the whole path, which may be written with a slash before it; any other is for the name
+    alone.
 
     Example:
-        >>> matches(PurePath("study/scout/1.dcm"), ["*/scout/*"]), matches(PurePath("study/a.PNG"), ["*.png"])
+        >>> matches(PurePath("scout/1.dcm"), ["*/scout/*"]), matches(PurePath("study/a.PNG"), ["*.png"])
         (True, True)
     """
     whole, name = path.as_posix().lower(), path.name.lower()
-    trimmed = (pattern.lower().rstrip("/") for pattern in patterns)
-    return any(fnmatch.fnmatchcase(whole if "/" in pattern else name, pattern) for pattern in trimmed)
+    trimmed = [pattern.lower().rstrip("/") for pattern in patterns]
+    tried = [(pattern, (whole, f"/{whole}") if "/" in pattern else (name,)) for pattern in trimmed]
+    return any(fnmatch.fnmatchcase(text, pattern) for pattern, texts in tried for text in texts)
 
 
 def holds_results(folder: Path) -> bool:
@@ -229,6 +224,22 @@ def _is_ours(path: Path) -> bool:
             return RESEARCH_USE_ONLY.encode() in stream.read(_MARK_BYTES)
     except OSError:
         return False
+
+
+def mode_of_input(root: Path) -> int:
+    """Kind of a file or folder that was given as an input, as in :mod:`stat`.
+
+    Raises:
+        UnreadableInputError: it does not exist, or cannot be opened.
+    """
+    try:
+        mode = _mode(root)
+    except OSError as error:
+        reason = "you have no permission" if isinstance(error, PermissionError) else error.strerror
+        raise UnreadableInputError(f"Input {str(root)!r} cannot be opened: {reason}.") from error
+    if mode is None:
+        raise UnreadableInputError(f"Input {str(root)!r} does not exist: give a file or a folder.")
+    return mode
 
 
 def _mode(path: Path) -> int | None:

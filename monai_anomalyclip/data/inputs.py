@@ -120,6 +120,7 @@ class InputCatalogue:
         roots: list[PathLike] = [str(root) if isinstance(root, int) else root for root in given]
         wanted = [series] if isinstance(series, str) else [str(uid) for uid in series]
         included = included_reasons(include)
+        self._given = [str(root) for root in roots]
         self.roots = [str(Path(root).resolve()) for root in roots]
         self.wanted = wanted
         if work_list is not None:
@@ -140,7 +141,7 @@ class InputCatalogue:
                 source.among_others = len(sources) + len(dicom) > 1
         if not sources and not dicom and not empty:
             refused = DamagedInputError if any(file.damaged for file in self.skipped) else UnreadableInputError
-            raise refused(self._nothing(roots))
+            raise refused(self.nothing_found())
         if keep_names:
             names = names_of_files(relative, [source.key for source in sources]) + anonymous_names(dicom)
         else:
@@ -256,8 +257,9 @@ class InputCatalogue:
         self.excluded = [stack for stack, kept in zip(stacks, chosen, strict=True) if not kept]
         return [DicomSource(stack, self.options) for stack, kept in zip(stacks, chosen, strict=True) if kept]
 
-    def _nothing(self, roots: Sequence[PathLike]) -> str:
-        shown = ", ".join(repr(str(root)) for root in roots)
+    def nothing_found(self) -> str:
+        """A sentence for a catalogue without inputs: where it looked, and what it left out."""
+        shown = ", ".join(map(repr, self._given))
         if len(self.skipped) == 1 and not self.excluded and self.skipped[0].detail:
             return f"Nothing to read in {shown}: {self.skipped[0].detail}"
         left_out = _counted(self.left_out()) or "nothing"

@@ -16,7 +16,7 @@ __all__ = ["DEMO_BANNER", "WEIGHTS_FOLDER", "demo_backbone", "demo_dataset_dir",
 
 DEMO_BANNER = (
     "Demonstration backbone: a tiny CLIP trained on synthetic phantoms (see demo/weights/MODEL_CARD.md). "
-    "It shows how the software works and knows nothing of real images. Research use only."
+    "It shows how the software works; its scores on real scans are meaningless. Research use only."
 )
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 

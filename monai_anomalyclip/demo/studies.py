@@ -8,15 +8,16 @@ import argparse
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.demo.phantoms import sample_phantom
-from monai_anomalyclip.demo.volumes import VolumePhantom, make_volume, write_nifti
+from monai_anomalyclip.demo.volumes import VolumePhantom, make_volume, write_dicom_series, write_nifti
 
-__all__ = ["demo_seeds", "demo_volume", "main", "write_demo_studies"]
+__all__ = ["demo_seeds", "demo_volume", "main", "write_demo_series", "write_demo_studies"]
 
 _FIRST_SEED = 2**33  # no other phantom of the demonstration has it
 _NORMAL_EVERY = 3
@@ -24,6 +25,7 @@ _NORMAL_EVERY = 3
 # Lesions that the tiny backbone finds well, large ones (its model card tells how well it does on all).
 _KINDS = {"brain_mr": ("bright tumour", "dark tumour"), "head_ct": ("bleed",)}
 _LEAST_VOXELS = 1000
+_GRID: dict[str, Any] = {"size": 112, "slices": 10, "slice_spacing": 5.0}
 
 
 def write_demo_studies(folder: Path, volumes: int = 6, pictures: int = 6) -> list[Path]:
@@ -64,9 +66,27 @@ def write_demo_studies(folder: Path, volumes: int = 6, pictures: int = 6) -> lis
     return images
 
 
+def write_demo_series(folder: Path, each: int = 3) -> dict[Path, VolumePhantom]:
+    """Write head CT and brain MR as DICOM series, for an archive; the last of every three of a kind is normal.
+
+    Args:
+        folder: must not hold such series yet; made when absent.
+        each: number of series of a kind.
+
+    Returns:
+        each series' folder, and what was drawn in it.
+    """
+    written = {}
+    for family in sorted(_KINDS):
+        for number, seed in enumerate(islice(demo_seeds(family), each)):
+            place = folder / f"{family}_{number:02d}"
+            written[place] = write_dicom_series(place, seed, anomalous=_anomalous(number), family=family, **_GRID)
+    return written
+
+
 def demo_volume(family: str, seed: int, *, anomalous: bool = True) -> VolumePhantom:
     """A small volume: 10 slices of 112 x 112 (see :func:`monai_anomalyclip.demo.volumes.make_volume`)."""
-    return make_volume(family, seed, anomalous=anomalous, size=112, slices=10, slice_spacing=5.0)
+    return make_volume(family, seed, anomalous=anomalous, **_GRID)
 
 
 def demo_seeds(family: str) -> Iterator[int]:

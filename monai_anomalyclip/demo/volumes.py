@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Head volumes with a lesion in a few slices: as arrays, as NIfTI and as a DICOM CT series."""
+"""Head volumes with a lesion in a few slices: as arrays, as NIfTI and as a DICOM series."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.demo.heads import FIELD_OF_VIEW_MM, Z_RANGE, Head, HeadLesion
@@ -119,14 +119,14 @@ def write_nifti(path: str | os.PathLike[str], array: NDArray[Any], affine: NDArr
     return path
 
 
-def _ct_slice(phantom: VolumePhantom, seed: int, index: int) -> Dataset:
+def _slice(phantom: VolumePhantom, seed: int, index: int, ct: bool) -> Dataset:
     flip = np.diag([-1.0, -1.0, 1.0])  # RAS to DICOM's LPS
     axes = flip @ phantom.affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     position = flip @ (phantom.affine[:3, :3] @ [0, 0, index] + phantom.affine[:3, 3])
-    name = ["monai_anomalyclip phantom", str(seed), str(phantom.image.shape)]
+    name = ["monai_anomalyclip phantom", str(seed), str(phantom.image.shape), *([] if ct else ["MR"])]
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPClassUID = CTImageStorage if ct else MRImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*name, f"slice {index}"])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data = Dataset()
@@ -139,10 +139,11 @@ def _ct_slice(phantom: VolumePhantom, seed: int, index: int) -> Dataset:
     data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = "Phantom^Head", f"PHANTOM{seed}", "", ""
     data.StudyDate, data.StudyTime, data.AccessionNumber, data.StudyID = "20240101", "120000", "", "1"
     data.ReferringPhysicianName, data.Manufacturer = "", "monai_anomalyclip"
-    data.Modality, data.ImageType = "CT", ["DERIVED", "SECONDARY", "AXIAL"]
+    data.Modality, data.ImageType = "CT" if ct else "MR", ["DERIVED", "SECONDARY", "AXIAL"]
     data.SeriesNumber, data.AcquisitionNumber, data.InstanceNumber = 1, 1, index + 1
+    data.StudyDescription = f"synthetic head {'CT' if ct else 'MR'}"
     data.SeriesDescription, data.BodyPartExamined = "synthetic head phantom", "HEAD"
-    data.PatientPosition, data.KVP = "HFS", None
+    data.PatientPosition = "HFS"
     data.ImageOrientationPatient = [f"{v:.10g}" for v in (*(axes[:, 0] / spacing[0]), *(axes[:, 1] / spacing[1]))]
     data.ImagePositionPatient = [f"{v:.10g}" for v in position]
     data.PixelSpacing = [f"{spacing[1]:.10g}", f"{spacing[0]:.10g}"]
@@ -150,16 +151,28 @@ def _ct_slice(phantom: VolumePhantom, seed: int, index: int) -> Dataset:
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.Columns, data.Rows = phantom.image.shape[:2]
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
-    data.RescaleIntercept, data.RescaleSlope, data.RescaleType = -1024, 1, "HU"
-    data.WindowCenter, data.WindowWidth = 40, 90
-    data.PixelData = (phantom.image[:, :, index].T.astype(np.int32) + 1024).astype("<u2").tobytes()
+    if ct:
+        data.KVP = None
+        data.RescaleIntercept, data.RescaleSlope, data.RescaleType = -1024, 1, "HU"
+    else:
+        data.ScanningSequence, data.SequenceVariant, data.ScanOptions, data.MRAcquisitionType = "SE", "NONE", "", "2D"
+        data.RepetitionTime = data.EchoTime = data.EchoTrainLength = None
+    data.WindowCenter, data.WindowWidth = (40, 90) if ct else (500, 1000)
+    data.PixelData = (phantom.image[:, :, index].T.astype(np.int32) + (1024 if ct else 0)).astype("<u2").tobytes()
     return data
 
 
 def write_dicom_series(
-    folder: str | os.PathLike[str], seed: int, *, anomalous: bool = True, size: int = 224, slices: int = 20
+    folder: str | os.PathLike[str],
+    seed: int,
+    *,
+    anomalous: bool = True,
+    size: int = 224,
+    slices: int = 20,
+    slice_spacing: float = 4.0,
+    family: str = "head_ct",
 ) -> VolumePhantom:
-    """Writes a head CT as one DICOM file per slice; the file names' order is not the slices' order, as in real studies.
+    """Writes a head as one DICOM file per slice; the file names' order is not the slices' order, as in real studies.
 
     Args:
         folder: made here, all at once; see :func:`make_volume` for the rest.
@@ -173,7 +186,7 @@ def write_dicom_series(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists; choose another name or remove it first.")
-    phantom = make_volume("head_ct", seed, anomalous=anomalous, size=size, slices=slices)
+    phantom = make_volume(family, seed, anomalous=anomalous, size=size, slices=slices, slice_spacing=slice_spacing)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
         order = np.random.default_rng(seed).permutation(slices)
@@ -181,6 +194,6 @@ def write_dicom_series(
         inner.mkdir()
         for index in range(slices):
             file = inner / f"IM{order[index]:04d}.dcm"
-            _ct_slice(phantom, seed, index).save_as(file, **_WHOLE_FILE)
+            _slice(phantom, seed, index, family == "head_ct").save_as(file, **_WHOLE_FILE)
         os.replace(inner, folder)
     return phantom

@@ -193,8 +193,8 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
                     self.fire_event(Events.TERMINATE)
                 if _worker_was_lost(error):
                     raise RuntimeError(
-                        "A process that reads ahead (--workers) was killed, perhaps for want of memory: what is "
-                        "finished stays, the same command goes on with the rest; use fewer workers."
+                        "A process that reads ahead (--workers) was killed, perhaps because memory ran out: what is "
+                        "finished is kept, and the same command does the rest; use fewer workers."
                     ) from error
                 raise
         if self.failures:
@@ -222,8 +222,8 @@ def _reason(error: Exception, item: Mapping[str, Any]) -> str:
         raise error
     if _device_was_lost(error):
         raise DeviceLostError(
-            f"The device can no longer be used ({str(error).splitlines()[0]}): what is finished stays, the same "
-            "command goes on with the rest."
+            f"The device can no longer be used ({str(error).splitlines()[0]}): what is finished is kept, and "
+            "the same command does the rest."
         ) from error
     logger.debug("Traceback of the failed input:", exc_info=True)
     return failure_reason(error, item)

@@ -108,7 +108,7 @@ class TuningCheckpoint:
         handed_in = self._are_handed_in()
         self._remember(engine)
         if handed_in and engine.state.iteration:
-            logger.info("The prompts come from outside: tuning goes on from them.")
+            logger.info("Tuning starts from the given prompts.")
         elif handed_in or not self.resume:
             if handed_in:
                 logger.info("The prompts come from outside: tuning begins with them, not with a checkpoint.")
@@ -144,7 +144,7 @@ class TuningCheckpoint:
             differing = [key for key in {**settings, **own} if settings.get(key, ...) != own.get(key, ...)]
             raise ValueError(
                 f"'{path}' belongs to a tuning run with other settings ({', '.join(differing)}); give another "
-                "--output_dir, or --resume False to start anew."
+                "--output_dir, or --resume False to start again."
             )
         if epoch > engine.state.max_epochs:
             raise ValueError(f"'{path}' is {epoch} epochs old, more than max_epochs={engine.state.max_epochs}.")
@@ -154,7 +154,7 @@ class TuningCheckpoint:
         engine.state.iteration, engine.state.epoch = position["iteration"], epoch
         self.best_metric = state["best_metric"]
         if epoch == engine.state.max_epochs:
-            logger.info(f"All {epoch} epochs are done already; give --resume False to tune anew.")
+            logger.info(f"All {epoch} epochs are done already; give --resume False to tune again.")
         else:
             logger.info(f"Resuming after epoch {epoch} of {engine.state.max_epochs}.")
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 __all__ = ["KILLED", "NotWritten", "WritingProcesses", "can_fork"]
 
-KILLED = "The process that wrote its results was killed twice, perhaps for want of memory: use fewer workers."
+KILLED = "The process that wrote its results was killed twice, perhaps because memory ran out: use fewer workers."
 
 
 class NotWritten(NamedTuple):

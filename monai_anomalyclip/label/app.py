@@ -36,6 +36,7 @@ from monai_anomalyclip.label.checked_datastores import (
 from monai_anomalyclip.label.first_page import add_first_page
 from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
+from monai_anomalyclip.label.ohif import fit_ohif
 from monai_anomalyclip.label.reference_model import label_model
 from monai_anomalyclip.label.request_values import check_options, lies_inside, plain_name
 from monai_anomalyclip.label.scoring import AnomalyScoring
@@ -124,9 +125,10 @@ class AnomalyLabelApp(MONAILabelApp):
         """Told by the server when it starts: from then on it checks every request."""
         super().server_mode(mode)
         if mode:
-            guard_server(sys.modules["monailabel.app"].app, self.conf)
-            archive = str(self.studies).startswith(("http://", "https://"))
-            add_first_page(sys.modules["monailabel.app"].app, archive)
+            served = sys.modules["monailabel.app"]
+            guard_server(served.app, self.conf)
+            add_first_page(served.app, archive=str(self.studies).startswith(("http://", "https://")))
+            fit_ohif(served.app, Path(served.static_dir) / "ohif")
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a client's request; what is wrong with it is told with status 400 or 404 instead of 500."""

@@ -91,4 +91,4 @@ def bundle_of(app: str | os.PathLike[str]) -> Path:
     try:
         return Path(json.loads(file.read_text())["bundle"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{file}' must hold {{\"bundle\": folder}}: make the app anew.") from error
+        raise ValueError(f"'{file}' must hold {{\"bundle\": folder}}: make the app again.") from error

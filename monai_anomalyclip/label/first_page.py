@@ -12,10 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 
-__all__ = ["OHIF_PORT", "add_first_page", "first_page"]
-
-OHIF_PORT = 8000
-"""The port at which the panel of MONAI Label's OHIF looks for the server, whatever the server's port is."""
+__all__ = ["add_first_page", "first_page"]
 
 _STYLE = (
     "body{max-width:46rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color-scheme:light dark}"
@@ -25,21 +22,19 @@ _STYLE = (
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def first_page(address: str, port: int | None, archive: bool, routes: Iterable[tuple[str, str]]) -> str:
+def first_page(address: str, archive: bool, routes: Iterable[tuple[str, str]]) -> str:
     """The page as HTML.
 
     Args:
         address: of the server, as its clients write it.
-        port: of the server.
         archive: whether the studies come from a DICOMweb archive.
         routes: methods and paths that the server answers.
     """
     if archive:
-        advice = (
-            f"OHIF's panel asks for port {OHIF_PORT}, and this server has port {port}: start the server with "
-            f"<code>--port {OHIF_PORT}</code>."
+        ohif = (
+            '<a href="/ohif/">Open OHIF</a>, double-click a study, and press <em>MONAI Label</em>. In the panel on the '
+            "right, press the arrow beside the server's address, then <em>Run</em>."
         )
-        ohif = f'<a href="/ohif/">Open OHIF</a>. {"" if port in (None, OHIF_PORT) else advice}'
     else:
         ohif = (
             "shows studies of a DICOMweb archive only, and this server has a folder of files: "
@@ -56,7 +51,7 @@ def first_page(address: str, port: int | None, archive: bool, routes: Iterable[t
 <dt><strong>3D Slicer</strong></dt><dd>Install the extension <em>MONAILabel</em>, open its module, write
 <code>{escape(address)}</code> as the server, and press the green arrow. <em>Next Sample</em> loads an image,
 <em>Run</em> proposes, <em>Submit Label</em> sends the correction, <em>Train</em> tunes the prompts.</dd>
-<dt><strong>OHIF</strong></dt><dd>{ohif} It shows proposals; corrections made there were not seen to come back.</dd>
+<dt><strong>OHIF</strong></dt><dd>{ohif} It shows proposals; corrections are made in 3D Slicer.</dd>
 <dt><strong>Programs</strong></dt><dd><a href="/info/">What the server offers</a>, as JSON;
 <a href="/openapi.json">all of its interface</a>.</dd>
 </dl>
@@ -83,7 +78,7 @@ def add_first_page(application: FastAPI, archive: bool) -> None:
 
     def answer(request: Request) -> HTMLResponse:
         address = str(request.base_url).rstrip("/")
-        text = first_page(address, request.url.port, archive, shown)
+        text = first_page(address, archive, shown)
         return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"})
 
     for path in ("/", "/docs"):

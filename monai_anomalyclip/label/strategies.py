@@ -13,7 +13,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.ranking import Candidate, highest_score, most_diverse, most_uncertain, rested
 from monai_anomalyclip.label.reference_model import ReferenceModel
-from monai_anomalyclip.label.scoring import DESCRIPTOR, SCORE
+from monai_anomalyclip.label.scoring import DESCRIPTOR, SCORE, SLICE
 
 __all__ = ["HighestScore", "MostDiverse", "MostUncertain"]
 
@@ -27,14 +27,19 @@ class _Ranked(Strategy):
         raise NotImplementedError
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """The next image as ``{"id", measure}``; None when every image has its final label."""
+        """The next image as ``{"id", measure}``, with its score and most suspicious slice where they are known.
+
+        None when every image has its final label.
+        """
         names = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         candidates = [_candidate(name, datastore.get_image_info(name)) for name in names]
         ranked = self._ranked(rested(candidates, time.time()), datastore)
         if not ranked:
             return None
         chosen, value = ranked[0]
-        return {"id": chosen.name, self.measure: value}
+        info = datastore.get_image_info(chosen.name)
+        known = {key: info[key] for key in (SCORE, SLICE) if info.get(key) is not None}
+        return {"id": chosen.name, **known, self.measure: value}
 
 
 class HighestScore(_Ranked):

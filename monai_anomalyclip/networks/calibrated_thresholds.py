@@ -65,7 +65,7 @@ class CalibratedThresholds:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"'{Path(path).name}' does not hold calibrated thresholds ({type(error).__name__}: {error}): remove "
-                "it and calibrate anew."
+                "it and calibrate again."
             ) from error
 
 
@@ -104,7 +104,7 @@ def resolve_threshold(
     calibrated = CalibratedThresholds.load(path)
     if calibrated.prompts_sha256 not in (None, prompts_digest(prompts)):
         raise ValueError(
-            f"'{path.name}' was measured with other prompts than '{Path(prompts).name}': calibrate anew, or give a "
+            f"'{path.name}' was measured with other prompts than '{Path(prompts).name}': calibrate again, or give a "
             "number."
         )
     value = calibrated.pixel_threshold if level == "pixel" else calibrated.image_threshold

@@ -107,7 +107,7 @@ def read_prompts(path: str | Path) -> PromptCheckpoint:
         raise FileNotFoundError(
             f"There are no prompts at '{path}': tune some (python -m monai.bundle run training --config_file "
             "<bundle>/configs/train.json --bundle_root <bundle>), or make a bundle with the authors' released ones and "
-            "CLIP, which can also be carried to where there is no network: "
+            "CLIP, which also works on a computer without a network: "
             "monai-anomalyclip weights bundle -o anomalyclip_ready"
         )
     try:

@@ -184,7 +184,7 @@ class ConformalScores:
             scores = [float(score) for score in content["scores"]]
             return cls(scores, [int(group) for group in content["groups"]], unit=str(content["unit"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"'{Path(path).name}' holds no conformal scores: calibrate anew.") from error
+            raise ValueError(f"'{Path(path).name}' holds no conformal scores: calibrate again.") from error
 
     def _check_rate(self, rate: float) -> None:
         if not self.may_flag(rate):

@@ -59,7 +59,7 @@ class EncoderIdentity:
             if not (isinstance(name, str) and isinstance(settings, dict) and isinstance(digest, str)):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"No encoder is described by {text[:80]!r}: make the reference anew.") from error
+            raise ValueError(f"No encoder is described by {text[:80]!r}: make the reference again.") from error
         return cls(name, settings, digest)
 
     def difference(self, other: EncoderIdentity) -> str:

@@ -186,9 +186,9 @@ def allowed_rule(rule: str | None, reference: str | os.PathLike[str], normals: A
             f"evaluate.json and --beside BUNDLE, which writes '{path.name}'."
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"'{path.name}' holds no measurement of a fusion: remove it and measure anew.") from error
+        raise ValueError(f"'{path.name}' holds no measurement of a fusion: remove it and measure again.") from error
     if made_with != [normals.digest(), bank]:
-        raise ValueError(f"'{path.name}' was measured with another network, calibration or bank: measure anew.")
+        raise ValueError(f"'{path.name}' was measured with another network, calibration or bank: measure again.")
     if rule not in gained or not math.isfinite(gain):
         raise ValueError(
             f"Fusing by {rule} did not gain on the labelled images (AUROC {gain:+.3f}): use the scores side by side."

@@ -70,7 +70,7 @@ class NormalReference:
 
     def __init__(self, encoder: PatchEncoder, content: ReferenceContent) -> None:
         if difference := content.encoder.difference(encoder.identity):
-            raise ValueError(f"The reference does not fit this encoder: {difference}. Build it anew, or give its own.")
+            raise ValueError(f"The reference does not fit this encoder: {difference}. Build it again, or give its own.")
         self.encoder = encoder
         self._content = content
         self._bank: MemoryBank | None = None

@@ -124,7 +124,7 @@ def read_reference(path: str | Path) -> ReferenceContent:
     try:
         return _checked_content(file)
     except _Damaged as problem:
-        raise ValueError(f"'{file.name}' is no reference that can be used: {problem}; build it anew.") from problem
+        raise ValueError(f"'{file.name}' is no reference that can be used: {problem}; build it again.") from problem
 
 
 class _Damaged(Exception):

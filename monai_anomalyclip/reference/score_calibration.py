@@ -198,7 +198,7 @@ class NormalScores:
             normals = [_checked(one) for one in content["normals"]]
             return cls(str(content["model"]), bytes.fromhex(content["salt"]), normals)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"'{file.name}' holds no scores of normals: remove it and calibrate anew.") from error
+            raise ValueError(f"'{file.name}' holds no scores of normals: remove it and calibrate again.") from error
 
     def _scored(self, image: MetaTensor, margins: Tensor, group: str | None) -> ScoredNormal:
         values = image.as_tensor() if isinstance(image, MetaTensor) else image
@@ -306,7 +306,7 @@ def normal_scores(prompts: str | os.PathLike[str] | None, network: Any) -> Norma
     found = NormalScores.load(path)
     if found.model != model_digest(network, prompts):
         logger.warning(
-            "'%s' was measured with another network or other prompts: its p-values are left out; calibrate anew or "
+            "'%s' was measured with another network or other prompts: its p-values are left out; calibrate again or "
             "remove it.",
             path.name,
         )

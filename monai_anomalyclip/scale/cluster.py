@@ -83,7 +83,7 @@ def score_unit(options: RunOptions, output: str, line: str, token: str) -> WorkD
     catalogue.sources = sources_of_units([unit], catalogue.options)
     with _try(folder, unit, token) as allowed:
         if not allowed:
-            reason = f"The worker that scored it was lost {_MOST_TRIES} times, perhaps for want of memory."
+            reason = f"The worker that scored it was lost {_MOST_TRIES} times, perhaps because memory ran out."
             return run.fail(catalogue, folder, reason)
         return run(catalogue, folder)
 
@@ -216,7 +216,7 @@ def predict_on_cluster(
         with contextlib.suppress(TimeoutError), client.as_current():
             wait(list(running), timeout=5, return_when="FIRST_COMPLETED")
         if client.status not in ("running", "connecting"):
-            raise OSError("The scheduler is gone: what is finished stays, the same command goes on with the rest.")
+            raise OSError("The scheduler is gone: what is finished is kept, and the same command does the rest.")
         for future in [one for one in running if one.done()]:
             if future not in running:  # the other try of it was first
                 continue

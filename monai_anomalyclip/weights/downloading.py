@@ -116,9 +116,7 @@ def _receive(url: str, partial: Path, start: int, limit: int, progress: bool) ->
                 file.write(chunk)
                 bar.update(len(chunk))
     if total is not None and received < total:
-        raise ConnectionError(
-            f"{url} broke off at {received} of {total} bytes: the same command goes on with the rest."
-        )
+        raise ConnectionError(f"{url} broke off at {received} of {total} bytes: the same command fetches the rest.")
 
 
 def _announced(answer: Any) -> int | None:
@@ -134,7 +132,7 @@ def _read(answer: IO[bytes], url: str) -> bytes:
         return error.partial
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(
-            f"{url} broke off ({type(error).__name__}): the same command goes on with the rest."
+            f"{url} broke off ({type(error).__name__}): the same command fetches the rest."
         ) from error
 
 

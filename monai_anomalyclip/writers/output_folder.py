@@ -327,7 +327,7 @@ class OutputFolder:
                 raise
             raise OSError(
                 f"Tables and report cannot be written to the output folder {str(self.path)!r} ({error.strerror}): what "
-                "is finished stays; when that is mended, `monai-anomalyclip report` makes them."
+                "is finished is kept; `monai-anomalyclip report` makes them once that is fixed."
             ) from error
 
     def _summarise(self, made: MadeWith | None) -> FolderSummary:

@@ -12,6 +12,7 @@ import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
+import pytest
 from PIL import Image
 
 from monai_anomalyclip.app.accepted import export_accepted
@@ -33,7 +34,7 @@ def test_what_was_accepted_and_nothing_else(scored: Callable[[], Scored], tmp_pa
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {
         "NOTICE.txt", "findings.csv", f"{volume}_accepted_mask.nii.gz", f"{volume}_accepted_seg.dcm",
-        f"{volume}_sr.dcm",
+        f"{volume}_accepted_sr.dcm",
     }  # fmt: skip
     expected = masks[volume].copy()
     expected[..., 3] = False  # the rejected region
@@ -50,6 +51,20 @@ def test_what_was_accepted_and_nothing_else(scored: Callable[[], Scored], tmp_pa
         pixels[::-1].astype(bool), expected.transpose(2, 1, 0)
     )
     assert seg.StudyInstanceUID == headers[0].StudyInstanceUID
+    # The report names the accepted finding alone, and the slices that it lies on.
+    report = hd.sr.srread(tmp_path / "out" / f"{volume}_accepted_sr.dcm")
+    _, finding = report.content.get_image_measurement_groups()
+    assert finding.tracking_identifier == "finding 2"
+    shown = {item.name.meaning: (item.value, item.unit.value) for item in finding.get_measurements()}
+    assert shown.keys() == {"Anomaly map value", "Volume"}
+    assert shown["Anomaly map value"] == (pytest.approx(0.7, abs=1e-3), "1")
+    spacing = [float(value) for value in headers[0].PixelSpacing]
+    between = abs(float(headers[1].ImagePositionPatient[2]) - float(headers[0].ImagePositionPatient[2]))
+    assert shown["Volume"] == (pytest.approx(5 * 10 * 2 * spacing[0] * spacing[1] * between / 1000, rel=1e-3), "ml")
+    marked = {headers[index].SOPInstanceUID for index in np.flatnonzero(pixels.any(axis=(1, 2)))}
+    assert {image.referenced_sop_instance_uid for image in finding.source_images} == marked
+    assert "=1+1" in report.to_json()
+    assert "artefact" not in report.to_json()
     with (tmp_path / "out" / "findings.csv").open(newline="") as table:
         rows = {(row["name"], row["finding"]): row for row in csv.DictReader(table)}
     assert len(rows) == 3

@@ -83,9 +83,13 @@ def test_from_a_folder_to_what_was_accepted(
             (segmentation,) = [name for name in names if name.endswith("_accepted_seg.dcm")]
             seg = hd.seg.segread(io.BytesIO(archive.read(segmentation)))
             assert "seen <i>" in archive.read("findings.csv").decode()
+            (report,) = [name for name in names if name.endswith("_sr.dcm")]
+            read = hd.sr.srread(io.BytesIO(archive.read(report)))
         assert seg.NumberOfFrames == 3
         assert seg.pixel_array.any()
-        assert any(name.endswith("_sr.dcm") for name in names)
+        _, *findings = read.content.get_image_measurement_groups()
+        assert [finding.tracking_identifier for finding in findings] == ["finding 1"]  # accepted, and nothing else
+        assert "seen <i>" in read.to_json()
         assert said == []
         page.close()
         other.close()

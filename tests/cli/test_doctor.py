@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,31 @@ def test_weights_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert findings(tmp_path)["CLIP"].text == "the fetched file is damaged: remove it first"
 
 
+def test_the_demonstration_is_whole_when_its_prompts_are_tuned(
+    tmp_path: Path, copy_bundle: Callable[..., Path]
+) -> None:
+    bundle = copy_bundle(tmp_path)
+    found = findings(bundle)
+    assert found["CLIP"].state == "ok"
+    assert "synthetic images only" in found["CLIP"].text
+    assert found["prompts"].state == "missing"
+    assert "run training" in found["prompts"].remedy
+    (bundle / "models" / "model.pt").touch()
+    assert "missing" not in {finding.state for finding in findings(bundle).values()}
+
+
+def test_bundle_of_ones_own_normals_needs_a_reference(tmp_path: Path, copy_bundle: Callable[..., Path]) -> None:
+    found = findings(copy_bundle(tmp_path, "own_normals"))
+    assert "CLIP" not in found
+    assert found["normals"].state == "missing"
+    assert found["normals"].remedy.startswith("monai-anomalyclip reference build ")
+
+
+def test_a_shipped_bundle_is_named_as_predict_takes_it() -> None:
+    assert findings(Path("anomalyclip_demo"))["CLIP"].state == "ok"
+    assert findings(Path("nothing_of_that_name"))["prompts"].state == "missing"
+
+
 def test_package_that_is_absent_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["torch>=2.10", "absent_package>=3", "pydicom>=99; python_version > '3'", "av>=99; extra == 'video'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda _: wanted)
@@ -95,7 +120,7 @@ def test_command_survives_what_cannot_be_imported(absent: str, tmp_path: Path) -
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "cannot be imported" in done.stdout
-    assert "missing: the commands above mend that." in done.stdout
+    assert "missing: the commands above provide it." in done.stdout
 
 
 def test_torchvision_for_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +174,10 @@ def test_command_shows_remedies_and_paths_when_asked(
     assert run(rows, monkeypatch) == 0
     shown = capsys.readouterr().out
     assert "ok        a: fine\noptional  b: not there\n            pip install b\n" in shown
-    assert "All that `predict` needs on real images is there." in shown
+    assert "Everything that `predict` needs is there." in shown
     assert "quimby" not in shown
     assert run([*rows, Finding("c", "missing", "none", "mend c")], monkeypatch, "--show-paths") == 1
     shown = capsys.readouterr().out
     assert "at /home/quimby" in shown
     assert "MISSING   c: none\n            mend c\n" in shown
-    assert "1 missing: the commands above mend that." in shown
+    assert "1 missing: the commands above provide it." in shown

@@ -86,7 +86,28 @@ def test_nothing_tells_whom_it_shows_unless_asked_for(
             assert uid_of(study, pattern) not in paths
         assert str(study / "rosamund.png") in paths
         assert str(study) not in uids
-        assert phantoms.CANARY not in uids + paths
+        assert phantoms.CANARY not in uids
+
+
+def test_paths_come_with_the_series_descriptions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], phantoms: ModuleType
+) -> None:
+    def describe(data: pydicom.Dataset, _: int) -> None:
+        data.SeriesDescription = "T2 \x1b[31m"  # no terminal takes it for a command
+
+    phantoms.make_series(tmp_path / "ct", count=2, size=(32, 40), edit=describe)
+    shown = inspect(capsys, tmp_path, "--show-paths")[1]
+    assert shown.splitlines()[0].split()[-2:] == ["description", "path"]
+    assert "  T2 [31m  " in shown
+    assert "T2" not in inspect(capsys, tmp_path)[1]
+    (fact,) = listed(capsys, tmp_path, "--show-paths")[1]["inputs"]
+    assert fact["description"] == "T2 [31m"
+
+
+def test_a_folder_without_inputs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"Nothing to read in '{tmp_path}': no DICOM image, NIfTI volume, picture or video" in said
 
 
 def test_json(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,21 @@ def test_what_a_user_sees(verbose: bool) -> None:
     assert "parsing" not in shown
 
 
+def test_nothing_is_said_of_a_file_that_is_not_meant_to_be() -> None:
+    """MONAI's logger is made, with its own level, while the command runs."""
+    script = (
+        "import logging\n"
+        "from monai_anomalyclip.cli.plain_messages import plain_messages\n"
+        "with plain_messages(False):\n"
+        "    from monai.bundle import workflows\n"
+        "    workflows.logger.warning('Logging file is set to False, skipping logging.')\n"
+        "    workflows.logger.error('wrong')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Logging file" not in done.stdout + done.stderr
+    assert "wrong" in done.stdout + done.stderr
+
+
 def test_everything_is_as_before_afterwards() -> None:
     ignite, formatted, filters = logging.getLogger("ignite"), warnings.formatwarning, list(warnings.filters)
     level = ignite.level

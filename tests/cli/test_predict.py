@@ -275,7 +275,7 @@ def test_interruption_keeps_what_is_finished_and_goes_on(
     with monkeypatch.context() as patch:
         interrupt_at_second_image(patch)
         assert predict(picture) == 130
-    assert "Interrupted: what is finished stays" in capsys.readouterr().err
+    assert "Interrupted: what is finished is kept" in capsys.readouterr().err
     assert [row["status"] for row in rows_of(out)] == ["ok"]
     assert results_of(out)["summary"]["ok"] == 1
     assert (out / "report.html").is_file()

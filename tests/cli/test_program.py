@@ -131,7 +131,7 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
             "error: No module named 'pydicom': `monai-anomalyclip doctor` shows what is missing\n",
         ),
         (IncompleteRead(b"12345"), 1, "error: IncompleteRead(5 bytes read)\n"),
-        (KeyboardInterrupt(), 130, "Interrupted: what is finished stays, the same command goes on with the rest.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted: what is finished is kept, and the same command does the rest.\n"),
     ],
 )
 def test_statuses(
@@ -164,7 +164,7 @@ def test_an_interrupted_run_with_force_goes_on_without_it(
     for options, command in (([], "the same command"), (["--force"], "the same command without --force")):
         assert main(["predict", "in", "-o", "out", *options]) == 130
         said = capsys.readouterr().err
-        assert said == f"Interrupted: what is finished stays, {command} goes on with the rest.\n"
+        assert said == f"Interrupted: what is finished is kept, and {command} does the rest.\n"
 
 
 def test_cause_of_a_wrapped_error_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

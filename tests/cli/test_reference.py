@@ -127,7 +127,7 @@ def test_it_goes_on_where_it_was_stopped(
     monkeypatch.setattr(NormalReference, "save", stopped)
     status, _, err = run("build", normals, "-o", file, "--encoder", "timm:resnet10t", *weights)
     assert status == 130
-    assert "the same command goes on" in err
+    assert "the same command does the rest" in err
     monkeypatch.setattr(NormalReference, "save", real)
     counted: list[int] = []
     monkeypatch.setattr(

@@ -403,6 +403,12 @@ def test_auto_goes_to_disk_when_memory_is_short(
         feature_dataset(items, preprocessing(), net, cache="auto", progress=False)
 
 
+def test_nothing_is_said_of_a_set_without_images(net: AnomalyCLIP, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert len(feature_dataset([], preprocessing(), net)) == 0
+    assert caplog.messages == []
+
+
 def test_wrong_arguments(net: AnomalyCLIP, items: Items) -> None:
     with pytest.raises(ValueError, match="cache='ram' is not one of"):
         feature_dataset(items, preprocessing(), net, cache="ram")  # type: ignore[arg-type]

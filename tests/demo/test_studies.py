@@ -7,10 +7,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
-from monai_anomalyclip.demo.studies import demo_seeds, demo_volume, main, write_demo_studies
+from monai_anomalyclip.demo.studies import demo_seeds, demo_volume, main, write_demo_series, write_demo_studies
 
 
 def test_writes_images_and_their_lesions(tmp_path: Path) -> None:
@@ -30,6 +31,18 @@ def test_what_exists_stays(tmp_path: Path) -> None:
     state = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     write_demo_studies(tmp_path / "studies", volumes=1, pictures=1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == state
+
+
+def test_series_for_an_archive(tmp_path: Path) -> None:
+    written = write_demo_series(tmp_path / "series")
+    assert [folder.name for folder in written] == [
+        f"{family}_{number:02d}" for family in ("brain_mr", "head_ct") for number in range(3)
+    ]
+    assert [bool(phantom.mask.any()) for phantom in written.values()] == [True, True, False] * 2
+    headers = [pydicom.dcmread(next(folder.iterdir())) for folder in written]
+    assert [header.Modality for header in headers] == ["MR"] * 3 + ["CT"] * 3
+    assert len({header.StudyInstanceUID for header in headers}) == 6
+    assert {len(list(folder.iterdir())) for folder in written} == {10}
 
 
 def test_chosen_lesions_are_large(tmp_path: Path) -> None:

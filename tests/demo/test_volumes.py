@@ -66,8 +66,9 @@ def test_nifti_round_trip(tmp_path: Path) -> None:
         write_nifti(path, phantom.image, phantom.affine)
 
 
-def test_simpleitk_reads_the_dicom_series(tmp_path: Path) -> None:
-    phantom = write_dicom_series(tmp_path / "study" / "ct", 4, size=64, slices=12)
+@pytest.mark.parametrize(("family", "modality"), [("head_ct", "CT"), ("brain_mr", "MR")])
+def test_simpleitk_reads_the_dicom_series(tmp_path: Path, family: str, modality: str) -> None:
+    phantom = write_dicom_series(tmp_path / "study" / "ct", 4, size=64, slices=12, family=family)
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "study" / "ct"))
     assert len(names) == 12
     assert list(names) != sorted(names)
@@ -80,6 +81,8 @@ def test_simpleitk_reads_the_dicom_series(tmp_path: Path) -> None:
         expected = np.array([-1, -1, 1]) * (phantom.affine[:3, :3] @ index + phantom.affine[:3, 3])
         assert np.allclose(volume.TransformIndexToPhysicalPoint(index), expected, atol=1e-3)
     assert np.array_equal(sitk.GetArrayFromImage(volume), phantom.image.transpose(2, 1, 0))
+    header = pydicom.dcmread(names[0])
+    assert (header.Modality, header.SOPClassUID.name) == (modality, f"{modality} Image Storage")
 
 
 def test_dicom_files_are_complete(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""docs/paper_to_code.md and docs/architecture.md: what they name exists, and has the values that they say."""
+"""docs/appendix/paper_to_code.md and docs/architecture.md: what they name exists, and has the values that they say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from monai_anomalyclip.experiments.reproduce import TABLES
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs" / "paper_to_code.md").read_text()
+PAGE = (REPOSITORY / "docs" / "appendix" / "paper_to_code.md").read_text()
 
 FILE = r"(?:monai_anomalyclip|configs|bundles|docs|notebooks|tests)/[\w./-]+"
 FILES = sorted(set(re.findall(f"`({FILE})`", PAGE)))

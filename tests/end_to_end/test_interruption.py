@@ -204,7 +204,7 @@ def test_interrupted_from_the_keyboard(
     # 130, or the signal itself: Python hands it on when it has passed through code that MONAI evaluates. To a shell
     # both are 130.
     assert process.returncode in (130, -signal.SIGINT), said
-    assert "Interrupted: what is finished stays" in said
+    assert "Interrupted: what is finished is kept" in said
     assert "Traceback" not in said
     summary = json.loads((output / "results.json").read_text())["summary"]
     assert 0 < summary["ok"] < N_INPUTS

@@ -267,9 +267,7 @@ def test_a_lost_worker_ends_the_run_but_handlers_can_save() -> None:
     recorder = Recorder()
     engine = evaluator(["1", "2", "4"], recorder)
     engine.network = Lost()
-    with pytest.raises(
-        RuntimeError, match=r"A process that reads ahead \(--workers\) was killed.*goes on with the rest"
-    ):
+    with pytest.raises(RuntimeError, match=r"A process that reads ahead \(--workers\) was killed.*does the rest"):
         engine.run()
     assert engine.failures == {}
     assert [item["name"] for item in recorder.items] == ["1"]
@@ -372,7 +370,7 @@ def test_a_lost_device_ends_the_run_with_one_sentence() -> None:
         engine.run()
     assert str(caught.value) == (
         "The device can no longer be used (CUDA error: an illegal memory access was encountered): what is finished "
-        "stays, the same command goes on with the rest."
+        "is kept, and the same command does the rest."
     )
     assert engine.failures == {}
     assert recorder.items == []

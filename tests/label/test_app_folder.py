@@ -33,5 +33,5 @@ def test_settings_that_are_missing_or_damaged(tmp_path: Path) -> None:
         bundle_of(tmp_path)
     for content in ("{", "[]", json.dumps({"bundel": "x"})):
         (tmp_path / "label_app.json").write_text(content)
-        with pytest.raises(ValueError, match="make the app anew"):
+        with pytest.raises(ValueError, match="make the app again"):
             bundle_of(tmp_path)

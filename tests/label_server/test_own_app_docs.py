@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of docs/monai_label.md as printed, but for the ports, and `make label-demo`."""
+"""The commands of docs/monai_label.md as printed, but for the ports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -165,40 +163,3 @@ def test_commands_of_normals_run_as_printed(workspace: Path, ports: dict[str, st
     assert answer["doubts"] == documented["doubts"]
     assert answer["anomaly_score"] == pytest.approx(documented["anomaly_score"], abs=0.02)
     assert answer["anomaly_score"] > answer["threshold"] == pytest.approx(documented["threshold"], abs=0.02)
-
-
-@pytest.fixture
-def demonstration(label_python: Path, workspace: Path, tmp_path: Path) -> Iterator[str]:
-    """Address of the server that `make label-demo` starts."""
-    environment = label_python.parents[1]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["make", "-o", f"{environment}/.installed", "label-demo", f"LABEL_VENV={environment}"]
-    command += [f"LABEL_DEMO={tmp_path / 'demo'}", f"LABEL_PORT={port}", f"DEMO={workspace}/bundles/anomalyclip_demo"]
-    log = tmp_path / "log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + LIMIT
-        address = f"http://127.0.0.1:{port}"
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/info/", timeout=5).read()
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.5)
-        yield address
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def test_make_label_demo(demonstration: str, tmp_path: Path) -> None:
-    with urllib.request.urlopen(f"{demonstration}/datastore/") as answer:
-        assert json.load(answer)["total"] == 12
-    assert (tmp_path / "demo" / "app" / "label_app.json").is_file()

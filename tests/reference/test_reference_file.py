@@ -56,7 +56,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_truncated_files(file: Path, share: float) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"'my.reference' is no reference that can be used: .*; build it anew"):
+    with pytest.raises(ValueError, match=r"'my.reference' is no reference that can be used: .*; build it again"):
         read_reference(file)
 
 

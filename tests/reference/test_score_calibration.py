@@ -131,7 +131,7 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
     ]  # fmt: skip
     for number, one in enumerate(bad):
         (tmp_path / f"{number}.json").write_text(json.dumps(one))
-        with pytest.raises(ValueError, match=r"holds no scores of normals: remove it and calibrate anew"):
+        with pytest.raises(ValueError, match=r"holds no scores of normals: remove it and calibrate again"):
             NormalScores.load(tmp_path / f"{number}.json")
 
 

@@ -91,7 +91,7 @@ def test_an_input_that_kills_its_workers_is_recorded(tmp_path: Path, options: Ru
         (tries / f"token-{unit.group}-{number}").touch()
     done = score_unit(options, out, unit.to_json(), "token")
     (name,) = unit.names.values()
-    assert done.failed == {name: "The worker that scored it was lost 2 times, perhaps for want of memory."}
+    assert done.failed == {name: "The worker that scored it was lost 2 times, perhaps because memory ran out."}
     state = OutputFolder(out).state(name)
     assert state is not None
     assert state.state == "failed"

@@ -188,7 +188,7 @@ def test_a_full_disk_and_a_folder_that_vanished_are_one_sentence(
 
     with monkeypatch.context() as patch:
         patch.setattr("monai_anomalyclip.writers.output_folder.write_html_report", full)
-        with pytest.raises(OSError, match=r"cannot be written .*\(No space left on device\): what is finished stays"):
+        with pytest.raises(OSError, match=r"cannot be written .*\(No space left on device\): what is finished is kept"):
             folder.summarise()
     for path in sorted((tmp_path / "out").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()

@@ -93,13 +93,19 @@ def _entry(table: Path, row: dict[str, str], where: str) -> Entry:
     if not row["image_label"] and mask is None:
         raise ValueError(f"{where}: give image_label, label (mask) or both.")
     label = int(row["image_label"]) if row["image_label"] or mask is None else int(read_mask(mask).any())
-    return Entry(image, label, row["class"] or table.resolve().parent.name, mask)
+    return Entry(image, label, row["class"] or _class_name(table.resolve().parent), mask)
 
 
 _NORMAL = ("good", "normal", "ok", "no", "healthy", "negative")
 _ANOMALOUS = ("bad", "abnormal", "anomalous", "anomaly", "defect", "ko", "ng", "yes", "lesion", "positive")
+_SPLITS = ("train", "training", "tuning", "val", "valid", "validation", "test", "testing")
 _IMAGES = ("images", "image", "imgs")
 _MASKS = ("masks", "mask", "ground_truth", "labels")
+
+
+def _class_name(folder: Path) -> str:
+    """What the pictures are called in tables: as their folder, or the one around it if it is called after its use."""
+    return folder.parent.name if folder.name.casefold() in _SPLITS and folder.parent.name else folder.name
 
 
 def read_own_data(root: Path) -> Found:
@@ -117,7 +123,7 @@ def read_own_data(root: Path) -> Found:
     """
     if root.is_file():
         return read_own_table(root)
-    class_name = root.resolve().name
+    class_name = _class_name(root.resolve())
     images, masks = sub_folder(root, *_IMAGES), sub_folder(root, *_MASKS)
     if images and masks:
         return _read_masked(images, masks, class_name)

@@ -17,12 +17,12 @@ from monai_anomalyclip.experiments.reproduce import METHODS, TABLES
 
 __all__ = ["add_command"]
 
-_DESCRIPTION = f"""Make a table of the AnomalyCLIP paper from the data and weights that are there.
+_DESCRIPTION = f"""Reproduce a table of the AnomalyCLIP paper, as far as you have the data and the weights.
 
-Every experiment of TABLE is tuned and evaluated through the bundle's own configurations with overlays of configs/, and
-its figures stand beside the paper's, as far as those are known. Data sets are found below --data DIR as they were
-unpacked, or as datalists. What is missing is listed as not run; an experiment that fails does not stop the others, but
-the exit status says so. A second run leaves out what is finished. OUT gets TABLE as .json and .md, and all runs.
+Every experiment of TABLE is tuned and evaluated with the bundle's own configurations and overlays from configs/. Its
+figures are shown beside the paper's, if those are known. Data sets are looked up below --data DIR, as they were
+unpacked or as datalists. What is missing is listed as not run. An experiment that fails does not stop the others, but
+the exit status says so. A second run skips what is finished. OUT gets TABLE as .json and .md, and all runs.
 
 {RESEARCH_USE_ONLY}
 """
@@ -41,7 +41,7 @@ def add_command(commands: Any) -> None:
     """Add the command to the sub-parsers of the program."""
     parser = commands.add_parser(
         "reproduce",
-        help="make the tables of the AnomalyCLIP paper again, with its figures beside ours",
+        help="reproduce the tables of the AnomalyCLIP paper for which you have data and weights",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -56,10 +56,10 @@ def add_command(commands: Any) -> None:
         help="the MONAI bundle to run (default: bundles/anomalyclip, for demo bundles/anomalyclip_demo)",
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="number of seeds, from 111 on, of what is tuned (default: 1)"
+        "--seeds", type=int, default=1, metavar="N", help="number of seeds for tuning, from 111 on (default: 1)"
     )
     parser.add_argument(
-        "--methods", type=_methods, metavar="NAMES", help=f"rows of these methods only, of {','.join(METHODS)}"
+        "--methods", type=_methods, metavar="NAMES", help=f"only rows of these methods: {','.join(METHODS)}"
     )
     parser.add_argument(
         "--max-epochs", type=int, metavar="N", help="epochs of tuning (default: the bundle's 15, for demo 5)"
@@ -72,7 +72,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--keep-features",
         action="store_true",
-        help="keep what the frozen encoder makes of the images in OUT: faster with several seeds or settings, but 5 MB "
+        help="keep the frozen encoder's features in OUT: faster with several seeds or settings, but 5 MB "
         "per image and layer",
     )
     parser.add_argument(

@@ -5,10 +5,11 @@ from .parametric_map import write_parametric_map
 from .provenance import Provenance
 from .secondary_capture import write_secondary_capture
 from .segmentation import write_segmentation
-from .structured_report import write_report
+from .structured_report import ReportedFinding, write_report
 
 __all__ = [
     "Provenance",
+    "ReportedFinding",
     "write_parametric_map",
     "write_report",
     "write_secondary_capture",

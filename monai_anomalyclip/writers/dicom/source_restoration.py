@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 
+import numpy as np
+import numpy.typing as npt
 from highdicom import SOPClass
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, Instance, text_of, values_of
 from monai_anomalyclip.writers.dicom.provenance import derived_uid
@@ -25,6 +28,7 @@ from monai_anomalyclip.writers.dicom.valid_values import known_character_set, va
 
 __all__ = ["patient_and_study", "restore_source", "source_notes"]
 
+_ROUNDED = 1e-4  # what orthonormal direction cosines may have been rounded by
 _PATIENT_GROUPS = (0x0010, 0x0012)
 _STUDY = (
     "StudyDate",
@@ -238,6 +242,18 @@ def _restore_frames(result: SOPClass, series: DicomSeries) -> list[int]:
     return indices
 
 
+def _stored_orientation(series: DicomSeries) -> npt.NDArray[np.float64]:
+    """That of the first frame to its last digit, where it is one: OHIF 3.10 opens no parametric map with another.
+
+    The geometry's own is brought to unit length and right angles, which changes digits that nobody measured.
+    """
+    orientation = series.geometry.orientation
+    assert orientation is not None
+    stored = vector(find_value(series.frames[0], "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    alike = stored is not None and np.allclose(stored, orientation, rtol=0, atol=_ROUNDED)
+    return stored if stored is not None and alike else orientation
+
+
 def _restore_space(result: SOPClass, series: DicomSeries, indices: list[int]) -> None:
     # Anonymised files may lack the UID, or have one each. That the frames of one stack share a frame of reference is
     # true even then; the UID in its place is the same in all results of a series, and in nothing else.
@@ -245,13 +261,12 @@ def _restore_space(result: SOPClass, series: DicomSeries, indices: list[int]) ->
     result.FrameOfReferenceUID = valid_uid(uid) if uid else derived_uid(f"frame of reference of {series.series_uid}")
     indicator = valid_text(str(series.common("PositionReferenceIndicator") or ""), declared=False) or ""
     result.PositionReferenceIndicator = indicator if len(indicator) <= 64 and indicator.isascii() else ""
-    orientation, positions = series.geometry.orientation, series.geometry.positions
-    assert orientation is not None
+    positions = series.geometry.positions
     assert positions is not None
     for item, index in zip(result.PerFrameFunctionalGroupsSequence, indices, strict=True):
         item.PlanePositionSequence[0].ImagePositionPatient = decimal_strings(positions[index])
     shared = result.SharedFunctionalGroupsSequence[0]
-    shared.PlaneOrientationSequence[0].ImageOrientationPatient = decimal_strings(orientation)
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = decimal_strings(_stored_orientation(series))
     if slice_spacing(series) is None:
         del shared.PixelMeasuresSequence[0].SpacingBetweenSlices
 

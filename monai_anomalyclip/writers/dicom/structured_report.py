@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""The anomaly scores of a series and of its most suspicious slices as a DICOM Structured Report."""
+"""The anomaly scores of a series, and of its most suspicious slices or of findings, as a DICOM Structured Report."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
@@ -18,16 +19,46 @@ from pydicom.sr.coding import Code
 
 import monai_anomalyclip
 from monai_anomalyclip.data.dicom.series import DicomSeries
-from monai_anomalyclip.writers.dicom.coding import ANOMALY_SCORE, ANOMALY_THRESHOLD, NO_UNITS, private_scheme_item
+from monai_anomalyclip.writers.dicom.coding import (
+    ANOMALY_MAP,
+    ANOMALY_SCORE,
+    ANOMALY_THRESHOLD,
+    NO_UNITS,
+    private_scheme_item,
+)
 from monai_anomalyclip.writers.dicom.provenance import Provenance
 from monai_anomalyclip.writers.dicom.saving import save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import check_references, frame_headers
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
 
-__all__ = ["write_report"]
+__all__ = ["ReportedFinding", "write_report"]
 
 _PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 _COMMENT = Code("121106", "DCM", "Comment")
+_MILLILITRE = Code("ml", "UCUM", "ml")
+
+
+@dataclass(frozen=True)
+class ReportedFinding:
+    """A region that a person accepted.
+
+    Args:
+        number: its number among the findings of the series.
+        frames: indices of the frames that it lies on.
+        map_max: the highest value of the anomaly map in it.
+        volume_ml: its size; None where the size of a voxel is unknown.
+        note: what the person wrote.
+
+    Example:
+        >>> ReportedFinding(2, frames=range(7, 10), map_max=0.93).number
+        2
+    """
+
+    number: int
+    frames: Sequence[int]
+    map_max: float
+    volume_ml: float | None = None
+    note: str = ""
 
 
 @silenced()
@@ -40,13 +71,15 @@ def write_report(
     threshold: float | None,
     provenance: Provenance,
     top: int = 5,
+    findings: Sequence[ReportedFinding] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write scores as a Comprehensive 3D SR by template TID 1500, Measurement Report (DICOM PS3.16).
 
     One measurement group holds the score of the series and the threshold; one further group per slice, in descending
-    order of score, refers to the slice's file, and frame number in a multi-frame file. The report is partial,
-    preliminary and unverified, and says that it is for research only.
+    order of score, refers to the slice's file, and frame number in a multi-frame file. Each finding is a group, too,
+    which refers to all slices that it lies on. The report is partial, preliminary and unverified, and says that it is
+    for research only.
 
     Args:
         series: the source, of any kind.
@@ -56,6 +89,7 @@ def write_report(
         threshold: above which score the series counts as anomalous; None if no threshold was set.
         provenance: which algorithm gave the scores.
         top: how many slices to report, at most.
+        findings: what a person accepted.
         overwrite: replace an existing file.
 
     Returns:
@@ -63,8 +97,8 @@ def write_report(
 
     Raises:
         FileExistsError: the file exists and `overwrite` is False.
-        ValueError: not one finite score per frame, a score or threshold is not finite, `top` is negative; a source
-            without UIDs.
+        ValueError: not one finite score per frame, a score or threshold is not finite, `top` is negative; a finding
+            on frames that the series has not; a source without UIDs.
     """
     values = np.asarray(scores, dtype=np.float64)
     check_references(series)
@@ -74,17 +108,28 @@ def write_report(
         raise ValueError("Scores and threshold must be finite numbers, got NaN or infinity.")
     if top < 0:
         raise ValueError(f"top must not be negative, got {top}.")
+    if beyond := [i for finding in findings for i in finding.frames if not 0 <= i < len(values)]:
+        raise ValueError(f"The series has {len(values)} frames, a finding lies on frame {beyond[0]}, counted from 0.")
 
-    measurements = [_measurement(ANOMALY_SCORE, score)]
-    if threshold is not None:
-        measurements.append(_measurement(ANOMALY_THRESHOLD, threshold))
     headers = frame_headers(series)
     everything = _source_images(series, headers, range(len(values)))
+    measurements = [_measurement(ANOMALY_SCORE, score, everything)]
+    if threshold is not None:
+        measurements.append(_measurement(ANOMALY_THRESHOLD, threshold, everything))
     groups = [_group("series", measurements, everything, series, provenance)]
     for index in np.argsort(-values, kind="stable")[:top].tolist():
         name = f"frame {index + 1} of {len(values)}"
-        measurements = [_measurement(ANOMALY_SCORE, values[index])]
-        groups.append(_group(name, measurements, _source_images(series, headers, [index]), series, provenance))
+        images = _source_images(series, headers, [index])
+        measurements = [_measurement(ANOMALY_SCORE, values[index], images)]
+        groups.append(_group(name, measurements, images, series, provenance))
+    for finding in findings:
+        images = _source_images(series, headers, finding.frames)
+        measurements = [_measurement(ANOMALY_MAP, finding.map_max, images)]
+        if finding.volume_ml is not None:
+            measurements.append(_measurement(codes.SCT.Volume, finding.volume_ml, images, _MILLILITRE))
+        group = _group(f"finding {finding.number}", measurements, images, series, provenance)
+        group[0].ContentSequence.append(_comment(f"Accepted by a reviewer. {finding.note}".strip()))
+        groups.append(group)
     result = hd.sr.Comprehensive3DSR(
         evidence=headers,
         content=_content(groups, provenance),
@@ -100,13 +145,32 @@ def write_report(
     return save(result, path, overwrite)
 
 
-def _measurement(name: hd.sr.CodedConcept, value: float) -> hd.sr.Measurement:
-    return hd.sr.Measurement(name=name, value=float(value), unit=NO_UNITS)
+_SourceImages = list[hd.sr.SourceImageForMeasurementGroup]
 
 
-def _source_images(
-    series: DicomSeries, headers: Sequence[Dataset], indices: Iterable[int]
-) -> list[hd.sr.SourceImageForMeasurementGroup]:
+def _measurement(
+    name: hd.sr.CodedConcept | Code,
+    value: float,
+    images: _SourceImages,
+    unit: hd.sr.CodedConcept | Code = NO_UNITS,
+) -> hd.sr.Measurement:
+    """A number that says which images it comes from: OHIF 3.10 opens no report with others."""
+    references = [
+        hd.sr.SourceImageForMeasurement(
+            referenced_sop_class_uid=image.referenced_sop_class_uid,
+            referenced_sop_instance_uid=image.referenced_sop_instance_uid,
+            referenced_frame_numbers=image.referenced_frame_numbers,
+        )
+        for image in images
+    ]
+    return hd.sr.Measurement(name=name, value=float(value), unit=unit, referenced_images=references)
+
+
+def _comment(text: str) -> hd.sr.TextContentItem:
+    return hd.sr.TextContentItem(name=_COMMENT, value=text, relationship_type=hd.sr.RelationshipTypeValues.CONTAINS)
+
+
+def _source_images(series: DicomSeries, headers: Sequence[Dataset], indices: Iterable[int]) -> _SourceImages:
     """One reference per file that holds the frames, with frame numbers if these are not all of the file."""
     by_file: dict[int, list[int]] = {}
     for index in indices:
@@ -127,7 +191,7 @@ def _source_images(
 def _group(
     name: str,
     measurements: list[hd.sr.Measurement],
-    source_images: list[hd.sr.SourceImageForMeasurementGroup],
+    source_images: _SourceImages,
     series: DicomSeries,
     provenance: Provenance,
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
@@ -157,11 +221,5 @@ def _content(
     report = hd.sr.MeasurementReport(
         observation_context=context, procedure_reported=_PROCEDURE, imaging_measurements=groups
     )
-    report[0].ContentSequence.append(  # TID 1500 is extensible
-        hd.sr.TextContentItem(
-            name=_COMMENT,
-            value=monai_anomalyclip.RESEARCH_USE_ONLY,
-            relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
-        )
-    )
+    report[0].ContentSequence.append(_comment(monai_anomalyclip.RESEARCH_USE_ONLY))  # TID 1500 and 1501 are extensible
     return report

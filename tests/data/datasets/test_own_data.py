@@ -123,6 +123,14 @@ def test_real_pictures(real_data: Path, tmp_path: Path, name: str, number: int) 
     write_datalist(listing, tmp_path / "datalist.json")
 
 
+@pytest.mark.parametrize("part", ["tuning", "Testing", "val"])
+def test_the_class_is_no_part_of_a_split(tmp_path: Path, picture: Picture, part: str) -> None:
+    picture(tmp_path / "colon" / part / "good" / "1.png")
+    picture(tmp_path / "colon" / part / "bad" / "2.png")
+    listing = make_datalist("folder", tmp_path / "colon" / part)
+    assert {entry.class_name for entry in listing.sections["testing"]} == {"colon"}
+
+
 HEADER = "image,label,image_label,class\n"
 
 

@@ -16,6 +16,8 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
+from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.data.sources import DicomSource
 from monai_anomalyclip.writers.dicom import Provenance, write_parametric_map
 
 
@@ -70,6 +72,24 @@ def test_values_and_positions_frame_by_frame(
         reference = item.DerivationImageSequence[0].SourceImageSequence[0]
         assert reference.ReferencedSOPInstanceUID == source.instance.header.SOPInstanceUID
         assert frame.dtype == np.float32
+
+
+def test_orientation_is_the_source_s_to_the_last_digit(
+    phantoms: ModuleType, tmp_path: Path, provenance: Provenance
+) -> None:
+    """OHIF 3.10 compares direction cosines exactly, and takes a map with others for oblique."""
+    written = "1", "0", "0", "0", "0.99255", "-0.12187"  # rounded, and so not quite of unit length
+
+    def tilt(data: Dataset, _: int) -> None:
+        data.ImageOrientationPatient = list(written)
+
+    phantoms.make_series(tmp_path / "mr", modality="MR", count=3, edit=tilt)
+    (source,) = InputCatalogue(tmp_path / "mr").sources.values()
+    assert isinstance(source, DicomSource)
+    maps = np.zeros((3, 16, 20), np.float32)
+    path = write_parametric_map(source.series, maps, tmp_path / "pm.dcm", provenance=provenance)
+    shared = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0]
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == [float(text) for text in written]
 
 
 def test_meaning_of_the_values(

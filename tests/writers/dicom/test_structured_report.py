@@ -15,7 +15,7 @@ import pytest
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data.dicom.series import DicomSeries
-from monai_anomalyclip.writers.dicom import Provenance, write_report
+from monai_anomalyclip.writers.dicom import Provenance, ReportedFinding, write_report
 
 SCORES = [0.1, 0.8, 0.3, 0.8, 0.2, 0.05]  # a tie: the earlier frame comes first
 
@@ -56,6 +56,17 @@ def test_scores_and_slices(stacks: dict[str, DicomSeries], name: str, tmp_path: 
     ]  # fmt: skip
 
 
+def test_each_number_names_its_images(stacks: dict[str, DicomSeries], tmp_path: Path, provenance: Provenance) -> None:
+    """OHIF 3.10 stops at a number without content of its own."""
+    series = stacks["regular"]
+    path = write_report(series, SCORES, tmp_path / "sr.dcm", score=0.75, threshold=0.5, provenance=provenance, top=1)
+    uids = [frame.instance.header.SOPInstanceUID for frame in series.frames]
+    whole, first = groups_of(path)
+    for group, expected in ((whole, uids), (first, [uids[1]])):
+        for measurement in group.get_measurements():
+            assert [image.referenced_sop_instance_uid for image in measurement.referenced_images] == expected
+
+
 @pytest.mark.parametrize("name", ["enhanced", "cine"])
 def test_frames_of_a_multi_frame_file(
     stacks: dict[str, DicomSeries], cine: DicomSeries, name: str, tmp_path: Path, provenance: Provenance
@@ -79,6 +90,27 @@ def test_part_of_the_frames(stacks: dict[str, DicomSeries], tmp_path: Path, prov
     path = write_report(series, [0, 0, 1], tmp_path / "sr.dcm", score=1, threshold=None, provenance=provenance, top=1)
     uids = series.header.SOPClassUID, series.header.SOPInstanceUID
     assert [references(group) for group in groups_of(path)] == [[(*uids, [2, 3, 4])], [(*uids, [4])]]
+
+
+def test_findings_are_groups_of_their_own(
+    stacks: dict[str, DicomSeries], tmp_path: Path, provenance: Provenance, run_tool: Callable[..., str]
+) -> None:
+    series = stacks["regular"]
+    findings = [ReportedFinding(3, [1, 2], 0.9, 1.25, "near the edge"), ReportedFinding(1, [4], 0.6)]
+    given = {"score": 0.75, "threshold": 0.5, "provenance": provenance, "top": 0}
+    path = write_report(series, SCORES, tmp_path / "sr.dcm", findings=findings, **given)
+    _, *groups = groups_of(path)
+    assert [group.tracking_identifier for group in groups] == ["finding 3", "finding 1"]
+    assert [values(group) for group in groups] == [
+        {"anomaly-map": 0.9, "118565006": 1.25}, {"anomaly-map": 0.6},
+    ]  # fmt: skip
+    headers = [frame.instance.header for frame in series.frames]
+    assert references(groups[0]) == [(headers[i].SOPClassUID, headers[i].SOPInstanceUID, None) for i in (1, 2)]
+    assert "Accepted by a reviewer. near the edge" in hd.sr.srread(path).to_json()
+    run_tool("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    assert len(json.loads((tmp_path / "sr.json").read_text())["Measurements"]) == 3
+    with pytest.raises(ValueError, match="The series has 6 frames, a finding lies on frame 6"):
+        write_report(series, SCORES, tmp_path / "x.dcm", findings=[ReportedFinding(1, [6], 0.6)], **given)
 
 
 @pytest.mark.parametrize(("top", "expected"), [(0, 1), (1, 2), (6, 7), (100, 7)])

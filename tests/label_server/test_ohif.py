@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+"""`make label-demo` as a reader sees it: OHIF in Chromium, with a real Orthanc, in a network namespace of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_anomalyclip.demo.archive import PLUGIN
+from monai_anomalyclip.demo.studies import demo_seeds, demo_volume
+from monai_anomalyclip.label.ohif import COLOURS, fitted
+
+pytestmark = pytest.mark.label_server
+
+REPOSITORY = Path(__file__).parents[2]
+NAMESPACE = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+LOOK = """
+import fcntl, json, shutil, socket, struct, sys
+from pathlib import Path
+with socket.socket() as any_socket:  # loopback of a new namespace is down
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x41))  # SIOCSIFFLAGS: up, running
+from playwright.sync_api import sync_playwright
+from tools import ohif
+
+folder, *words = sys.argv[1:]
+folder, seen, asked = Path(folder), {}, set()
+with ohif.label_demo(folder / "demo", words) as address, sync_playwright() as driver:
+    browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=list(ohif.CHROMIUM))
+    page = browser.new_page(viewport={"width": 1500, "height": 700})
+    page.on("request", lambda request: asked.add(request.url.split("/")[2] if "://" in request.url else "data"))
+    page.goto(address)
+    seen["first page"] = page.inner_text("body")
+    seen["studies"] = ohif.studies(page, address)
+    for kind in ("CT", "MR"):
+        ohif.open_study(page, address, ohif.study_uid(address, kind))
+        seen["panel"] = page.locator(".monaiLabelPanel input").first.input_value() == address + "/"
+        for model in ("anomaly", "anomaly_levels"):
+            seen[f"{kind} {model}"] = ohif.propose(page, model)
+            for number in range(ohif.PANES):
+                pane = page.locator("[data-cy='viewport-pane']").nth(number)
+                pane.screenshot(path=folder / f"{kind}_{model}_{number}.png")
+    seen["next"] = ohif.next_sample(page)
+    browser.close()
+seen["asked"] = sorted(asked - {address.split("/")[2], "data", ""})
+print(json.dumps(seen))
+"""
+
+
+def test_the_panel_has_the_texts_that_are_changed(label_python: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (places,) = label_python.parents[1].glob("lib/python*/site-packages/monailabel/endpoints/static/ohif")
+    panels = [text for path in places.glob("*.js") if "class MonaiLabelPanel" in (text := path.read_text())]
+    assert len(panels) == 1
+    assert fitted(panels[0]) != panels[0]
+    assert caplog.messages == []  # each text was found
+
+
+@pytest.fixture(scope="module")
+def seen(
+    label_python: Path, copy_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if shutil.which("chromium") is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    if shutil.which("Orthanc") is None or not PLUGIN.is_file():
+        pytest.skip("Orthanc or its DICOMweb plug-in is missing: `apt-get install orthanc orthanc-dicomweb`")
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
+        pytest.skip("no network namespace can be made here, and Orthanc binds all interfaces")
+    folder = tmp_path_factory.mktemp("ohif")
+    environment = label_python.parents[1]
+    words = ["-o", f"{environment}/.installed", f"LABEL_VENV={environment}", f"DEMO={copy_bundle(folder)}"]
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, "-c", LOOK, str(folder), *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1]), folder
+
+
+def coloured(picture: Path, colour: str) -> int:
+    """Number of pixels that have the hue of a colour, however strongly it is blended with gray."""
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    strength = (pixels[..., 0] - pixels[..., 2]) / max(1, red - blue)
+    expected = strength * (green - blue)
+    found = (strength > 0.4) & (abs(pixels[..., 1] - pixels[..., 2] - expected) < 30)
+    return int(found.sum())
+
+
+@pytest.mark.nightly
+def test_proposals_in_ohif(seen: tuple[dict[str, Any], Path]) -> None:
+    said, folder = seen
+    assert "Open OHIF" in said["first page"]
+    assert said["asked"] == []  # nobody but the server
+    assert said["panel"]
+    assert sorted(row.split()[-2:] for row in said["studies"]) == [["CT", "10"]] * 3 + [["MR", "10"]] * 3
+    for kind, family in (("CT", "head_ct"), ("MR", "brain_mr")):
+        phantom = demo_volume(family, next(demo_seeds(family)))
+        place = phantom.affine[:3, :3] @ np.argwhere(phantom.mask).mean(0) + phantom.affine[:3, 3]
+        label = said[f"{kind} anomaly"]["anomaly"]
+        assert np.linalg.norm(np.array(label["middle"]) - place * [-1, -1, 1]) < 8  # mm
+        assert 0.3 < label["count"] / phantom.mask.sum() < 3
+        assert said[f"{kind} anomaly_levels"].keys() <= COLOURS.keys() - {"anomaly"}
+        assert "anomaly_0.50" in said[f"{kind} anomaly_levels"]
+        for pane in range(3):
+            assert coloured(folder / f"{kind}_anomaly_{pane}.png", COLOURS["anomaly"]) > 100, (kind, pane)
+            assert coloured(folder / f"{kind}_anomaly_levels_{pane}.png", COLOURS["anomaly_0.50"]) > 30, (kind, pane)
+
+
+@pytest.mark.nightly
+def test_next_sample_is_the_one_with_the_highest_score(seen: tuple[dict[str, Any], Path]) -> None:
+    strategy, form = seen[0]["next"]
+    assert strategy == "highest_score"
+    shown = dict(line.split("\t") for line in form if "\t" in line)
+    assert 0.5 < float(shown["Anomaly score"]) <= 1
+    assert 0 <= int(shown["Most suspicious slice (from 0)"]) < 10

@@ -148,6 +148,23 @@ def propose(page: Any, model: str) -> dict[str, Any]:
     return labels
 
 
+def open_result(page: Any, address: str, study: str, kind: str) -> list[str]:
+    """Open a study in OHIF's own mode, and one of its results (SEG, PMAP, SR); what the page complains of."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if "Error:" in message.text[:20] else None)
+    page.goto(f"{address}/ohif/viewer?StudyInstanceUIDs={study}")
+    result = page.locator("[data-cy^='study-browser-thumbnail']", has_text=kind).first
+    result.wait_for(timeout=_MILLISECONDS)
+    page.wait_for_timeout(3000)
+    result.dblclick()
+    page.wait_for_timeout(6000)
+    for name in ("Yes", "LOAD"):  # whether a segmentation is to be taken into the view
+        if (button := page.get_by_text(name, exact=True)).count():
+            button.first.click()
+            page.wait_for_timeout(3000)
+    return said
+
+
 def next_sample(page: Any) -> tuple[str, list[str]]:
     """The strategy that the panel proposes, and the lines of what it then offers."""
     page.get_by_text("Active Learning", exact=True).click()

@@ -27,11 +27,14 @@ REPOSITORY = Path(__file__).parents[2]
 NAMESPACE = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 
 LOOK = """
-import fcntl, json, shutil, socket, struct, sys
+import base64, fcntl, json, shutil, socket, struct, subprocess, sys, urllib.request
 from pathlib import Path
 with socket.socket() as any_socket:  # loopback of a new namespace is down
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x41))  # SIOCSIFFLAGS: up, running
 from playwright.sync_api import sync_playwright
+from pydicom import dcmread
+from monai_anomalyclip.demo.studies import demo_seeds
+from monai_anomalyclip.demo.volumes import write_dicom_series
 from tools import ohif
 
 folder, *words = sys.argv[1:]
@@ -52,6 +55,26 @@ with ohif.label_demo(folder / "demo", words) as address, sync_playwright() as dr
                 pane = page.locator("[data-cy='viewport-pane']").nth(number)
                 pane.screenshot(path=folder / f"{kind}_{model}_{number}.png")
     seen["next"] = ohif.next_sample(page)
+    # The results of `predict`, stored beside their series.
+    write_dicom_series(folder / "series", next(demo_seeds("head_ct")), size=112, slices=10, slice_spacing=5.0)
+    command = [sys.executable, "-m", "monai_anomalyclip", "predict", folder / "series", "-o", folder / "results"]
+    subprocess.run([*command, "--bundle", words[-1].removeprefix("DEMO="), "--outputs", "default,pm"], check=True)
+    settings = json.loads((folder / "demo" / "orthanc" / "orthanc.json").read_text())
+    proof = base64.b64encode(":".join(*settings["RegisteredUsers"].items()).encode()).decode()
+    for file in (folder / "results").glob("*.dcm"):
+        place = f"http://127.0.0.1:{settings['HttpPort']}/instances"
+        request = urllib.request.Request(place, file.read_bytes(), {"Authorization": "Basic " + proof})
+        urllib.request.urlopen(request).close()
+    study = str(dcmread(file, stop_before_pixels=True).StudyInstanceUID)
+    for kind in ("PMAP", "SEG", "SR"):
+        page = browser.new_page(viewport={"width": 1500, "height": 700})
+        seen[kind] = ohif.open_result(page, address, study, kind)
+        for number in range(10):
+            page.locator("[data-cy='viewport-pane']").first.screenshot(path=folder / f"{kind}_{number}.png")
+            page.mouse.move(850, 350)
+            page.mouse.wheel(0, 100)
+            page.wait_for_timeout(700)
+        page.close()
     browser.close()
 seen["asked"] = sorted(asked - {address.split("/")[2], "data", ""})
 print(json.dumps(seen))
@@ -129,3 +152,18 @@ def test_next_sample_is_the_one_with_the_highest_score(seen: tuple[dict[str, Any
     shown = dict(line.split("\t") for line in form if "\t" in line)
     assert 0.5 < float(shown["Anomaly score"]) <= 1
     assert 0 <= int(shown["Most suspicious slice (from 0)"]) < 10
+
+
+@pytest.mark.nightly
+def test_results_of_predict_open_beside_their_series(seen: tuple[dict[str, Any], Path]) -> None:
+    said, folder = seen
+    for kind, most in (("PMAP", 20_000), ("SEG", 20_000), ("SR", 0)):
+        assert said[kind] == [], kind
+        colourful = []
+        for number in range(10):
+            pixels = np.asarray(Image.open(folder / f"{kind}_{number}.png").convert("RGB")).astype(int)
+            middle = pixels[100:-60, 100:-100]  # without what is written at the edges
+            colourful.append(int((np.ptp(middle, axis=-1) > 80).sum()))
+            assert middle.max() > 200  # the series itself
+        assert (max(colourful) > 500) is (most > 0), (kind, colourful)
+        assert min(colourful) <= most, (kind, colourful)  # nothing where there is no lesion

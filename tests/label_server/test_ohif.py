@@ -157,7 +157,7 @@ def test_next_sample_is_the_one_with_the_highest_score(seen: tuple[dict[str, Any
 @pytest.mark.nightly
 def test_results_of_predict_open_beside_their_series(seen: tuple[dict[str, Any], Path]) -> None:
     said, folder = seen
-    for kind, most in (("PMAP", 20_000), ("SEG", 20_000), ("SR", 0)):
+    for kind in ("PMAP", "SEG", "SR"):
         assert said[kind] == [], kind
         colourful = []
         for number in range(10):
@@ -165,5 +165,4 @@ def test_results_of_predict_open_beside_their_series(seen: tuple[dict[str, Any],
             middle = pixels[100:-60, 100:-100]  # without what is written at the edges
             colourful.append(int((np.ptp(middle, axis=-1) > 80).sum()))
             assert middle.max() > 200  # the series itself
-        assert (max(colourful) > 500) is (most > 0), (kind, colourful)
-        assert min(colourful) <= most, (kind, colourful)  # nothing where there is no lesion
+        assert (max(colourful) > 500) is (kind != "SR"), (kind, colourful)  # a report draws nothing

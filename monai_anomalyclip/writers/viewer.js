@@ -174,10 +174,11 @@ function openViewer(place, data, start) {
     const plain = new ImageData(width, height);
     const drawn = new ImageData(width, height);
     const limit = settings.threshold - 1e-6;
-    const clear = data.ceiling < 1 ? 0.35 : 0; // as in overlays.py
+    const ceiling = data.ceiling ?? 1; // missing in what older versions wrote
+    const clear = ceiling < 1 ? 0.35 : 0; // as in overlays.py
     for (let pixel = 0, at = 0; pixel < values.length; pixel++, at += 4) {
       const value = values[pixel];
-      const heat = Math.min(value / data.ceiling, 1);
+      const heat = Math.min(value / ceiling, 1);
       const weight = map.checked ? Math.min(Math.max((heat - clear) / (0.5 - clear), 0), 1) * settings.opacity : 0;
       const colour = 3 * Math.round(heat * 255);
       for (let channel = 0; channel < 3; channel++) {

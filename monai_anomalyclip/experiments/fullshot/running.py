@@ -19,7 +19,13 @@ from monai.utils import set_determinism
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.experiments.fullshot.evaluation import METRICS, classes_of, evaluate_class
-from monai_anomalyclip.experiments.fullshot.network import BACKBONES, anomalib_needed, weights_sha256
+from monai_anomalyclip.experiments.fullshot.network import (
+    BACKBONES,
+    FullShotNetwork,
+    anomalib_needed,
+    weights_sha256,
+)
+from monai_anomalyclip.experiments.fullshot.own_normals import OwnNormals
 from monai_anomalyclip.experiments.fullshot.patchcore import PatchCore
 from monai_anomalyclip.experiments.fullshot.rd4ad import RD4AD
 from monai_anomalyclip.handlers.metric_table import MetricTable
@@ -122,6 +128,7 @@ _NETWORKS: dict[str, type[PatchCore] | type[RD4AD]] = {"patchcore": PatchCore, "
 OPTIONS: dict[str, dict[str, Any]] = {
     "patchcore": {"coreset_ratio": 0.1, "num_neighbors": 9},
     "rd4ad": {"epochs": 200, "learning_rate": 0.005},
+    "own-normals": {"encoder": "efficientnet-lite0"},
 }
 """By method, the options that it alone has, with their defaults."""
 
@@ -144,7 +151,7 @@ def run_full_shot(
     """Fit and measure every class that is not finished in ``output_dir``.
 
     Args:
-        method: "patchcore" or "rd4ad".
+        method: "patchcore", "rd4ad", or "own-normals", which has its own encoder and size and needs no weights.
         datalist: with each class's normal images under "training".
         output_dir: folder of the results.
         weights: the backbone's ImageNet weights; None for random ones.
@@ -165,25 +172,30 @@ def run_full_shot(
         OSError: when a file is missing.
         ValueError: for settings or a datalist that do not fit, or results of other settings in ``output_dir``.
     """
-    with anomalib_needed():
-        import anomalib  # noqa: F401  # told before anything is read
+    ours = method == "own-normals"
+    if not ours:
+        with anomalib_needed():
+            import anomalib  # noqa: F401  # told before anything is read
     options = {**OPTIONS[method], **(options or {})}
     classes = classes_of(datalist, testing_section)
     settings = {
         "method": method,
         "datalist_sha256": hashlib.sha256(datalist.read_bytes()).hexdigest(),
         "testing_section": testing_section,
-        "backbone": backbone,
-        "image_size": image_size,
         "batch_size": batch_size,
         "seed": seed,
-        "weights_sha256": weights_sha256(weights),
         **options,
-        "anomalib": version("anomalib"),
     }
+    if not ours:
+        settings |= {"backbone": backbone, "image_size": image_size, "weights_sha256": weights_sha256(weights)}
+        settings["anomalib"] = version("anomalib")
     results = FullShotResults(output_dir, settings)
     set_determinism(seed=seed)
-    fresh = _NETWORKS[method](backbone, weights=weights, image_size=image_size, **options)
+    fresh: FullShotNetwork
+    if ours:
+        fresh = OwnNormals(**options, seed=seed)
+    else:
+        fresh = _NETWORKS[method](backbone, weights=weights, image_size=image_size, **options)
     for number, images in enumerate(classes, start=1):
         if images.name in results.classes:
             say(f"[{number}/{len(classes)}] {images.name}: done before.")

@@ -231,6 +231,7 @@ class TableRun:
         from monai_anomalyclip.experiments.fullshot import run_full_shot  # needs anomalib, which is an extra
 
         options = {"epochs": self.max_epochs} if experiment.method == "rd4ad" and self.max_epochs is not None else {}
+        needs_weights = METHODS[experiment.method].in_paper  # ours comes with its encoder
         for name in available:
             folder = self.output / "runs" / experiment.key / name
             try:
@@ -239,7 +240,7 @@ class TableRun:
                     experiment.method,
                     self.source.original(name),
                     folder,
-                    weights=self.source.image_net_weights(),
+                    weights=self.source.image_net_weights() if needs_weights else None,
                     device=self.runs.torch_device(),
                     seed=seed,
                     options=options,

@@ -34,8 +34,8 @@ def _methods(tested_on: tuple[str, ...], tuned_on: str) -> tuple[Experiment, ...
     return (*rows, Experiment("AnomalyCLIP, given prompts", tested_on, tuned_on, given_prompts=True))
 
 
-def _full_shot(tested_on: tuple[str, ...]) -> tuple[Experiment, ...]:
-    return tuple(Experiment(METHODS[name].title, tested_on, method=name) for name in ("patchcore", "rd4ad"))
+def _full_shot(tested_on: tuple[str, ...], methods: tuple[str, ...] = ("patchcore", "rd4ad")) -> tuple[Experiment, ...]:
+    return tuple(Experiment(METHODS[name].title, tested_on, method=name) for name in methods)
 
 
 def _times() -> tuple[Experiment, ...]:
@@ -170,8 +170,9 @@ _CHECK = Table(
 _USERS = Table(
     "own",
     "Own: methods that learn from normal images, on your own datalist",
-    "PatchCore and RD4AD, fitted to the normal images of own.json's training list and tested on its testing list.",
-    (Group("fitted to normal images", _full_shot(("own",))),),
+    "PatchCore, RD4AD and this package's own normals, fitted to the normal images of own.json's training list, tested "
+    "on its testing list.",
+    (Group("fitted to normal images", _full_shot(("own",), ("patchcore", "rd4ad", "own-normals"))),),
     remark="PatchCore and RD4AD are anomalib's networks, which differ from their authors' (see docs/baselines.md)",
 )
 

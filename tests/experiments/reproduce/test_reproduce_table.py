@@ -116,7 +116,7 @@ def test_full_shot_methods_on_a_datalist_of_the_users(
     (own / "weights").mkdir()
     (own / "weights/wide_resnet50_2.pth").touch()
     document, outcome = reproduce_table("own", own, tmp_path / "b", say=quiet)
-    assert given == [("patchcore", own / "own.json"), ("rd4ad", own / "own.json")]
+    assert given == [(method, own / "own.json") for method in ("patchcore", "rd4ad", "own-normals")]
     assert outcome.scores["untuned/rd4ad", "own"] == {111: {"image_auroc": 0.75}}
-    assert [row["metrics"]["image_auroc"]["mean"] for row in document["groups"][0]["rows"]] == [75, 75]
+    assert [row["metrics"]["image_auroc"]["mean"] for row in document["groups"][0]["rows"]] == [75, 75, 75]
     assert "75.0" in (tmp_path / "b" / "own.md").read_text()

@@ -70,7 +70,7 @@ def test_seventeen_data_sets_and_six_methods() -> None:
     zero_shot = {"anomalyclip", "clip", "clip-ac", "coop", "winclip", "vand"}
     for name in ("1", "2", "3", *map(str, range(15, 27))):
         assert {experiment.method for experiment in TABLES[name].experiments} == zero_shot
-    assert set(METHODS) == {*zero_shot, "retrieval", "patchcore", "rd4ad"}
+    assert set(METHODS) == {*zero_shot, "retrieval", "patchcore", "rd4ad", "own-normals"}
     assert "retrieval" in {experiment.method for experiment in TABLES["demo"].experiments}
     assert {row.method for row in TABLES["12"].experiments} == {"anomalyclip", "patchcore", "rd4ad"}
 

@@ -393,7 +393,7 @@ function measure() {{
     ground: getComputedStyle(page.body).backgroundColor, ink: getComputedStyle(page.body).color,
     columns: getComputedStyle(page.querySelector(".columns")).gridTemplateColumns,
     scores: [...page.querySelectorAll(".ranking td.score")].map(e => e.textContent),
-    said: page.querySelector(".said").textContent,
+    said: page.querySelector(".compared").textContent,
   }});
 }}
 document.getElementById("f").onload = measure;

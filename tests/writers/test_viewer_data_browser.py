@@ -265,3 +265,24 @@ def test_a_film_plays(browser: Any, tmp_path: Path) -> None:
     page.goto((tmp_path / "f_viewer.html").as_uri() + "#4")
     page.wait_for_selector("#viewer[data-shown='4']")
     page.close()
+
+
+def test_colours_to_a_ceiling(browser: Any, tmp_path: Path) -> None:
+    """Distances up to 0.2 are drawn as values up to 1 are, but clear where those of normals lie."""
+    drawn = {}
+    for ceiling, share in ((1.0, 1.0), (0.2, 1.0), (0.2, 2.0), (0.2, 0.3)):
+        frames = PreviewFrames()
+        frames.add(range(1), np.full((1, 40, 60, 3), 90, np.uint8), np.full((1, 40, 60), ceiling * share))
+        scores = np.array([0.5])
+        text = film_preview("f", frames, Findings(scores, scores, scores), 0.9, [0.0], (40, 60), ceiling=ceiling)
+        (tmp_path / "f_viewer.html").write_text(viewer_page("f", text, "report.html"))
+        page = browser.new_page()
+        page.goto((tmp_path / "f_viewer.html").as_uri() + "#0")
+        page.wait_for_selector("#viewer[data-shown='0']")
+        slide(page, "threshold", 1)
+        drawn[ceiling, share] = canvas(page).astype(int)
+        page.close()
+    assert np.abs(drawn[0.2, 1.0] - drawn[1.0, 1.0]).max() <= 2
+    assert np.array_equal(drawn[0.2, 2.0], drawn[0.2, 1.0])
+    assert np.abs(drawn[0.2, 0.3] - 90).max() <= 2
+    assert np.abs(drawn[0.2, 1.0] - 90).max() > 50

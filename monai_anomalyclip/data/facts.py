@@ -72,6 +72,7 @@ def facts_of(name: str, source: Source) -> InputFacts:
         elif isinstance(source, VideoSource):
             index = source.reader.index
             facts |= {"frames": source.reader.n_frames, "size": f"{index.height} x {index.width}", "kind": "video"}
+            facts["notes"] = (index.note,) if index.note else ()
         elif isinstance(source, FrameSource):
             facts |= {"frames": 1, "size": " x ".join(map(str, stored_size(source.paths[0], source.page)))}
     except Exception as error:  # a damaged file makes Pillow and pydicom raise nearly anything

@@ -47,6 +47,7 @@ __all__ = [
 
 _PART_BYTES = 2**28  # of float32 frames that are in memory at a time
 _MAX_PART = 64
+_MAX_STRIDE = 100_000  # a frame an hour: clocks of films count no further
 _SETTLED = 2.0  # seconds after which a file's times are sure to tell of a change
 
 
@@ -72,8 +73,8 @@ class ReadOptions:
         check_preset(self.preset)
         if self.nifti_form not in ("refuse", "sform", "qform"):
             raise ValueError(f"nifti_form must be 'refuse', 'sform' or 'qform', got {self.nifti_form!r}.")
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}.")
+        if not 1 <= self.stride <= _MAX_STRIDE:
+            raise ValueError(f"stride must lie in 1 to {_MAX_STRIDE:,}, got {self.stride}.")
 
 
 class Source(ABC):
@@ -410,7 +411,7 @@ class VideoSource(Source):
         stop = self.reader.n_frames if stop is None else stop
         with one_open(self.reader, last=stop == self.reader.n_frames):
             frames = torch.from_numpy(self.reader.read(start, stop))
-        meta: dict[str, Any] = {"kind": "cine", "native_slices": 1, "notes": "", "modality": ""}
+        meta: dict[str, Any] = {"kind": "cine", "native_slices": 1, "notes": self.reader.index.note, "modality": ""}
         return MetaTensor(frames.permute(3, 2, 1, 0), affine=torch.eye(4, dtype=torch.float64), meta=meta)
 
 

@@ -113,6 +113,7 @@ class VideoIndex:
         pts: (n_frames,) int64, the file's time stamps; None where frames can only be counted.
         keyframes: int64, ascending numbers of the frames at which decoding can begin.
         pixel_aspect: how much wider than high a pixel of the upright picture is to be shown.
+        others: how many further films the file holds, such as those of a second camera; they are not read.
     """
 
     n_frames: int
@@ -125,6 +126,13 @@ class VideoIndex:
     pts: npt.NDArray[np.int64] | None = None
     keyframes: npt.NDArray[np.int64] | None = None
     pixel_aspect: Fraction = Fraction(1)
+    others: int = 0
+
+    @property
+    def note(self) -> str:
+        """A sentence on films of the file that are not read, or nothing."""
+        films = f"The file holds {1 + self.others} films, of which the one that players show was scored"
+        return f"{films}: save the others as files of their own." if self.others else ""
 
 
 def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIndex:
@@ -142,12 +150,16 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
     """
     with named_errors(source):
         with open_video(source, max_pixels) as (container, stream):
+            import av  # there, since the file is open
+
             first = _first_picture(container, stream)
             size, turns = (first.width, first.height), round(first.rotation / 90) % 4
             codec = str(stream.codec_context.codec.canonical_name)
             fps = _nominal_rate(stream)
             aspect = stream.sample_aspect_ratio or Fraction(1)  # absent or 0 where nothing is said
             clock = stream.time_base
+            cover = av.stream.Disposition.attached_pic
+            others = sum(not one.disposition & cover for one in container.streams.video) - 1
         packets = None
         if codec in ONE_PICTURE_PER_PACKET and not first.interlaced_frame:
             with open_video(source, max_pixels) as (container, stream):
@@ -164,9 +176,8 @@ def index_video(source: VideoSource, *, max_pixels: int = MAX_PIXELS) -> VideoIn
                 raise broken_at(len(stamps))
         times = _fill(stamps * clock.numerator / clock.denominator, float(fps))
         width, height = size[::-1] if turns % 2 else size
-        return VideoIndex(
-            len(times), times, width, height, fps, codec, turns, pts, keyframes, 1 / aspect if turns % 2 else aspect
-        )
+        aspect = 1 / aspect if turns % 2 else aspect
+        return VideoIndex(len(times), times, width, height, fps, codec, turns, pts, keyframes, aspect, others)
 
 
 @contextmanager

@@ -150,7 +150,7 @@ def test_nothing_found_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture
         ([".", "--series", "1.2.3"], "Series 1.2.3 is not among"),
         ([".", "--preset", "ct-brian"], "There is no intensity preset 'ct-brian'"),
         ([".", "--include", "captures"], "No series is left out as 'captures': choose of localizer, mosaic"),
-        ([".", "--stride", "0"], "stride must be at least 1, got 0"),
+        ([".", "--stride", "0"], "stride must lie in 1 to 100,000, got 0"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(

@@ -227,7 +227,8 @@ def test_a_damaged_video_is_one_part_whose_reading_says_why(tmp_path: Path) -> N
 def test_options_that_cannot_be() -> None:
     for wrong, match in (
         ({"nifti_form": "both"}, "nifti_form must be 'refuse', 'sform' or 'qform', got 'both'"),
-        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"stride": 0}, "stride must lie in 1 to 100,000, got 0"),
+        ({"stride": 10**23}, "stride must lie in 1 to 100,000, got 1000"),
         ({"preset": "ct-brian"}, "There is no intensity preset 'ct-brian': choose one of auto"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_anomalyclip.data import UnreadableInputError
+from monai_anomalyclip.data import UnreadableInputError, load_input
 from monai_anomalyclip.data.video_index import index_video, promised_size
 
 av = pytest.importorskip("av")
@@ -106,6 +106,27 @@ def test_files_in_memory_are_left_open(make_video: Callable[..., Any]) -> None:
     assert index_video(file).n_frames == 24
     assert not file.closed
     assert refusal(io.BytesIO(content[:100])).startswith("Cannot read the video: it is no video, truncated or damaged")
+
+
+def test_a_second_film_is_told_of(tmp_path: Path) -> None:
+    """Such as that of a second camera."""
+    import av
+
+    def written(*sizes: tuple[int, int]) -> Path:
+        path = tmp_path / f"{len(sizes)}.mkv"
+        with av.open(str(path), "w") as container:
+            streams = [container.add_stream("mpeg4", rate=10) for _ in sizes]
+            for stream, size in zip(streams, sizes, strict=True):
+                stream.width, stream.height = size
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(np.zeros((stream.height, stream.width, 3), np.uint8))
+                container.mux([*stream.encode(frame), *stream.encode()])
+        return path
+
+    assert index_video(written((32, 32))).note == ""
+    path = written((32, 32), (64, 48))
+    assert index_video(path).others == 1
+    assert "holds 2 films" in load_input(path).meta["notes"]
 
 
 def test_titles_in_any_encoding(make_video: Callable[..., Any]) -> None:

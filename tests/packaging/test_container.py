@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from monai_anomalyclip import predict
 from monai_anomalyclip.demo.phantom_sets import prepare_demo_data
 
 REPOSITORY = Path(__file__).parents[2]
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
 CONTEXT = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "monai_anomalyclip", "bundles", "configs")
 
 
@@ -89,36 +91,58 @@ def base(workplace: Path, buildah: Callable[..., str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheelhouse(workplace: Path) -> Path:
-    """All wheels; PyTorch for the CPU where this machine has both of its packages, for they must be of one kind."""
-    folder, local = workplace / "context" / "wheelhouse", workplace / "local"
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+def constraint(workplace: Path) -> list[str | Path]:
+    """PyTorch for the CPU where this machine has both of its packages, for they must be of one kind."""
+    local, file = workplace / "local", workplace / "constraint.txt"
     for name in ("torch", "torchvision"):
-        subprocess.run([*pip, "download", "--no-deps", "--no-index", name, "-d", str(local)], capture_output=True)
+        subprocess.run([*PIP, "download", "--no-deps", "--no-index", name, "-d", str(local)], capture_output=True)
     wheels = sorted(wheel.name.split("-")[:2] for wheel in local.glob("*+cpu-*"))
-    if [name for name, _ in wheels] == ["torch", "torchvision"]:
-        (workplace / "constraint.txt").write_text("".join(f"{name}=={version}\n" for name, version in wheels))
     shutil.rmtree(local, ignore_errors=True)
-    constraint = ("-c", workplace / "constraint.txt") if (workplace / "constraint.txt").is_file() else ()
-    run(*pip, "wheel", "--wheel-dir", folder, *constraint, f"{REPOSITORY}[dimse,video]", "setuptools>=77")
-    return folder
+    if [name for name, _ in wheels] != ["torch", "torchvision"]:
+        return []
+    file.write_text("".join(f"{name}=={version}\n" for name, version in wheels))
+    return ["-c", file]
 
 
 @pytest.fixture(scope="module")
-def image(workplace: Path, buildah: Callable[..., str], base: str, wheelhouse: Path) -> str:
-    context = wheelhouse.parent
-    for name in (*CONTEXT, "requirements"):
-        source = REPOSITORY / name
-        shutil.copytree(source, context / name) if source.is_dir() else shutil.copy(source, context)
-    for name in ("Dockerfile", ".dockerignore"):
-        shutil.copy(REPOSITORY / name, context)
-    buildah(
-        "build", "--isolation", "chroot", "--pull-never", "--target", "predict",
-        "--build-arg", f"BASE={base}", "--build-arg", "PIP_ARGUMENTS=--no-index --find-links /context/wheelhouse",
-        "-t", "localhost/anomalyclip", context,
-    )  # fmt: skip
-    shutil.rmtree(wheelhouse)
-    return "localhost/anomalyclip"
+def image_of(
+    workplace: Path, buildah: Callable[..., str], base: str, constraint: list[str | Path]
+) -> Callable[..., str]:
+    """Builds a target from what `pip wheel` makes of some requirements, without any index of packages."""
+
+    def build(target: str, *requirements: Sequence[str | Path]) -> str:
+        context = workplace / "context"
+        for words in requirements:
+            run(*PIP, "wheel", "--wheel-dir", context / "wheelhouse", *words, *constraint)
+        for name in (*CONTEXT, "requirements"):
+            source = REPOSITORY / name
+            shutil.copytree(source, context / name) if source.is_dir() else shutil.copy(source, context)
+        for name in ("Dockerfile", ".dockerignore"):
+            shutil.copy(REPOSITORY / name, context)
+        buildah(
+            "build", "--isolation", "chroot", "--pull-never", "--target", target,
+            "--build-arg", f"BASE={base}", "--build-arg", "PIP_ARGUMENTS=--no-index --find-links /context/wheelhouse",
+            "-t", f"localhost/{target}", context,
+        )  # fmt: skip
+        shutil.rmtree(context)
+        return f"localhost/{target}"
+
+    return build
+
+
+@contextmanager
+def unpacked(buildah: Callable[..., str], image: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The files of an image and its settings; afterwards both are removed, for the disk."""
+    config = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
+    container = buildah("from", "--pull-never", image)
+    yield Path(buildah("mount", container)), config
+    buildah("rm", container)
+    buildah("rmi", image)
+
+
+def size_of(root: Path) -> str:
+    size = sum(path.lstat().st_blocks for path in root.rglob("*")) * 512
+    return f"The image holds {size / 1e9:.2f} GB."
 
 
 LAUNCH = """
@@ -126,20 +150,32 @@ set -eu
 mount --make-rprivate /
 mount --bind "$ROOT" "$ROOT"
 mount --bind "$IN" "$ROOT/mnt"; mount -o remount,bind,ro "$ROOT/mnt"
-mount --bind "$BUNDLE" "$ROOT/srv"; mount -o remount,bind,ro "$ROOT/srv"
-mount --bind "$OUT" "$ROOT/media"
+mount --bind "$BUNDLE" "$ROOT$BUNDLE_AT"; mount -o remount,bind,ro "$ROOT$BUNDLE_AT"
+mount --bind "$OUT" "$ROOT$OUT_AT"
 mount -t tmpfs tmpfs "$ROOT/tmp"
 mount -t proc proc "$ROOT/proc"
 mount -o remount,bind,ro "$ROOT"
+test -z "${LOOPBACK:-}" || python3 -c "$LOOPBACK"
 cd "$ROOT"
 CHROOT=$(command -v chroot)
 exec env -i $ENVIRONMENT "$CHROOT" --userspec="$USERS" "$ROOT" /bin/sh -c 'cd "$0"; exec "$@"' "$PLACE" "$@"
 """
 
 
+# An interface of a network namespace is down until somebody lifts it (SIOCSIFFLAGS, IFF_UP and IFF_RUNNING).
+LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0x41))"
+
+
+def launch(given: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--fork", "/bin/sh", "-c", LAUNCH, "sh", *words],
+        env={"PATH": os.environ["PATH"], "USERS": "1000:1000", **given}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
 @pytest.mark.nightly
 def test_predict_in_the_image(
-    image: str, buildah: Callable[..., str], workplace: Path, untuned_bundle: Callable[..., Path],
+    image_of: Callable[..., str], buildah: Callable[..., str], workplace: Path, untuned_bundle: Callable[..., Path],
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
     bundle = untuned_bundle(workplace / "bundles")
@@ -148,31 +184,22 @@ def test_predict_in_the_image(
     results.mkdir()
     os.chown(results, 1000, 1000)
     workplace.chmod(0o755)
-    config = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
-    container = buildah("from", "--pull-never", image)
-    root = Path(buildah("mount", container))
-    size = sum(path.lstat().st_blocks for path in root.rglob("*")) * 512
-    record_property("figure", f"The image holds {size / 1e9:.2f} GB.")
-    assert config["User"] == "1000"
-    assert config["Entrypoint"] == ["monai-anomalyclip"]
-    given = {
-        "ROOT": str(root), "IN": str(inputs), "BUNDLE": str(bundle), "OUT": str(results), "USERS": "1000:1000",
-        "PLACE": config["WorkingDir"], "ENVIRONMENT": " ".join(config["Env"]), "PATH": os.environ["PATH"],
-    }  # fmt: skip
-
-    def launched(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "/bin/sh", "-c", LAUNCH, "sh", *words],
-            env=given, capture_output=True, text=True,
-        )  # fmt: skip
-
-    refused = launched("/bin/sh", "-c", "touch /opt/anomalyclip/x || touch /srv/x || touch /home/x")
-    assert refused.returncode != 0
-    assert "Read-only file system" in refused.stderr
-    alone = launched("python", "-c", "import socket; socket.create_connection(('127.0.0.1', 9), 1)")
-    assert "Network is unreachable" in alone.stderr or "refused" in alone.stderr or "unreachable" in alone.stderr
-    done = launched(*config["Entrypoint"], "predict", "/mnt", "-o", "/media/out", "--bundle", "/srv")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    image = image_of("predict", [f"{REPOSITORY}[dimse,video]", "setuptools>=77"])
+    with unpacked(buildah, image) as (root, config):
+        record_property("figure", size_of(root))
+        assert config["User"] == "1000"
+        assert config["Entrypoint"] == ["monai-anomalyclip"]
+        given = {
+            "ROOT": str(root), "IN": str(inputs), "BUNDLE": str(bundle), "BUNDLE_AT": "/srv", "OUT": str(results),
+            "OUT_AT": "/media", "PLACE": config["WorkingDir"], "ENVIRONMENT": " ".join(config["Env"]),
+        }  # fmt: skip
+        refused = launch(given, "/bin/sh", "-c", "touch /opt/anomalyclip/x || touch /srv/x || touch /home/x")
+        assert refused.returncode != 0
+        assert "Read-only file system" in refused.stderr
+        alone = launch(given, "python", "-c", "import socket; socket.create_connection(('127.0.0.1', 9), 1)")
+        assert "refused" in alone.stderr or "unreachable" in alone.stderr
+        done = launch(given, *config["Entrypoint"], "predict", "/mnt", "-o", "/media/out", "--bundle", "/srv")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     inside = json.loads((results / "out" / "results.json").read_text())["inputs"]
     outside = predict(inputs, workplace / "outside", bundle, device="cpu").inputs
     assert len(inside) == len(outside) > 5
@@ -182,3 +209,56 @@ def test_predict_in_the_image(
         atol=1e-5,
     )
     assert (results / "out" / "report.html").stat().st_uid == 1000
+
+
+ASK = """
+import subprocess, sys, time, urllib.request
+server = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+for _ in range(180):
+    time.sleep(1)
+    try:
+        answer = urllib.request.urlopen("http://127.0.0.1:8000/info/", timeout=60).read().decode()
+    except OSError:
+        if server.poll() is None:
+            continue
+        break
+    print(answer)
+    break
+server.terminate()
+"""
+
+
+@pytest.mark.nightly
+def test_label_server_in_the_image(
+    image_of: Callable[..., str], buildah: Callable[..., str], workplace: Path, untuned_bundle: Callable[..., Path],
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
+    """It starts by the image's own command, as an ordinary user, and says what it offers."""
+    bundle, data = untuned_bundle(workplace / "label_bundles"), workplace / "label_data"
+    (data / "studies").mkdir(parents=True)
+    for folder in (data, data / "studies"):
+        os.chown(folder, 1000, 1000)
+    workplace.chmod(0o755)
+    requirements = REPOSITORY / "requirements"
+    wanted = (
+        ["-r", requirements / "label.txt", "setuptools>=77"],
+        ["--no-deps", "-r", requirements / "label-no-deps.txt"],
+    )
+    with unpacked(buildah, image_of("label", *wanted)) as (root, config):
+        record_property("figure", size_of(root))
+        assert config["User"] == "1000"
+        place = "/opt/anomalyclip/bundles/anomalyclip"
+        (root / place[1:]).mkdir()
+        given = {
+            "ROOT": str(root), "IN": str(data / "studies"), "BUNDLE": str(bundle), "BUNDLE_AT": place, "OUT": str(data),
+            "OUT_AT": "/data", "PLACE": config["WorkingDir"], "ENVIRONMENT": " ".join(config["Env"]),
+            "LOOPBACK": LOOPBACK,
+        }  # fmt: skip
+        done = launch(given, "python", "-c", ASK, *config["Cmd"])
+    said = done.stdout[-3000:] + done.stderr[-6000:]
+    assert done.returncode == 0, said
+    assert done.stdout.startswith("{"), said
+    info = json.loads(done.stdout)
+    assert "Research use only" in info["description"]
+    assert "anomaly" in info["models"]
+    assert (data / "app" / "main.py").stat().st_uid == 1000

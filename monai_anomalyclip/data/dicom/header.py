@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import sys
@@ -30,7 +31,7 @@ from pydicom.values import converters
 from monai_anomalyclip.data.dicom.exclusion import is_image_class, object_kind
 from monai_anomalyclip.data.dicom.extent import PixelExtent, find_extent
 from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding, quiet_pydicom
-from monai_anomalyclip.data.dicom.series import Instance, SkippedFile, text_of
+from monai_anomalyclip.data.dicom.series import Instance, SkippedFile, file_mark, text_of
 from monai_anomalyclip.data.dicom.traits import is_private_trait
 
 __all__ = [
@@ -197,6 +198,7 @@ def read_header(path: Path) -> Instance | SkippedFile:
 
 
 def _read(path: Path, stream: BinaryIO) -> Instance:
+    seen = file_mark(os.fstat(stream.fileno()))
     start = stream.read(132)
     has_prefix = start[128:] == b"DICM"
     if len(start) < 132 and path.suffix.lower() in _SURE_SUFFIXES:
@@ -224,7 +226,7 @@ def _read(path: Path, stream: BinaryIO) -> Instance:
     if kind:
         raise _RefusedError(kind, "The object is no image that could be scored.")
     _check_image(header, syntax, pixels)
-    return Instance(path, header, syntax)
+    return Instance(path, header, syntax, seen)
 
 
 def _parse(stream: BinaryIO, start: int) -> tuple[Dataset, str, PixelExtent | None]:

@@ -33,7 +33,7 @@ from monai_anomalyclip.data.dicom.codestream import (
 )
 from monai_anomalyclip.data.dicom.pixel_stream import PixelFormat, PixelStream, describe_syntax, readable
 from monai_anomalyclip.data.dicom.pydicom_api import get_decoder
-from monai_anomalyclip.data.dicom.series import FrameReference, Instance
+from monai_anomalyclip.data.dicom.series import FrameReference, Instance, file_mark
 from monai_anomalyclip.data.errors import UnreadableInputError
 
 __all__ = ["DecodedFrame", "decode_frames"]
@@ -89,6 +89,10 @@ def decode_frames(frames: Iterable[FrameReference]) -> Iterator[DecodedFrame]:
                 if decoded.values.shape != form.shape:
                     raise UnreadableInputError(
                         f"it decodes to the shape {decoded.values.shape}, but the header says {form.shape}."
+                    )
+                if instance.seen not in (None, file_mark(instance.path.stat())):
+                    raise UnreadableInputError(
+                        "its file was changed, or replaced, after its header was read: run again."
                     )
             yield decoded
 

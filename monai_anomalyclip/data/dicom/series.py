@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "SkippedFile",
     "StackGeometry",
     "digest_of_instances",
+    "file_mark",
     "group_of",
     "text_of",
     "values_of",
@@ -114,16 +116,23 @@ class Instance:
         path: the file.
         header: the elements before the pixel data; without bulk data and most private elements.
         transfer_syntax: UID of the transfer syntax.
+        seen: which file it was when the header was read, see :func:`file_mark`; None where that is not known.
     """
 
     path: Path
     header: Dataset = field(repr=False)
     transfer_syntax: str
+    seen: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
     def n_frames(self) -> int:
         """Number of frames, 1 for single-frame objects."""
         return int(self.header.get("NumberOfFrames") or 1)
+
+
+def file_mark(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to, or another takes its place."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)

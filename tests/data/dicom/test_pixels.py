@@ -27,6 +27,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBasel
 
 from monai_anomalyclip.data.dicom import FrameReference, Instance
 from monai_anomalyclip.data.dicom import pixels as module
+from monai_anomalyclip.data.dicom.header import read_header
 from monai_anomalyclip.data.dicom.pixels import DecodedFrame, decode_frames
 from monai_anomalyclip.data.errors import UnreadableInputError
 
@@ -414,6 +415,21 @@ def test_deflated_without_the_length_of_its_meta_information(write: Write) -> No
     plain.path.write_bytes(whole[:132] + whole[144:start] + pack.compress(whole[start:]) + pack.flush())
     (frame,) = decode(Instance(plain.path, plain.header, "1.2.840.10008.1.2.1.99"))
     np.testing.assert_array_equal(frame.values, GRAY[0])
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced"])
+def test_a_file_that_changes_after_its_header_was_read(how: str, tmp_path: Path, phantoms: ModuleType) -> None:
+    """Header and pixels would be of two images, and the record would say that it is the new one."""
+    (path,) = phantoms.make_series(tmp_path / "a", count=1)
+    (other,) = phantoms.make_series(tmp_path / "b", count=1, origin=(0, 0, 30))
+    instance = read_header(path)
+    assert isinstance(instance, Instance)
+    assert decode(instance)
+    if how == "replaced":
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    refused(instance, "changed, or replaced, after its header was read")
 
 
 def test_without_permission(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,7 @@ logging.getLogger("PIL").setLevel(logging.INFO)
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 _COMPLAINT = "The decoder complained of damage in the file: what is seen may not be what was stored."
+_PNM_HEADER = 4096  # more than a header with its comments takes
 _MANY = "it has {} frames; save the one you mean as its own file."
 _MOVING = ("GIF", "WEBP")
 
@@ -99,8 +100,8 @@ def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
     """Numbers of the pages of a TIFF, or of the frames of a moving GIF, PNG or WebP, that are pictures of their own.
 
     Thumbnails, levels of a pyramid and transparency masks of a TIFF are none, nor are further pictures in a JPEG (the
-    other eye of a stereo camera, previews), nor the default image of a moving PNG that is not its first frame: each
-    stands in for a picture that is read.
+    other eye of a stereo camera, previews), those behind the first in a PNM file, nor the default image of a moving PNG
+    that is not its first frame.
 
     Returns:
         the numbers, from 0, for `page` of :func:`read_frame`; and how many pictures of the file are left out.
@@ -119,7 +120,28 @@ def pictures_in(path: str | os.PathLike[str]) -> tuple[list[int], int]:
         with opened(path, _FORMATS) as image:
             count = getattr(image, "n_frames", 1)
             _check_count(count)
+            if image.format == "PPM":
+                return [0], _further_pnm(path)
             return ([0], count - 1) if image.format not in _MOVING else (list(range(count)), 0)
+
+
+def _further_pnm(path: str | os.PathLike[str]) -> int:
+    """How many pictures follow the first in a PNM file, which may be several one behind the other."""
+    pictures, start = 0, 0
+    with open(path, "rb") as stream:
+        while pictures <= MAX_PAGES and stream.seek(start) == start and (head := stream.read(_PNM_HEADER))[:1] == b"P":
+            try:
+                image = Image.open(io.BytesIO(head), formats=("PPM",))
+            except UnidentifiedImageError:
+                break
+            pictures += 1
+            codec, _, offset, form = image.tile[0]
+            if codec == "ppm_plain":  # as text: one alone
+                break
+            deep = form[-1] > 255 if isinstance(form, tuple) else "16" in str(form)
+            bits = 1 if image.mode == "1" else 8 * len(image.getbands()) * (1 + deep)
+            start += offset + -(-image.width * bits // 8) * image.height
+    return max(pictures - 1, 0)
 
 
 def stored_size(path: str | os.PathLike[str], page: int = 0) -> tuple[int, int]:

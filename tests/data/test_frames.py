@@ -226,6 +226,23 @@ def test_further_pictures_in_a_jpeg_are_left_out(tmp_path: Path) -> None:
     assert abs(int(read_frame(tmp_path / "stereo.jpg", None).min()) - 200) < 3
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "I;16"])
+def test_further_pictures_in_a_pnm_are_counted(tmp_path: Path, mode: str) -> None:
+    """Netpbm's formats may follow each other in a file, as its programs write films."""
+    pixels = np.arange(35).reshape(5, 7)
+    picture = Image.fromarray((pixels * 900).astype(np.uint16) if mode == "I;16" else (pixels * 6).astype(np.uint8))
+    buffer = io.BytesIO()
+    (picture if mode == "I;16" else picture.convert(mode)).save(buffer, "PPM")
+    path = tmp_path / "a.pnm"
+    for count in (1, 2, 5):
+        path.write_bytes(buffer.getvalue() * count)
+        assert pictures_in(path) == ([0], count - 1)
+    path.write_bytes(buffer.getvalue() + b"\n")
+    assert pictures_in(path) == ([0], 0)
+    path.write_bytes(b"P5 3 1 4095\n" + b"\1\2" * 3 + b"P2\n3 1\n9\n1 2 3\nP2\n")
+    assert pictures_in(path) == ([0], 1)
+
+
 def test_a_page_that_cannot_be_read_is_no_obstacle_to_the_others(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as writer:
         writer.write(RGB, photometric="rgb", metadata=None)

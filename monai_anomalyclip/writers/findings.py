@@ -69,7 +69,7 @@ class Findings:
         return cls(
             np.asarray(scores, dtype=np.float64),
             maps.max(axis=(1, 2)).astype(np.float64),
-            masks.mean(axis=(1, 2), dtype=np.float64),
+            np.array([np.count_nonzero(mask) / mask.size for mask in masks]),
             None if margins is None else np.asarray(margins, dtype=np.float64),
         )
 

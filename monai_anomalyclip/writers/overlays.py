@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 from torch import Tensor
 
 __all__ = [
@@ -34,7 +33,6 @@ PAPER, INK = (18, 18, 18), (230, 230, 230)
 CLEAR = 0.35  # of the ceiling of distances: at its half begins what 1 % of the normals' pixels reach
 _NOTICE = "research use only"
 _MIN_WIDTH = 260  # smaller pictures are enlarged by a whole factor, so that the margin's text fits
-_STRIP = 32768  # pixels
 _LARGE = 1200  # columns of two panels whose outlines are two pixels wide
 
 
@@ -73,12 +71,11 @@ def overlay(
     blended = _blended(image, anomaly_map if ceiling == 1 else np.minimum(anomaly_map / ceiling, 1), alpha, clear)
     if mask is not None and (inside := np.asarray(mask) != 0).any():
         width = max(1, round(max(inside.shape) / 400))
-        (extent,) = ndimage.find_objects(inside.astype(np.uint8))  # the rest of a large picture costs time only
-        window = tuple(slice(max(0, side.start - width), side.stop + width) for side in extent)
+        # The rest of a large picture costs time only.
+        extent = [np.flatnonzero(inside.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+        window = tuple(slice(max(0, first - width), last + 1 + width) for first, last in extent)
         # Padded with "inside": a region that touches the border of the picture gets no line along it.
-        padded = np.pad(inside[window], width, constant_values=True)
-        core = ndimage.binary_erosion(padded, ndimage.generate_binary_structure(2, 1), iterations=width)
-        core = core[width:-width, width:-width]
+        core = _eroded(np.pad(inside[window], width, constant_values=True), width)[width:-width, width:-width]
         blended[window][inside[window] & ~core] = _OUTLINE
     return blended
 
@@ -192,28 +189,31 @@ def check_map_range(anomaly_map: npt.NDArray[np.floating]) -> None:
 
 
 def _blended(image: Picture, anomaly_map: npt.NDArray[np.floating], alpha: float, clear: float) -> Picture:
-    """``image * (1 - opacity) + colour * opacity``, a strip of rows at a time: what is computed stays in the cache."""
-    blended = np.empty_like(image)
-    step = max(1, _STRIP // image.shape[1])
-    for top in range(0, len(image), step):
-        rows = slice(top, top + step)
-        heat = anomaly_map[rows]
-        colours = _colour_map().take(np.rint(heat * 255).astype(np.intp), axis=0)
-        opacity = np.clip((np.asarray(heat, dtype=np.float32) - clear) / (0.5 - clear), 0, 1) * np.float32(alpha)
-        weight = np.repeat(opacity[..., None], 3, axis=2)
-        colours *= weight
-        np.subtract(1, weight, out=weight)
-        weight *= image[rows]
-        weight += colours
-        blended[rows] = np.rint(weight, out=weight)
-    return blended
+    """``image * (1 - opacity) + colour * opacity``, map and opacity in 8 bits."""
+    heat = Image.fromarray(np.rint(np.asarray(anomaly_map, np.float32) * 255).astype(np.uint8))
+    shares = np.clip((np.arange(256) / 255 - clear) / (0.5 - clear), 0, 1)
+    opacity = heat.point(np.rint(255 * alpha * shares).astype(int).tolist())
+    heat.putpalette(_colour_map().tobytes())
+    return np.array(Image.composite(heat.convert("RGB"), Image.fromarray(image), opacity))
+
+
+def _eroded(inside: npt.NDArray[np.bool_], times: int) -> npt.NDArray[np.bool_]:
+    """Without the pixels that have one outside above, below, or beside them, so many times."""
+    for _ in range(times):
+        core = inside.copy()
+        core[1:] &= inside[:-1]
+        core[:-1] &= inside[1:]
+        core[:, 1:] &= inside[:, :-1]
+        core[:, :-1] &= inside[:, 1:]
+        inside = core
+    return inside
 
 
 @functools.cache
-def _colour_map() -> npt.NDArray[np.float32]:
+def _colour_map() -> Picture:
     from matplotlib import colormaps  # late: only pictures need it
 
-    return np.asarray(colormaps["inferno"](np.arange(256))[:, :3] * 255, dtype=np.float32)
+    return np.rint(colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
 def resized_map(heat: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.float32]:
@@ -240,6 +240,7 @@ def joined(*texts: str) -> str:
     return "  |  ".join(text for text in texts if text)
 
 
+@functools.lru_cache(maxsize=8)
 def font_of(size: int) -> Font:
     return ImageFont.load_default(size)
 
@@ -270,22 +271,28 @@ def framed(picture: Picture, caption: str, ceiling: float = 1.0) -> Picture:
     """Add the colour bar on the right and the caption with the notice below; nothing is drawn over the picture."""
     height, width = picture.shape[:2]
     size = max(11, min(width // 60, 40))
-    bar_width, line = size, 2 * size
-    canvas = Image.new("RGB", (width + 5 * size, height + line), PAPER)
-    canvas.paste(Image.fromarray(picture), (0, 0))
-    draw = ImageDraw.Draw(canvas)
+    bar = _bar(height, size, ceiling)
+    canvas = np.empty((height + 2 * size, width + bar.shape[1], 3), np.uint8)
+    canvas[:height, :width], canvas[:height, width:] = picture, bar
+    line = Image.new("RGB", (canvas.shape[1], 2 * size), PAPER)
+    draw, font = ImageDraw.Draw(line), font_of(size)
+    text = joined(caption, _NOTICE)
+    if draw.textlength(text, font=font) > line.width - size:
+        text = _NOTICE
+    draw.text((size // 2, size), text, INK, font, anchor="lm")
+    canvas[height:] = line
+    return canvas
 
+
+@functools.lru_cache(maxsize=8)
+def _bar(height: int, size: int, ceiling: float) -> Picture:
+    """The colour bar and its numbers, beside a picture."""
+    strip = Image.new("RGB", (5 * size, height), PAPER)
     top, bottom = size, max(size + 2, height - size)
     ramp = np.linspace(255, 0, bottom - top).round().astype(np.intp)
-    bar = np.repeat(_colour_map()[ramp][:, None], bar_width, axis=1).astype(np.uint8)
-    canvas.paste(Image.fromarray(bar), (width + size, top))
-    font = font_of(size)
+    strip.paste(Image.fromarray(np.repeat(_colour_map()[ramp][:, None], size, axis=1)), (size, top))
+    draw, font = ImageDraw.Draw(strip), font_of(size)
     for share in (0.0, 0.5, 1.0):
-        label = f"{share * ceiling:.{1 if ceiling == 1 else 2}f}"
-        draw.text((width + 2 * size + size // 3, bottom - share * (bottom - top)), label, INK, font, anchor="lm")
-
-    text = joined(caption, _NOTICE)
-    if draw.textlength(text, font=font) > canvas.width - size:
-        text = _NOTICE
-    draw.text((size // 2, height + line // 2), text, INK, font, anchor="lm")
-    return np.asarray(canvas)
+        place = (2 * size + size // 3, bottom - share * (bottom - top))
+        draw.text(place, f"{share * ceiling:.{1 if ceiling == 1 else 2}f}", INK, font, anchor="lm")
+    return np.asarray(strip)

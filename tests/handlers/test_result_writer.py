@@ -134,7 +134,7 @@ def test_results_json_holds_everything(inputs: Path, tmp_path: Path) -> None:
     assert volume.timings is not None
     assert volume.timings.score_s == 0.5
     report = (tmp_path / "out" / "report.html").read_text()
-    assert report.count("data:image/jpeg;base64,") == 4  # and thumbnails
+    assert report.count("data:image/jpeg;base64,") == 4 + 8  # two pictures, their thumbnails; the viewers' slices
     assert "sub/john" in report
 
 

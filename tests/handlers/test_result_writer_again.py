@@ -46,7 +46,7 @@ def test_a_second_run_continues(inputs: Path, tmp_path: Path, caplog: pytest.Log
     second.finish()
     assert [row["status"] for row in rows_of(out) if row["name"] == "sub/john"] == ["ok"] * 8
     assert RunDocument.read(out / "results.json").summary.ok == 2
-    assert (out / "report.html").read_text().count("data:image/jpeg;base64,") == 4  # also those of the first run
+    assert (out / "report.html").read_text().count("data:image/jpeg;base64,") == 4 + 8  # also those of the first run
     third = writer_of(out, catalogue)
     assert third.pending(catalogue.items()) == []
     assert len(writer_of(out, catalogue, overwrite=True).pending(catalogue.items())) == 2

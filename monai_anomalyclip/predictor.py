@@ -53,7 +53,7 @@ class Predictor:
             them, in place of AnomalyCLIP, or, where `bundle` is given, beside it.
         device: "cpu", "cuda", "cuda:1", "mps", ...; default the first GPU, else the CPU.
         precision: "float32", "bfloat16", "float16" or "auto" (see
-            :func:`~monai_anomalyclip.inferers.resolve_precision`); None for the bundle's.
+            :func:`~monai_anomalyclip.networks.resolve_precision`); None for the bundle's.
         overrides: further ids of the bundle's ``inference.json``, such as ``sigma=2.0``.
 
     Raises:

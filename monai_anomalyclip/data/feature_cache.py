@@ -20,7 +20,8 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose, MapTransform, RandomizableTrait, ToDeviced, Transform
 from monai.utils import convert_to_tensor
 
-from monai_anomalyclip.networks import FrozenCLIPNetwork
+from monai_anomalyclip.networks import FrozenCLIPNetwork, resolve_precision
+from monai_anomalyclip.networks.precision import autocast, check_precision
 
 __all__ = ["EncodeImageD", "EncodeImageDict", "EncodeImaged", "FeatureKey", "feature_dataset"]
 
@@ -43,17 +44,26 @@ class EncodeImaged(MapTransform):
         keys: key of the image.
         network: whose encoder is used, on the device it lies on.
         feature_dtype: "float32" or "float16".
+        precision: of matrix products (see :func:`~monai_anomalyclip.networks.resolve_precision`).
 
     Raises:
-        ValueError: for another ``feature_dtype``.
+        ValueError: for another ``feature_dtype`` or ``precision``.
 
     Example::
 
         item = EncodeImaged("image", network)({"image": preprocessed})  # (3, H, W) becomes features
     """
 
-    def __init__(self, keys: KeysCollection, network: FrozenCLIPNetwork, feature_dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        network: FrozenCLIPNetwork,
+        feature_dtype: str = "float32",
+        precision: str = "float32",
+    ) -> None:
         super().__init__(keys)
+        check_precision(precision)
+        self.precision = precision
         if feature_dtype not in _BYTES:
             raise ValueError(f"feature_dtype='{feature_dtype}' is not one of {', '.join(_BYTES)}.")
         self.network = network
@@ -63,10 +73,9 @@ class EncodeImaged(MapTransform):
         output = dict(data)
         for key in self.key_iterator(output):
             image = convert_to_tensor(output.pop(key), track_meta=False)
-            with torch.no_grad():
-                global_features, patch_features = self.network.encode_image(
-                    image[None].to(self.network.clip.logit_scale.device)
-                )
+            device = self.network.clip.logit_scale.device
+            with torch.no_grad(), autocast(self.precision, device):  # here: a thread does not inherit it
+                global_features, patch_features = self.network.encode_image(image[None].to(device))
             found = {
                 "global_features": global_features[0],
                 "patch_features": torch.stack([features[0] for features in patch_features]),
@@ -79,8 +88,9 @@ class EncodeImaged(MapTransform):
         return plain
 
     def _rounded(self, dtype: torch.dtype) -> torch.dtype:
-        """What features of this type are kept in: float32 means as they are."""
-        return dtype if self.dtype == torch.float32 else self.dtype
+        """What features of this type are kept in: float32 means as they are, of whatever type the network is."""
+        cast = resolve_precision(self.precision, self.network.clip.logit_scale.device) != "float32"
+        return dtype if self.dtype == torch.float32 and not cast else self.dtype
 
 
 class _FeatureStore(PersistentDataset):
@@ -103,14 +113,17 @@ class FeatureKey:
     Args:
         network: whose encoder makes the features.
         feature_dtype: what they are kept in.
+        precision: of the matrix products.
 
     Example::
 
         dataset = PersistentDataset(entries, transform, cache_dir="features", hash_func=FeatureKey(network))
     """
 
-    def __init__(self, network: FrozenCLIPNetwork, feature_dtype: str = "float32") -> None:
+    def __init__(self, network: FrozenCLIPNetwork, feature_dtype: str = "float32", precision: str = "float32") -> None:
+        resolved = resolve_precision(precision, network.clip.logit_scale.device)
         rounded = [] if feature_dtype == "float32" else [feature_dtype]
+        rounded += [] if resolved == "float32" else [f"products in {resolved}"]
         self.prefix = json.dumps([network.backbone_sha256, network.feature_settings, *rounded], sort_keys=True)
 
     def __call__(self, item: Mapping[str, Any]) -> bytes:
@@ -131,6 +144,7 @@ def feature_dataset(
     cache: Literal["auto", "memory", "disk", "off"] = "auto",
     cache_dir: str | Path | None = None,
     feature_dtype: str = "float32",
+    precision: str = "float32",
     progress: bool = True,
 ) -> Dataset:
     """Data set for tuning, with the frozen features computed once.
@@ -145,20 +159,21 @@ def feature_dataset(
             free), or "off": items keep their image and the network encodes it anew in every epoch.
         cache_dir: folder of the disk cache; remove it when ``transform`` changes, which the cache cannot see.
         feature_dtype: "float32", or "float16": half the memory, losses that agree to 1e-3.
+        precision: of the encoder's matrix products (see :func:`~monai_anomalyclip.networks.resolve_precision`).
         progress: whether a progress bar shows the encoding.
 
     Returns:
         MONAI's CacheDataset, PersistentDataset or Dataset.
 
     Raises:
-        ValueError: for an unknown ``cache`` or ``feature_dtype``, a disk cache without a folder, or a transform that
-            cannot be cached.
+        ValueError: for an unknown ``cache``, ``feature_dtype`` or ``precision``, a disk cache without a folder, or a
+            transform that cannot be cached.
     """
     if cache not in ("auto", "memory", "disk", "off"):
         raise ValueError(f"cache='{cache}' is not one of 'auto', 'memory', 'disk', 'off'.")
     if cache == "off" or not data:  # a set without images, such as a validation that nobody wants, has no features
         return Dataset(data, Compose(transform))
-    encode = EncodeImaged("image", network, feature_dtype)
+    encode = EncodeImaged("image", network, feature_dtype, precision)
     needed = len(data) * _bytes_per_item(network, feature_dtype)
     device = network.clip.logit_scale.device
     on_gpu = cache in ("auto", "memory") and _fits_on_gpu(device, needed)
@@ -183,7 +198,7 @@ def feature_dataset(
         return CacheDataset(data, steps, num_workers=0, progress=progress, copy_cache=False)
     if cache_dir is None:
         raise ValueError(f"The features of {len(data)} images are to be cached on disk: give cache_dir, a folder.")
-    return _FeatureStore(data, steps, cache_dir=cache_dir, hash_func=FeatureKey(network, feature_dtype))
+    return _FeatureStore(data, steps, cache_dir=cache_dir, hash_func=FeatureKey(network, feature_dtype, precision))
 
 
 def _fits_on_gpu(device: torch.device, needed: int) -> bool:

@@ -1,8 +1,7 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
 
-from .precision import resolve_precision
 from .slice_inferer import AnomalySliceInferer
 from .views import Views, ViewsInferer
 
-__all__ = ["AnomalySliceInferer", "Views", "ViewsInferer", "resolve_precision"]
+__all__ = ["AnomalySliceInferer", "Views", "ViewsInferer"]

@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.inferers.precision import autocast, check_precision
 from monai_anomalyclip.inferers.views import Views
+from monai_anomalyclip.networks.precision import autocast, check_precision
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_anomaly_map
 from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
 from monai_anomalyclip.transforms.intensity import check_unit_range
@@ -48,7 +48,7 @@ class AnomalySliceInferer(Inferer):
         sigma: standard deviation of the smoothing Gaussian, in pixels of the network's input; 0 for none.
         progress: show a progress bar over the slices of a volume.
         precision: "float32", "bfloat16", "float16", or "auto" (see
-            :func:`~monai_anomalyclip.inferers.resolve_precision`). Smoothing and resizing are always in float32.
+            :func:`~monai_anomalyclip.networks.resolve_precision`). Smoothing and resizing are always in float32.
         scales: sizes at which a slice is looked at for its map, relative to `image_size` (see :class:`.Views`).
         flip: also look at it mirrored.
 

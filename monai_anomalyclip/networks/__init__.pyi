@@ -6,6 +6,7 @@ from .backbone import Backbone, build_backbone, describe_clip
 from .calibrated_thresholds import CalibratedThresholds, resolve_threshold, threshold_source, thresholds_path
 from .dpam import DualPathVision
 from .frozen_clip import FrozenCLIPNetwork
+from .precision import resolve_precision
 from .prompt_checkpoint import PromptCheckpoint, convert_prompts, read_prompts, write_prompts
 from .prompt_learner import PromptLearner
 
@@ -22,6 +23,7 @@ __all__ = [
     "convert_prompts",
     "describe_clip",
     "read_prompts",
+    "resolve_precision",
     "resolve_threshold",
     "threshold_source",
     "thresholds_path",

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ from monai_anomalyclip.data import (
 )
 from monai_anomalyclip.engines import PrepareAnomalyBatch
 from monai_anomalyclip.losses import GlocalLoss
-from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.networks import AnomalyCLIP, resolve_precision
 from monai_anomalyclip.transforms import CLIPMaskPreprocessd, CLIPPreprocessd
 
 SMALL_CLIP: dict[str, Any] = {
@@ -529,6 +530,33 @@ def test_losses_of_half_precision_features_agree_to_a_thousandth(
     assert len(keys) == 2
     with pytest.raises(ValueError, match="feature_dtype='int8' is not one of float32, float16"):
         feature_dataset(items, preprocessing(), net, cache="memory", feature_dtype="int8")
+
+
+def test_precision_holds_in_the_thread_that_encodes(net: AnomalyCLIP, items: Items) -> None:
+    datasets = {
+        name: feature_dataset(items, preprocessing(), net, cache="memory", precision=name, progress=False)
+        for name in ("float32", "bfloat16", "auto")
+    }
+    exact, coarse = datasets["float32"][0], datasets["bfloat16"][0]
+    prepared = Compose(preprocessing())(items[0])
+    with ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(EncodeImaged("image", net, precision="bfloat16"), prepared).result()
+    for name in ("global_features", "patch_features"):
+        assert coarse[name].dtype == torch.float32
+        assert not torch.equal(coarse[name], exact[name])
+        assert (coarse[name] - exact[name]).norm() < 2e-2 * exact[name].norm()
+        assert torch.equal(elsewhere[name], coarse[name])
+    terms = []
+    for dataset in (datasets["float32"], datasets["bfloat16"]):
+        loss = total_loss(net, dataset)[1]
+        terms.append(torch.stack(list(loss.last_terms.values())))
+    torch.testing.assert_close(*terms, rtol=2e-2, atol=0)
+    keys = {FeatureKey(net, precision=name)(items[0]) for name in ("float32", "bfloat16", "float16")}
+    assert len(keys) == 3
+    automatic = FeatureKey(net, precision="auto")(items[0])
+    assert automatic == FeatureKey(net, precision=resolve_precision("auto", "cpu"))(items[0])
+    with pytest.raises(ValueError, match="precision='int8' is not one of auto, float32"):
+        EncodeImaged("image", net, precision="int8")
 
 
 @pytest.mark.parametrize(("free", "fits"), [(10**9, True), (1000, False)])

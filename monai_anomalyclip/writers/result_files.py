@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from isal import isal_zlib
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from monai_anomalyclip.writers.overlays import (
     check_map_range,
     displayable,
     framed,
+    gray_png,
     jpeg,
     side_by_side,
     with_square_pixels,
@@ -96,8 +95,8 @@ def write_frame_result(
     panels = drawn_frame(image, heat, marked, ceiling=ceiling) if drawn is None else drawn
     steps, kind = (65535, np.uint16) if deep else (255, np.uint8)
     makers: dict[str, Callable[[], bytes]] = {
-        "_heat.png": lambda: _gray_png(np.rint(heat[0] * np.float32(steps)).astype(kind)),
-        "_mask.png": lambda: _gray_png(marked[0] * np.uint8(255)),
+        "_heat.png": lambda: gray_png(np.rint(heat[0] * np.float32(steps)).astype(kind)),
+        "_mask.png": lambda: gray_png(marked[0] * np.uint8(255)),
         OVERLAY: lambda: jpeg(framed(panels, caption, ceiling), _QUALITY),
     }
     return _write_all(folder, name, {suffix: makers[suffix]() for suffix in suffixes}, overwrite)
@@ -224,24 +223,6 @@ def _checked(
 
 def _plain(image: Tensor) -> Tensor:
     return image.as_tensor() if isinstance(image, MetaTensor) else image
-
-
-def _gray_png(pixels: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
-    """A PNG of gray (H, W) in 8 or 16 bits, without metadata, in an eighth of the time that Pillow takes.
-
-    Each row is stored as what it differs by from the one above (filter 2 of the PNG specification): maps are smooth.
-    """
-    height, width = pixels.shape
-    rows = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 0], filtered[0, 1:] = 2, rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    size = struct.pack(">2I5B", width, height, 8 * pixels.dtype.itemsize, 0, 0, 0, 0)
-    chunks = ((b"IHDR", size), (b"IDAT", isal_zlib.compress(filtered, 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", isal_zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
 
 
 def _write_all(folder: str | os.PathLike[str], name: str, contents: Mapping[str, bytes], overwrite: bool) -> list[Path]:

@@ -26,6 +26,7 @@ from monai_anomalyclip.writers.overlays import (
     font_of,
     framed,
     joined,
+    limits_of,
     overlay,
     resized_map,
     side_by_side,
@@ -151,7 +152,12 @@ def large_slice(
     Returns:
         (height, width, 3) uint8, about 1600 pixels wide where the slice is square.
     """
-    picture = displayable(view.to_slices(volume)[[index]], volume).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()[0]
+    picture = (
+        displayable(view.to_slices(volume)[[index]], limits_of(volume))
+        .permute(0, 2, 3, 1)
+        .expand(-1, -1, -1, 3)
+        .numpy()[0]
+    )
     heat = view.to_slices(anomaly_map)[index, 0].numpy()
     outline = None if mask is None else view.to_slices(mask)[index, 0].numpy()
     height, width = _square_pixels(view, _ALONE)
@@ -191,7 +197,7 @@ def _tiles(
 ) -> list[Picture]:
     """Overlays of the chosen slices with square pixels, all of one size, each with its label below."""
     # Converted after the choice: a large volume costs no second copy of itself.
-    slices = displayable(view.to_slices(volume)[chosen], volume)
+    slices = displayable(view.to_slices(volume)[chosen], limits_of(volume))
     pictures = slices.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
     outlines = None if mask is None else view.to_slices(mask)[:, 0].numpy()
     height, width = _square_pixels(view, _TILE)

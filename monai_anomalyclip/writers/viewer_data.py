@@ -23,7 +23,7 @@ from torch import Tensor
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
 from monai_anomalyclip.writers.findings import Findings, archive_places
-from monai_anomalyclip.writers.overlays import displayable
+from monai_anomalyclip.writers.overlays import displayable, gray_png, limits_of
 
 __all__ = ["MOST_SHOWN", "PreviewFrames", "film_preview", "orientation_letters", "preview", "shown_frames"]
 
@@ -83,9 +83,8 @@ def _map(values: npt.NDArray[np.floating]) -> str:
     heat = Image.fromarray(np.asarray(values, dtype=np.float32))
     if max(heat.size) > _MAP_SIDE:
         heat = heat.resize(_within(heat.size, _MAP_SIDE), Image.Resampling.BILINEAR)
-    stream = io.BytesIO()
-    Image.fromarray(np.rint(np.clip(np.asarray(heat), 0, 1) * 255).astype(np.uint8)).save(stream, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    encoded = gray_png(np.rint(np.clip(np.asarray(heat), 0, 1) * 255).astype(np.uint8))
+    return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"
 
 
 def shown_frames(count: int, order: Sequence[int] = ()) -> list[int]:
@@ -120,11 +119,11 @@ def preview(
     slices: Callable[[Tensor], Tensor] = view.to_slices if view else lambda volume: volume[None]
     shown = shown_frames(len(findings.scores), findings.order())
     frames = PreviewFrames(single=len(findings.scores) == 1)
-    maps = slices(anomaly_map)[:, 0]
+    maps, limits = slices(anomaly_map)[:, 0], limits_of(plain)
     for start in range(0, len(shown), 32):  # a large volume costs no second copy of itself
         part = shown[start : start + 32]
         near = slice(part[0], part[-1] + 1) if part[-1] - part[0] < len(part) else part  # a view, where it can be one
-        pictures = displayable(slices(plain)[near], plain).permute(0, 2, 3, 1).numpy()
+        pictures = displayable(slices(plain)[near], limits).permute(0, 2, 3, 1).numpy()
         pictures = pictures[..., 0] if pictures.shape[-1] == 1 else pictures
         frames.add(part, np.ascontiguousarray(pictures), maps[near].numpy())
     numbers, positions = archive_places(source, len(findings.scores))

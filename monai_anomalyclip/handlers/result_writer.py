@@ -274,7 +274,7 @@ class AnomalyResultWriter:
         mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape) != 0
         scores = np.atleast_1d(np.asarray(_plain(torch.as_tensor(item["anomaly_score"])), dtype=np.float64))
         margins = _margins(item)
-        extremes = [float(value) for value in torch.aminmax(anomaly_map)]  # NaN where there is one
+        extremes = [float(anomaly_map.amin()), float(anomaly_map.amax())]  # NaN where there is one
         if not (np.isfinite(scores).all() and np.isfinite(extremes).all()):
             raise ValueError("The network gave scores or maps that are not finite.")
         view = None if source.kind == "frame" else view_of(source, image, self.slice_axis)

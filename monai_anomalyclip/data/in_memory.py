@@ -159,7 +159,7 @@ def _has_picture_values(values: Tensor) -> bool:
     """Whether they are of a type that pictures are stored in, or already in [0, 1]."""
     if not values.is_floating_point():
         return values.dtype in _PICTURE_TYPES
-    low, high = (float(extreme) for extreme in values.aminmax())
+    low, high = float(values.amin()), float(values.amax())
     return low >= 0 and high <= 1
 
 

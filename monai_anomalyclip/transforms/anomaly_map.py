@@ -183,7 +183,7 @@ class ThresholdAnomalyMap(Transform):
             ValueError: the map holds NaN, which would silently count as normal.
         """
         values: Tensor = convert_to_tensor(img, track_meta=False)
-        if values.numel() and values.max().isnan():  # which is NaN where there is one
+        if values.numel() and values.amax().isnan():  # which is NaN where there is one
             raise ValueError("The anomaly map holds NaN: a mask made from it would call those pixels normal.")
         result: NdarrayOrTensor = convert_to_dst_type(values >= self.threshold, img, dtype=torch.uint8)[0]
         return result

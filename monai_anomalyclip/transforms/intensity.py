@@ -66,7 +66,7 @@ def check_unit_range(image: Tensor) -> None:
     """
     if not image.is_floating_point():
         raise ValueError(f"The image must be float in [0, 1], got {image.dtype}: use ScaleIntensityForCLIPd first.")
-    low, high = (float(extreme) for extreme in image.aminmax())
+    low, high = float(image.amin()), float(image.amax())  # aminmax() and max() copy a volume that is a view
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("The image holds NaN or infinite values: use ScaleIntensityForCLIPd first.")
     if low < -_ROUNDING or high > 1 + _ROUNDING:

@@ -122,7 +122,8 @@ def preview(
     maps, limits = slices(anomaly_map)[:, 0], limits_of(plain)
     for start in range(0, len(shown), 32):  # a large volume costs no second copy of itself
         part = shown[start : start + 32]
-        near = slice(part[0], part[-1] + 1) if part[-1] - part[0] < len(part) else part  # a view, where it can be one
+        run = slice(part[0], part[-1] + 1)  # a view, where it can be one
+        near: slice | list[int] = run if part[-1] - part[0] < len(part) else part
         pictures = displayable(slices(plain)[near], limits).permute(0, 2, 3, 1).numpy()
         pictures = pictures[..., 0] if pictures.shape[-1] == 1 else pictures
         frames.add(part, np.ascontiguousarray(pictures), maps[near].numpy())

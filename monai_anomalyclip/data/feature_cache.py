@@ -19,6 +19,7 @@ from monai.config import KeysCollection
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose, MapTransform, RandomizableTrait, ToDeviced, Transform
 from monai.utils import convert_to_tensor
+from torch.utils.data import get_worker_info
 
 from monai_anomalyclip.networks import FrozenCLIPNetwork, resolve_precision
 from monai_anomalyclip.networks.precision import autocast, check_precision
@@ -105,6 +106,18 @@ class _FeatureStore(PersistentDataset):
                 raise  # the item itself cannot be read
             damaged.unlink()
             return super()._cachecheck(item_transformed)
+
+
+class _KeptOnGPU(CacheDataset):
+    """MONAI's cache in memory, of items that lie on a GPU."""
+
+    def _transform(self, index: int) -> Any:
+        if get_worker_info() is not None:
+            raise RuntimeError(
+                "The features lie on the GPU, where the processes of a DataLoader cannot read them: set num_workers to "
+                "0, which loses nothing, or keep them elsewhere (--feature_cache disk)."
+            )
+        return super()._transform(index)
 
 
 class FeatureKey:
@@ -195,7 +208,8 @@ def feature_dataset(
             "not one of MONAI's Transforms: use cache='off', or wrap a plain function in monai.transforms.Lambda."
         )
     if cache == "memory":
-        return CacheDataset(data, steps, num_workers=0, progress=progress, copy_cache=False)
+        kind = _KeptOnGPU if on_gpu else CacheDataset
+        return kind(data, steps, num_workers=0, progress=progress, copy_cache=False)
     if cache_dir is None:
         raise ValueError(f"The features of {len(data)} images are to be cached on disk: give cache_dir, a folder.")
     return _FeatureStore(data, steps, cache_dir=cache_dir, hash_func=FeatureKey(network, feature_dtype, precision))

@@ -220,7 +220,8 @@ def _eroded(inside: npt.NDArray[np.bool_], times: int) -> npt.NDArray[np.bool_]:
 def _colour_map() -> Picture:
     from matplotlib import colormaps  # late: only pictures need it
 
-    return np.rint(colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    colours: Picture = np.rint(colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    return colours
 
 
 def resized_map(heat: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.float32]:

@@ -576,6 +576,12 @@ def test_what_fits_is_kept_on_the_gpu(
     assert sorted(set(moved)) == (
         ["global_features", "has_label", "image_label", "label", "patch_features"] if fits else []
     )
+    loader = DataLoader(dataset, num_workers=1)
+    if fits:
+        with pytest.raises(RuntimeError, match=r"set num_workers to 0, which loses nothing"):
+            next(iter(loader))
+    else:
+        assert next(iter(loader))["patch_features"].shape[0] == 1
 
 
 class _Waits(TorchDispatchMode):

@@ -14,7 +14,6 @@ import torch
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import beside_overlays, inference_config, literal_path, shipped_folder
-from monai_anomalyclip.data.input_files import mode_of_input
 from monai_anomalyclip.engines import InputsFailedError, default_device
 from monai_anomalyclip.predictor import Predictor
 from monai_anomalyclip.writers import RunDocument
@@ -141,8 +140,6 @@ def run_inference(
     from monai.bundle import ConfigWorkflow
 
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    for path in paths:
-        mode_of_input(Path(path))  # before anything is loaded
     folder = Path(output).absolute()
     chosen = {key.partition("#")[2]: value for key, value in ids.items() if key.startswith("reading#")}
     chosen |= {} if preset is None else {"preset": preset}

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fastapi import Depends
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
+from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -128,7 +130,8 @@ class AnomalyLabelApp(MONAILabelApp):
             served = sys.modules["monailabel.app"]
             guard_server(served.app, self.conf)
             add_first_page(served.app, archive=str(self.studies).startswith(("http://", "https://")))
-            fit_ohif(served.app, Path(served.static_dir) / "ohif")
+            checks = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]  # those of MONAI Label's own route
+            fit_ohif(served.app, Path(served.static_dir) / "ohif", checks)
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a client's request; what is wrong with it is told with status 400 or 404 instead of 500."""

@@ -12,7 +12,9 @@ import json
 import logging
 import mimetypes
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
@@ -53,12 +55,13 @@ def fitted(script: str) -> str:
     return script
 
 
-def fit_ohif(application: FastAPI, folder: Path) -> None:
+def fit_ohif(application: FastAPI, folder: Path, checks: Sequence[Any] = ()) -> None:
     """Answer ``/ohif/`` before MONAI Label's own route does: the panel fitted, and a page that loads nothing from afar.
 
     Args:
         application: MONAI Label's.
         folder: where MONAI Label keeps OHIF's files.
+        checks: FastAPI's dependencies, which look at a request first.
     """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     changed: dict[str, str] = {}
@@ -76,5 +79,7 @@ def fit_ohif(application: FastAPI, folder: Path) -> None:
         kind = mimetypes.guess_type(name)[0]
         return Response(changed[name], media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    application.router.add_api_route("/ohif/{path:path}", answer, include_in_schema=False, response_model=None)
+    application.router.add_api_route(
+        "/ohif/{path:path}", answer, dependencies=list(checks), include_in_schema=False, response_model=None
+    )
     application.router.routes.insert(0, application.router.routes.pop())

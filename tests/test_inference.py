@@ -16,7 +16,7 @@ from monai_anomalyclip.inference import run_inference
     ("options", "message"),
     [
         ({"normals": "n", "reference": "r"}, "not both"),
-        ({"calibrate_on": "n", "configs": ["more.json"]}, "knows no further configurations"),
+        ({"calibrate_on": "n", "configs": ["more.json"]}, "takes no further configurations"),
         ({"cohort": True, "reference": "r"}, "compared with itself"),
         ({"cohort": True, "part": "1/2"}, "cannot be scored in parts"),
         ({"fuse": "fisher"}, "needs both ways of scoring"),

@@ -35,7 +35,7 @@ demo: install
 quick: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest -m "not slow and not notebooks and not label_server"
+	$(RUN) -m pytest -m "not slow and not nightly and not notebooks and not label_server"
 
 test: install
 	$(RUN) -m pytest
@@ -70,7 +70,7 @@ label-demo: label-env
 
 # Starts real servers; of Orthanc (apt-get install orthanc orthanc-dicomweb) it runs what is there.
 test-label: install label-env
-	$(RUN) -m pytest -m label_server
+	$(RUN) -m pytest -m "label_server and not nightly"
 
 # The documentation as a site, warnings as errors, without the network: open build/site/index.html.
 docs: install

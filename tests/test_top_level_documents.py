@@ -62,3 +62,10 @@ def test_links_lead_somewhere(name: str) -> None:
     path = REPOSITORY / name
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_what_runs_by_a_mark_leaves_out_what_runs_at_night() -> None:
+    """``-m`` on a command line takes the place of the one in pyproject.toml, which excludes the nightly tests."""
+    marks = re.findall(r'pytest -m ("[^"]*"|\S+)', (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
+    assert marks
+    assert all("not nightly" in mark for mark in marks if mark != "notebooks"), marks

@@ -24,6 +24,7 @@ from monai_anomalyclip.inference import run_inference
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         predict(tmp_path / "in", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
@@ -49,10 +50,10 @@ def test_an_overlay_beside_a_network_and_none_in_its_place(face_bundle: Path) ->
     assert beside_overlays(shipped_folder("bundles/own_normals")) == []
 
 
-def test_the_faces_know_the_same_bundles() -> None:
+def test_the_faces_know_the_same_bundles(tmp_path: Path) -> None:
     """What one refuses the other refuses by the same sentence."""
     said = []
-    for face in (lambda: Predictor("no_bundle"), lambda: predict("in", "out", "no_bundle")):
+    for face in (lambda: Predictor("no_bundle"), lambda: predict(tmp_path, tmp_path / "out", "no_bundle")):
         with pytest.raises(FileNotFoundError) as caught:
             face()
         said.append(str(caught.value))

@@ -23,8 +23,12 @@ from monai_anomalyclip.inference import run_inference
         ({"bundle": "anomalyclop"}, "There is no bundle at 'anomalyclop'"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
+def test_what_does_not_go_together_is_refused(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("in", "n"):
+        (tmp_path / folder).mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         predict(tmp_path / "in", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

@@ -88,7 +88,9 @@ def test_nothing_is_overwritten(server: Any, tmp_path: Path) -> None:
 def test_broken_connection_goes_on_where_it_stopped(server: Any, tmp_path: Path) -> None:
     target = tmp_path / "file.bin"
     server.answers["/file"] = breaks_off(300_000)
-    with pytest.raises(ConnectionError, match=f"broke off at 300000 of {len(CONTENT)} bytes: the same command fetches the rest"):
+    with pytest.raises(
+        ConnectionError, match=f"broke off at 300000 of {len(CONTENT)} bytes: the same command fetches the rest"
+    ):
         download(f"{server.url}/file", target, right, limit=1 << 24)
     assert not target.exists()
     assert partial_path(target).stat().st_size == 300_000

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedTrainer
 from monai.transforms import ToDeviced
 
 from monai_anomalyclip.data.feature_cache import EncodeImaged
@@ -119,6 +121,37 @@ def test_a_tuning_step_on_cached_features_copies_nothing_and_never_waits() -> No
         items = [ToDeviced(keys, "cuda:0")(EncodeImaged("image", there)(item)) for item in tuning_items(4)]
         assert all(isinstance(item[key], PretendTensor) for item in items for key in keys)
         found = losses_of_tuning(there, items, "cuda:0", device)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def losses_of_a_trainer(clip: AnomalyCLIP, items: list[dict[str, Any]], device: str) -> list[float]:
+    """MONAI's trainer as the bundles set it up."""
+    trainer = SupervisedTrainer(
+        device=torch.device(device),
+        max_epochs=2,
+        train_data_loader=DataLoader(Dataset(items), batch_size=2),
+        network=clip,
+        optimizer=torch.optim.Adam(clip.parameters(), lr=1e-3, foreach=False),
+        loss_function=GlocalLoss(),
+        prepare_batch=PrepareAnomalyBatch("logits"),
+        decollate=False,
+    )
+    losses: list[torch.Tensor] = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].detach())
+    )
+    trainer.run()
+    return [float(value) for value in losses]
+
+
+def test_the_trainer_tunes_there_as_here() -> None:
+    here = network()
+    expected = losses_of_a_trainer(here, [EncodeImaged("image", here)(item) for item in tuning_items(4)], "cpu")
+    with pretend_device():
+        there = moved(network())
+        items = [EncodeImaged("image", there)(item) for item in tuning_items(4)]  # on the CPU: the trainer moves them
+        found = losses_of_a_trainer(there, items, "cuda:0")
+    assert len(found) == 4
     assert found == pytest.approx(expected, abs=1e-5)
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,11 @@ class DescribedNetwork(nn.Module):
         self.network = network
         self.features: Tensor | None = None
         self._highest = -1.0
+
+    def fixed_prompts(self) -> AbstractContextManager[None]:
+        """As the network's own: within it the text side is encoded once."""
+        fixed: AbstractContextManager[None] = self.network.fixed_prompts()
+        return fixed
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """As the network's own, for square images (B, 3, S, S); the encoder runs once."""

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_anomalyclip.demo import demo_network
+from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.label.ranking import DescribedNetwork, short_descriptor
 
 
@@ -34,3 +38,24 @@ def test_network_predicts_the_same_and_keeps_the_features_of_the_highest_score()
         torch.testing.assert_close(torch.cat([part[key] for part in parts]), expected[key])
     assert described.features is not None
     torch.testing.assert_close(described.features, features[expected["anomaly_score"].argmax()])
+
+
+class _Comparisons(TorchDispatchMode):
+    """Counts the comparisons of tensors as wholes, for which a GPU has to finish first."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function._schema.name == "aten::equal"
+        return function(*args, **(kwargs or {}))
+
+
+def test_prompts_are_looked_at_once_for_all_batches_of_a_volume() -> None:
+    described = DescribedNetwork(demo_network(deep_prompt_depth=4).eval())
+    volume = torch.rand(1, 1, 40, 40, 6, generator=torch.Generator().manual_seed(2))
+    inferer = AnomalySliceInferer(112, slice_axis=2, slice_batch_size=2, sigma=1.0)
+    expected = inferer(volume, described.network)
+    with torch.inference_mode(), _Comparisons() as comparisons:
+        found = inferer(volume, described)
+    assert comparisons.count == 1
+    assert torch.equal(found["anomaly_map"], expected["anomaly_map"])

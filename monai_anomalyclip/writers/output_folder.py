@@ -36,7 +36,7 @@ from monai_anomalyclip.writers.finished import (
 )
 from monai_anomalyclip.writers.folder_tables import FolderTables
 from monai_anomalyclip.writers.html_report import KeptFiles, ReportSource, write_html_report
-from monai_anomalyclip.writers.record import MadeWith
+from monai_anomalyclip.writers.record import InputRecord, MadeWith
 from monai_anomalyclip.writers.tables import INPUT_COLUMNS, SCORE_COLUMNS, RunDocument, check_table
 
 if TYPE_CHECKING:
@@ -376,14 +376,18 @@ class OutputFolder:
     def _write_report(self, document: RunDocument, ranked: Sequence[str], failed: Sequence[str]) -> RunDocument:
         """Write the report, the most suspicious inputs first; the document with those that a screen has room for."""
 
+        listed = {*ranked[:_MOST_LISTED], *failed[:_MOST_LISTED]}
+        records: dict[str, InputRecord] = {}
+
         def known(names: Sequence[str]) -> list[InputState]:
-            return [state for name in names if (state := self._known(name, {})) is not None]
+            states = [state for name in names if (state := self._known(name, {})) is not None]
+            shown = [(state.name, state.shown()) for state in states if state.name in listed]
+            records.update((name, record) for name, record in shown if record is not None)  # read once
+            return states
 
         source = ReportSource(ranked[:_MOST_SHOWN], failed[:_MOST_LISTED], known, self._kept_files)
         write_html_report(document, source, self.path / "report.html")
-        states = known(sorted([*ranked[:_MOST_LISTED], *failed[:_MOST_LISTED]]))
-        records = tuple(record for state in states if (record := state.shown()) is not None)
-        return document.model_copy(update={"inputs": records})
+        return document.model_copy(update={"inputs": tuple(records[name] for name in sorted(records))})
 
     def _kept_files(self, name: str) -> KeptFiles:
         return KeptFiles(

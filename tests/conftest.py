@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -260,6 +262,40 @@ def picture() -> Callable[..., None]:
         Image.fromarray(pixels).convert("L" if mask else "RGB").save(path)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path, Path]]:
+    """``certificates(name)`` makes an authority of that name: its certificate, and one with key for 127.0.0.1."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def make(name: str) -> tuple[Path, Path, Path]:
+        folder = tmp_path_factory.mktemp(name)
+        now = datetime.now(timezone.utc)
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        authority, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+        def write(file: str, subject: x509.Name, key: Any, extension: x509.ExtensionType) -> Path:
+            made = (
+                x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+                .not_valid_before(now - timedelta(days=1))
+                .not_valid_after(now + timedelta(days=1))
+                .add_extension(extension, critical=True)
+                .sign(authority, hashes.SHA256())
+            )
+            (folder / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
+            return folder / file
+
+        ca = write("ca.pem", issuer, authority, x509.BasicConstraints(ca=True, path_length=None))
+        host = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        cert = write("cert.pem", x509.Name([]), own, host)
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (folder / "key.pem").write_bytes(own.private_bytes(*form))
+        return ca, cert, folder / "key.pem"
+
+    return make
 
 
 @pytest.fixture(scope="session")

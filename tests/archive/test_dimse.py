@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +17,9 @@ from pydicom.uid import RLELossless
 from pynetdicom import AE
 
 from monai_anomalyclip.archive.dicomweb import ArchiveError
-from monai_anomalyclip.archive.dimse import Peer, Receiver, parse_peer
+from monai_anomalyclip.archive.dimse import DimseTls, Peer, Receiver, parse_peer
 from monai_anomalyclip.archive.spool import Spool
+from tests.archive.scenes import identifiers
 
 
 def free_port() -> int:
@@ -35,8 +38,9 @@ def receiver(tmp_path: Path) -> Iterator[tuple[Receiver, int]]:
 
 
 def test_every_form_arrives_as_it_was_sent(
-    receiver: tuple[Receiver, int], phantoms: ModuleType, tmp_path: Path
+    receiver: tuple[Receiver, int], phantoms: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     made, port = receiver
     plain, packed = phantoms.make_series(tmp_path / "ct", count=2, size=(16, 20))
     image = pydicom.dcmread(packed)
@@ -57,6 +61,7 @@ def test_every_form_arrives_as_it_was_sent(
     sent = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, (plain, packed))}
     for one in kept:
         assert one.PixelData == sent[one.SOPInstanceUID].PixelData
+    assert [text for text in identifiers(tmp_path) if text in caplog.text] == []
 
 
 @pytest.mark.parametrize(("called", "calling"), [("OTHER", "SENDER"), ("ANOMALY", "STRANGER")])
@@ -68,6 +73,34 @@ def test_titles_are_checked(receiver: tuple[Receiver, int], called: str, calling
     assert peer.count("1.2", "1.3") is None
     with pytest.raises(ArchiveError, match="rejected the association"):
         peer.send([_header()])
+
+
+def test_tls_both_ways(
+    phantoms: ModuleType, tmp_path: Path, certificates: Callable[[str], tuple[Path, Path, Path]]
+) -> None:
+    """Nobody without a certificate of the authority sends, and nothing is sent to one without."""
+    (file,) = phantoms.make_series(tmp_path / "ct", count=1, size=(16, 20))
+    ca, cert, key = certificates("authority")
+    other_ca, other_cert, other_key = certificates("another")
+    port = free_port()
+    made = Receiver(Spool(tmp_path / "spool"), "ANOMALY", port, tls=DimseTls(cert, key, ca))
+    try:
+        for tls in (None, DimseTls(other_cert, other_key, ca), DimseTls(cert, key, other_ca)):
+            with pytest.raises(ArchiveError):
+                Peer("127.0.0.1", port, "ANOMALY", "SENDER", tls).send([file])
+        assert made.received == 0
+        Peer("127.0.0.1", port, "ANOMALY", "SENDER", DimseTls(cert, key, ca)).send([file])
+        assert made.received == 1
+        # Another program, with a context of its own.
+        context = ssl.create_default_context(cafile=str(ca))
+        context.load_cert_chain(cert, key)
+        entity = AE(ae_title="X")
+        entity.add_requested_context("1.2.840.10008.1.1")
+        echoing = entity.associate("127.0.0.1", port, ae_title="ANOMALY", tls_args=(context, "127.0.0.1"))
+        assert echoing.is_established
+        echoing.release()
+    finally:
+        made.close()
 
 
 def test_a_full_disk_is_told_to_the_sender(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from monai_anomalyclip.archive.quiet_logs import quiet_logs
 
@@ -34,3 +39,27 @@ def test_no_level_lets_them_speak() -> None:
         root.removeHandler(handler)
         root.setLevel(level)
     assert said.getvalue() == "of our own\n"
+
+
+def test_odd_values_are_not_quoted() -> None:
+    """pydicom warns of a value that breaks the rules when it is read, and quotes it."""
+    image = Dataset()
+    image[0x0020000D] = pydicom.DataElement(0x0020000D, "UI", "CANARY.01", validation_mode=0)
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = io.BytesIO()
+    image.save_as(file)
+
+    def said(quiet: bool) -> list[str]:
+        file.seek(0)
+        header = pydicom.dcmread(file, force=True)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            if quiet:
+                quiet_logs()
+            assert header.StudyInstanceUID == "CANARY.01"
+        return [str(one.message) for one in seen]
+
+    (message,) = said(quiet=False)
+    assert "CANARY" in message
+    assert said(quiet=True) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -47,7 +48,10 @@ def age(spool: Spool, seconds: float) -> None:
             os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_a_study_is_scored_when_it_is_complete(phantoms: ModuleType, tmp_path: Path, warm: WarmRun) -> None:
+def test_a_study_is_scored_when_it_is_complete(
+    phantoms: ModuleType, tmp_path: Path, warm: WarmRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     archive = Archive()
     spool = Spool(tmp_path / "spool")
     service = Service(spool, warm, archive.send, archive.count, quiet=60, patience=1000, keep=5000)
@@ -84,6 +88,8 @@ def test_a_study_is_scored_when_it_is_complete(phantoms: ModuleType, tmp_path: P
     item = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert item.ReferencedSOPInstanceUID == first.SOPInstanceUID != second.SOPInstanceUID
     assert len(archive.objects[2].ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 4
+    assert "which supersedes an earlier result" in caplog.text
+    assert [text for text in identifiers(tmp_path / "ct") if text in caplog.text] == []
     age(spool, 5001)
     again.step()
     assert list(spool.studies()) == []

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +29,25 @@ def test_images_are_kept_whole_and_once(phantoms: ModuleType, tmp_path: Path) ->
     before = {path: path.stat().st_mtime_ns for path in kept}
     spool.put(files[0])  # forwarded once more: the study does not begin to wait anew
     assert {path: path.stat().st_mtime_ns for path in kept} == before
+
+
+def test_killed_while_an_image_is_written(
+    phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not acknowledged, and is not there after the restart; what was there before stays."""
+    first, second = (path.read_bytes() for path in phantoms.make_series(tmp_path / "ct", count=2, size=(16, 20)))
+    spool = Spool(tmp_path / "spool")
+    spool.put(first)
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(os, "replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        spool.put(second)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    (study,) = spool.studies()
+    assert len(list(study.images.iterdir())) == 2
+    assert study.count() == 1
+    Spool(tmp_path / "spool")
+    assert [path.read_bytes() for path in study.images.iterdir()] == [first]
 
 
 def test_a_full_disk_and_what_is_no_image(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 from collections import Counter
@@ -67,7 +68,16 @@ def transfer(
     done = Transfer()
     with tempfile.TemporaryDirectory(prefix="anomalyclip-") as work:
         made = run.made_with(OutputFolder(Path(work) / "empty"))
-        for number, series in enumerate(source.search(query), start=1):
+        found = source.search(query)
+        for number in itertools.count(1):
+            try:
+                if (series := next(found, None)) is None:
+                    break
+            except ArchiveError as error:
+                if number == 1:
+                    raise
+                done.again(str(error))  # it vanished in the middle: what is done stays done
+                break
             try:
                 state = _one(source, target, series, run, made, left_out, Path(work))
             except (ArchiveError, OSError) as error:

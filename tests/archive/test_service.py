@@ -129,9 +129,31 @@ def test_a_node_with_a_real_archive(phantoms: ModuleType, tmp_path: Path, option
     assert seen["grown"]
     assert seen["modalities"] == {"CT": 1, "SEG": 2, "SR": 2}
     assert seen["wrong AE"]
+    assert seen["wrong AE of the archive"].startswith("The archive rejected the association")
+    assert seen["sent"] == 3
     assert seen["vanished"]
     assert seen["back"]
     assert seen["health"]["series"] == 3
     assert seen["status"] == 143
     assert "listens at 127.0.0.1:11112" in seen["said"]
+    assert [text for text in identifiers(tmp_path) if text in seen["said"]] == []
+
+
+@pytest.mark.nightly
+def test_a_node_that_stores_by_the_web(phantoms: ModuleType, tmp_path: Path, options: RunOptions) -> None:
+    """Killed in the middle of an image: the one before is there, that one is not, and the rest supersedes."""
+    phantoms.make_series(tmp_path / "ct", count=4, size=(32, 40))
+    phantoms.make_series(tmp_path / "mr", count=3, size=(256, 256), modality="MR", seed="mr")
+    seen = scene("stow", tmp_path, options)
+    assert seen["taken"] == 2
+    assert seen["waits"]
+    assert seen["once"]
+    assert (seen["acknowledged"], seen["kept"]) == (1, 1)
+    assert seen["after the kill"]
+    assert seen["again"] == 3
+    assert seen["completed"]
+    assert seen["modalities"] == {"CT": 1, "SEG": 3, "SR": 3}
+    assert seen["predecessors"] == [0, 0, 1]
+    assert seen["health"]["problem"] == ""
+    assert "which supersedes an earlier result" in seen["said"]
     assert [text for text in identifiers(tmp_path) if text in seen["said"]] == []

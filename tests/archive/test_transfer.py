@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pydicom
+import pytest
 from pydicom.uid import RLELossless
 
 from monai_anomalyclip.scale.warm_run import RunOptions
@@ -37,3 +38,17 @@ def test_archive_by_dicomweb(phantoms: ModuleType, tmp_path: Path, options: RunO
     assert "monai_anomalyclip" in seen["said"]  # our own log was on
     assert [text for text in identifiers(tmp_path / "ct") if text in seen["said"]] == []
     assert "/dicom-web/" not in seen["said"]
+
+
+@pytest.mark.nightly
+def test_an_archive_that_vanishes_in_the_middle(phantoms: ModuleType, tmp_path: Path, options: RunOptions) -> None:
+    """What is left of the work is counted, and done by the next run."""
+    phantoms.make_series(tmp_path / "one", count=4, size=(32, 40))
+    phantoms.make_series(tmp_path / "two", count=3, size=(32, 40), seed="two")
+    seen = scene("vanish", tmp_path, options)
+    gone = "The archive cannot be reached (ConnectionError)."
+    assert seen["During"][0] == seen["Afterwards"][0] == {"again": 2}
+    assert seen["Afterwards"][1] == [gone]
+    assert seen["DicomWebArchive"] == [{"scored": 2}, []]
+    assert seen["modalities"] == {"CT": 2, "SEG": 2, "SR": 2}
+    assert [text for text in identifiers(tmp_path) if text in seen["said"]] == []

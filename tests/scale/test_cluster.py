@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -24,6 +29,7 @@ from monai_anomalyclip.scale import cluster
 from monai_anomalyclip.scale.cluster import ClusterDone, connected, predict_on_cluster, score_unit
 from monai_anomalyclip.scale.warm_run import RunOptions, WorkDone
 from monai_anomalyclip.writers import OutputFolder
+from tests.conftest import environment
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,13 @@ def pictures(folder: Path, count: int) -> list[WorkUnit]:
     for index in range(count):
         Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     return units_of(InputCatalogue(folder).sources)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -81,6 +94,39 @@ def test_200_inputs_and_a_worker_that_is_killed(tmp_path: Path, options: RunOpti
     run_with_a_loss(200, 3, tmp_path, options)
 
 
+@pytest.mark.nightly
+def test_tls(
+    tmp_path: Path,
+    options: RunOptions,
+    certificates: Callable[[str], tuple[Path, Path, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As documented: a scheduler and a worker that Dask's own program starts, and a client with a certificate."""
+    ca, cert, key = certificates("authority")
+    units = pictures(tmp_path / "in", 2)
+    address = f"tls://127.0.0.1:{(port := free_port())}"
+    program = str(Path(sys.executable).with_name("dask"))
+    files = ["--tls-ca-file", str(ca), "--tls-cert", str(cert), "--tls-key", str(key)]
+    place = ["--protocol", "tls", "--host", "127.0.0.1", *files]
+    with contextlib.ExitStack() as stack:
+        for words in (
+            ["scheduler", "--port", str(port), "--no-dashboard", *place],
+            ["worker", address, "--nthreads", "1", "--no-dashboard", *place],
+        ):
+            process = stack.enter_context(subprocess.Popen([program, *words], cwd=tmp_path, env=environment()))
+            stack.callback(process.terminate)
+        with pytest.raises((OSError, TypeError, ValueError)), connected(address):
+            pass
+        for name, path in (("CA_FILE", ca), ("CLIENT__CERT", cert), ("CLIENT__KEY", key)):
+            monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__TLS__{name}", str(path))
+        dask.config.refresh()
+        stack.callback(dask.config.refresh)
+        with connected(address) as client:
+            client.wait_for_workers(1, timeout=120)
+            done = predict_on_cluster(client, iter(units), tmp_path / "out", options)
+    assert (done.written, done.failed) == (2, 0)
+
+
 def test_an_input_that_kills_its_workers_is_recorded(tmp_path: Path, options: RunOptions) -> None:
     """Here, without a cluster: two tries that did not end are found on the disk, as killed workers leave them."""
     (unit,) = pictures(tmp_path / "in", 1)
@@ -116,7 +162,9 @@ def test_stragglers() -> None:
 
 
 @pytest.mark.nightly
-def test_memory_of_the_client_is_flat(tmp_path: Path, options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_the_client_is_flat(
+    tmp_path: Path, options: RunOptions, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
     """5,000 inputs; the workers write nothing."""
     monkeypatch.setattr(cluster, "score_unit", _nothing)
     process, seen = psutil.Process(), []
@@ -130,6 +178,7 @@ def test_memory_of_the_client_is_flat(tmp_path: Path, options: RunOptions, monke
     with connected("local:2") as client:
         done = predict_on_cluster(client, units, tmp_path, options, note)
     assert done.written == 5000
+    record_property("figure", f"client after each 1,000 inputs: {', '.join(f'{each:.0f}' for each in seen)} MiB")
     assert seen[-1] < seen[0] + 20
 
 

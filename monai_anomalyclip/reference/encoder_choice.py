@@ -86,7 +86,9 @@ def encoder_like(identity: EncoderIdentity, weights: str | Path | None = None) -
         kept = ("grid", "normalise")
         return _tower_of_bundle(weights, **{key: identity.settings[key] for key in kept if key in identity.settings})
     if identity.name != LITE0_NAME and weights is None:
-        raise FileNotFoundError(f"The reference was made with {identity.name}: give the file of its weights (--encoder-weights FILE).")
+        raise FileNotFoundError(
+            f"The reference was made with {identity.name}: give the file of its weights (--encoder-weights FILE)."
+        )
     wanted = ("image_size", "grid", "normalise", "stages", "nodes")
     settings = {key: identity.settings[key] for key in wanted if key in identity.settings}
     return make_encoder(identity.name, weights, **settings)

@@ -21,7 +21,7 @@ from forward import OURS, Setup, build, make_pass
 from measuring import Timing, machine, peak_mib, timings, write_record
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from monai_anomalyclip.inferers import resolve_precision
+from monai_anomalyclip.networks import resolve_precision
 from monai_anomalyclip.networks.attention import linear
 
 PLAIN = "published"

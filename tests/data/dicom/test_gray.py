@@ -71,3 +71,20 @@ def test_limits_that_grossly_disagree_with_the_files_own_window_warn(tmp_path: P
         _, record = series(phantoms, tmp_path / name, False, window, seed=name)
         found = [warning for warning in record["warnings"] if "give the preset dicom" in warning]
         assert (name, bool(found)) == (name, warned)
+
+
+@pytest.mark.parametrize(("slope", "picture"), [(1.0, True), (1.0000003, True), (0.99999, True), (1.5, False)])
+def test_an_ultrasound_of_8_bits_is_a_picture_whatever_the_last_digit_of_its_slope(
+    tmp_path: Path, phantoms: ModuleType, slope: float, picture: bool
+) -> None:
+    """Its values are shown as they are stored, black at 0 and white at 255, though none of them reaches these."""
+    values = (50 + 100 * X / 79).astype(np.uint8)
+
+    def change(header: Any, _: int) -> None:
+        header.RescaleSlope, header.RescaleIntercept = slope, 0
+        header.PixelRepresentation, header.BitsAllocated, header.BitsStored, header.HighBit = 0, 8, 8, 7
+        header.PixelData = values.tobytes()
+
+    phantoms.make_series(tmp_path, modality="US", count=1, size=(80, 80), signed=False, edit=change)
+    shown = load_input(tmp_path).numpy().squeeze().T
+    assert np.allclose(shown, values / 255, atol=1e-4) == picture

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear under their names only when they are complete, and are on the disk by then."""
+"""Files that appear under their names only when they are complete, and the digests that their content is known by."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 __all__ = [
+    "git_blob_id",
     "make_private_folder",
     "remove_abandoned",
     "replaced_when_complete",
+    "sha256_of",
     "sync",
     "unfinished_path",
     "write_atomically",
@@ -110,3 +113,29 @@ def _goes_on(path: Path, process: int, host: str, token: str) -> bool:
         with contextlib.suppress(OSError):
             return time.time() - path.lstat().st_mtime < _LONGEST_WRITE
     return psutil.pid_exists(process) and (process != os.getpid() or token == _TOKEN)
+
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    return _digest(hashlib.sha256(), Path(path))
+
+
+def git_blob_id(path: str | Path) -> str:
+    """The name that git gives a file's content, 40 hexadecimal digits: SHA-1 of ``blob <size>``, a zero byte, content.
+
+    It tells that a file is the one in a repository. SHA-1 withstands accidents, not a forger with great means.
+    """
+    path = Path(path)
+    header = f"blob {path.stat().st_size}\0".encode()
+    return _digest(hashlib.sha1(header, usedforsecurity=False), path)
+
+
+def _digest(digest: Any, path: Path) -> str:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    text: str = digest.hexdigest()
+    return text

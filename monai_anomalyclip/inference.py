@@ -8,15 +8,17 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import beside_overlays, inference_config, literal_path, shipped_folder
 from monai_anomalyclip.engines import InputsFailedError, default_device
-from monai_anomalyclip.predictor import Predictor
 from monai_anomalyclip.writers import RunDocument
+
+if TYPE_CHECKING:
+    from monai.bundle import ComponentLocator
 
 __all__ = ["predict", "run_inference"]
 
@@ -155,6 +157,8 @@ def run_inference(
     if calibrate_on is not None:
         if configs:
             raise ValueError("Calibrating takes no further configurations: leave them out, or do not calibrate.")
+        from monai_anomalyclip.predictor import Predictor
+
         with Predictor(bundle, prompts, device, precision, clip=clip, **ids) as predictor:
             for name, reason in predictor.calibrate_on(
                 calibrate_on, grouping=grouping, exclude=folder, **chosen
@@ -204,6 +208,7 @@ def run_inference(
         output_dir=literal_path(folder),
         **{key: value for key, value in given.items() if value is not None},
     )
+    workflow.parser.locator = _locator()
     failed: InputsFailedError | None = None
     try:
         workflow.initialize()
@@ -218,6 +223,17 @@ def run_inference(
     document: RunDocument = workflow.parser.get_parsed_content("writer").document()
     workflow.finalize()
     return document, failed, left_out
+
+
+def _locator() -> ComponentLocator:
+    """Finds targets; for a full name it does not look through all modules, which would import all that we hand out."""
+    from monai.bundle import ComponentLocator
+
+    class ShortNames(ComponentLocator):
+        def get_component_module_name(self, name: str) -> list[str] | str | None:
+            return None if "." in name else super().get_component_module_name(name)
+
+    return ShortNames()
 
 
 def _warn_of_normal(name: str, reason: str) -> None:

@@ -25,7 +25,6 @@ from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import InputPart, ReadOptions
 from monai_anomalyclip.inferers import AnomalySliceInferer
-from monai_anomalyclip.prediction import Prediction
 from monai_anomalyclip.transforms import ScaleIntensityForCLIP
 from monai_anomalyclip.writers.record import Compared, Fused
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from monai_anomalyclip.data.in_memory import GivenImage
+    from monai_anomalyclip.prediction import Prediction
     from monai_anomalyclip.reference.reference_network import ReferenceInferer
     from monai_anomalyclip.reference.score_calibration import NormalScores
 
@@ -170,7 +170,7 @@ class Predictor:
             ValueError: there are no prompts to keep it beside, the network has no margins, or nothing could be read.
             OSError: the folder of the prompts cannot be written to.
         """
-        from monai_anomalyclip.data.failures import failure_reason
+        from monai_anomalyclip.data.errors import failure_reason
         from monai_anomalyclip.reference.normals import group_of
         from monai_anomalyclip.reference.score_calibration import NormalScores, model_digest, normals_path
 
@@ -231,6 +231,8 @@ class Predictor:
     def _prediction(
         self, given: GivenImage, parts: list[tuple[MetaTensor, dict[str, Any]]], caught: list[str]
     ) -> Prediction:
+        from monai_anomalyclip.prediction import Prediction
+
         image, output = parts[0]
         maps = output["anomaly_map"][0]
         if len(parts) > 1:  # a film, of which frames are the last axis

@@ -45,7 +45,7 @@ SLOW = (
     "archive/test_service",
     "archive/test_transfer",
     "benchmarks/",
-    "bundles/test_path_arguments",
+    "bundles/test_errors_path_arguments",
     "cli/test_archive",
     "cli/test_doctor.py::test_command_survives",
     "cli/test_export",

@@ -21,8 +21,8 @@ from monai_anomalyclip.app.review import Decision, Review, StaleReviewError
 from monai_anomalyclip.app.runner import Runner
 from monai_anomalyclip.app.studies import Study, Workplace
 from monai_anomalyclip.writers.finished import InputState
+from monai_anomalyclip.writers.html_report import script, style, template
 from monai_anomalyclip.writers.output_folder import preview_path
-from monai_anomalyclip.writers.page_parts import script, style, template
 from monai_anomalyclip.writers.report import describe
 from monai_anomalyclip.writers.tables import ranked_records
 

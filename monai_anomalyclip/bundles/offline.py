@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
-from monai_anomalyclip.atomic_file import unfinished_path
+from monai_anomalyclip.atomic_file import sha256_of, unfinished_path
 from monai_anomalyclip.bundles.shipped import copy_bundle
-from monai_anomalyclip.digests import sha256_of
 from monai_anomalyclip.weights.publishers import clip_source
 
 __all__ = ["OfflineBundle", "make_offline_bundle", "verify_offline_bundle"]

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED
-from monai_anomalyclip.cli.report import show_summary
+from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, show_summary
 
 __all__ = ["add_command"]
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a command's user sees of warnings and logs: one sentence, without the place in the code."""
+"""What a command's user sees: warnings and logs as plain sentences, tables, and what a folder of results holds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["EXIT_STATUS", "INPUTS_FAILED", "damaged_files", "plain_messages", "text_table"]
+from monai_anomalyclip import RESEARCH_USE_ONLY
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.writers.record import InputRecord
+    from monai_anomalyclip.writers.tables import RunDocument
+
+__all__ = ["EXIT_STATUS", "INPUTS_FAILED", "damaged_files", "plain_messages", "show_summary", "text_table"]
 
 INPUTS_FAILED = 3
 """Exit status when all was done but for some inputs that failed for good: doing it again gives the same."""
@@ -101,3 +109,52 @@ def damaged_files(left_out: Mapping[str, int]) -> int:
         left_out: number of files and series by reason, as :meth:`monai_anomalyclip.data.InputCatalogue.left_out` gives.
     """
     return sum(count for code, count in left_out.items() if code in _DAMAGED or code.endswith(", not read"))
+
+
+def show_summary(document: RunDocument, output: Path, report: bool = True) -> int:
+    """Print what a folder of results holds and what was left out; how many of the files left out are damaged.
+
+    Args:
+        document: the results.
+        output: their folder.
+        report: whether there is a report.
+    """
+    from monai_anomalyclip.writers.report import archive_place
+    from monai_anomalyclip.writers.tables import ranked_records
+
+    compared = any(record.compared for record in document.inputs)
+    rows: list[tuple[str, ...]] = [
+        ("input", "slices", "geometry", "score", "margin", *(["p"] if compared else []), "top slice", "status")
+    ]
+    failed = [record for record in document.inputs if record.status != "ok"]
+    for record in [*ranked_records(document.inputs), *failed]:
+        top = record.most_suspicious[0] if record.most_suspicious and record.kind != "frame" else None
+        place = archive_place(top).replace("\N{NO-BREAK SPACE}", " ") if top else ""
+        rows.append(
+            (
+                record.name,
+                str(record.frames or ""),
+                record.geometry.verdict if record.geometry else "",
+                "" if record.anomaly_score is None else f"{record.anomaly_score:.3f}",
+                "" if record.score_margin is None else f"{record.score_margin:.2f}",
+                *([_p_values(record)] if compared else []),
+                "" if top is None else f"{top.index} ({place})" if place else str(top.index),
+                record.status if record.status == "ok" else f"{record.status}: {record.reason}",
+            )
+        )
+    print(text_table(rows))
+    if (more := document.summary.inputs - len(document.inputs)) > 0:
+        print(f"... and {more} more, see {output / 'inputs.csv'}")
+    skipped: Mapping[str, int] = document.skipped
+    for reason, count in skipped.items():
+        print(f"left out: {count} x {reason}")
+    where = f"Report: {output / 'report.html'}" if report else f"Tables: monai-anomalyclip merge {output}"
+    print(f"\nScores are not calibrated: they rank images. {where}\n{RESEARCH_USE_ONLY}")
+    return damaged_files(skipped)
+
+
+def _p_values(record: InputRecord) -> str:
+    """Of each way of scoring among normals."""
+    found = [one for one in record.compared if one.p_value is not None]
+    named = len(record.compared) > 1
+    return ", ".join(f"{one.p_value:.2g}{f' ({one.method})' if named else ''}" for one in found)

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, damaged_files, plain_messages
-from monai_anomalyclip.cli.reading_options import add_reading_options, matching, numbers, reading_options
-from monai_anomalyclip.cli.report import show_summary
-from monai_anomalyclip.cli.sharing_options import add_sharing_options, check_sharing, status_of_part
+from monai_anomalyclip.cli.options import (
+    add_reading_options,
+    add_sharing_options,
+    check_sharing,
+    matching,
+    numbers,
+    reading_options,
+    status_of_part,
+)
+from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, damaged_files, plain_messages, show_summary
 
 __all__ = ["add_command"]
 

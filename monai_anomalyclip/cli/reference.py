@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.options import add_reading_options, reading_options
 from monai_anomalyclip.cli.plain_messages import INPUTS_FAILED, plain_messages, text_table
-from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
 
 if TYPE_CHECKING:
     from monai_anomalyclip.data import InputCatalogue

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.model_options import add_model_options, run_options
+from monai_anomalyclip.cli.options import add_model_options, run_options
 from monai_anomalyclip.cli.plain_messages import plain_messages
 
 __all__ = ["add_command"]

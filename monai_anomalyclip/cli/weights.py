@@ -115,7 +115,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _clip_state(path: Path) -> str:
-    from monai_anomalyclip.digests import sha256_of
+    from monai_anomalyclip.atomic_file import sha256_of
     from monai_anomalyclip.weights import clip_source
 
     if not path.is_file():
@@ -199,7 +199,7 @@ def _own_clip(arguments: argparse.Namespace) -> tuple[Path, str]:
     Raises:
         ValueError: they are not OpenAI's.
     """
-    from monai_anomalyclip.digests import sha256_of
+    from monai_anomalyclip.atomic_file import sha256_of
     from monai_anomalyclip.networks import describe_clip
     from monai_anomalyclip.networks.clip_weights import clip_file
     from monai_anomalyclip.weights import clip_source, default_weights_folder

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.options import add_reading_options, reading_options
 from monai_anomalyclip.cli.plain_messages import INPUTS_FAILED, damaged_files
-from monai_anomalyclip.cli.reading_options import add_reading_options, reading_options
 
 __all__ = ["add_command"]
 

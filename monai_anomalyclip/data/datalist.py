@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_anomalyclip.digests import sha256_of
+from monai_anomalyclip.atomic_file import sha256_of
 
 __all__ = ["entries_digest", "load_datalist"]
 

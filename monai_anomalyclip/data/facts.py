@@ -13,8 +13,7 @@ import numpy as np
 from monai_anomalyclip.data.dicom.gray import choose_for_series
 from monai_anomalyclip.data.dicom.pixel_stream import readable
 from monai_anomalyclip.data.dicom.series import DicomSeries, text_of
-from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.errors import UnreadableInputError, failure_reason
 from monai_anomalyclip.data.frames import stored_size
 from monai_anomalyclip.data.nifti import describe_volume
 from monai_anomalyclip.data.sources import DicomSource, FrameSource, InputPart, NiftiSource, Source, VideoSource

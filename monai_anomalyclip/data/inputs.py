@@ -27,7 +27,6 @@ from monai_anomalyclip.data.input_files import (
     format_of,
 )
 from monai_anomalyclip.data.naming import anonymous_names, names_of_files
-from monai_anomalyclip.data.parts import Part, parse_part
 from monai_anomalyclip.data.sources import (
     DicomSource,
     FrameSource,
@@ -37,10 +36,11 @@ from monai_anomalyclip.data.sources import (
     Source,
     VideoSource,
 )
-from monai_anomalyclip.data.work_list import read_work_list, sources_of_units
 
 if TYPE_CHECKING:
     from monai.data.meta_tensor import MetaTensor
+
+    from monai_anomalyclip.data.parts import Part
 
 __all__ = ["InputCatalogue", "load_input"]
 
@@ -111,7 +111,11 @@ class InputCatalogue:
         work_list: PathLike | None = None,
     ) -> None:
         self.options = options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))
-        self.part = parse_part(part) if isinstance(part, str) else part
+        if isinstance(part, str):
+            from monai_anomalyclip.data.parts import parse_part  # not needed where one process does it all
+
+            part = parse_part(part)
+        self.part = part
         self._left_out: dict[str, int] = {}
         self.skipped: list[SkippedFile] = []
         self.excluded: list[DicomSeries] = []
@@ -210,6 +214,8 @@ class InputCatalogue:
     def _from_list(self, work_list: PathLike, chosen: bool, progress: bool) -> None:
         if chosen:
             raise ValueError("A work list says what the inputs are: choose among them when it is made.")
+        from monai_anomalyclip.data.work_list import read_work_list, sources_of_units
+
         header, units = read_work_list(work_list, self.part)
         self.roots = [str(Path(work_list).resolve())]
         self._left_out = dict(header.left_out)

@@ -19,7 +19,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 from torch import Tensor
 
-from monai_anomalyclip.data.failures import failure_reason, may_pass
+from monai_anomalyclip.data.errors import failure_reason, may_pass
 from monai_anomalyclip.data.input_files import is_nifti
 from monai_anomalyclip.data.inputs import load_input
 from monai_anomalyclip.data.sources import ReadOptions

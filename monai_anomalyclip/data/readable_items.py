@@ -14,7 +14,7 @@ from typing import Any
 import ignite.distributed as idist
 from tqdm import tqdm
 
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.errors import failure_reason
 
 __all__ = ["ReadableItems", "UnreadableItem", "UnreadableItemsError"]
 

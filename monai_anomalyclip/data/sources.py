@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from monai_anomalyclip.atomic_file import sha256_of
 from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.geometry import find_pixel_aspect
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.reader import load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.digests import sha256_of
 from monai_anomalyclip.transforms.intensity_presets import check_preset
 
 if TYPE_CHECKING:
@@ -156,12 +156,14 @@ class InputPart:
         Raises:
             UnreadableInputError: it cannot be read, or its intensities cannot be scaled by the preset.
         """
-        from monai_anomalyclip.data.mistaken_masks import note_on_values
         from monai_anomalyclip.transforms.intensity import ScaleIntensityForCLIP  # needs torch, headers alone do not
 
         image = self.source.load(self.start, self.stop)
-        if self.source.origin in ("frame", "nifti") and (note := note_on_values(image.numpy())):
-            image.meta["notes"] = f"{image.meta.get('notes') or ''} {note}".strip()
+        if self.source.origin in ("frame", "nifti"):
+            from monai_anomalyclip.data.mistaken_masks import note_on_values
+
+            if note := note_on_values(image.numpy()):
+                image.meta["notes"] = f"{image.meta.get('notes') or ''} {note}".strip()
         preset = "auto" if image.meta.get("intensity") else self.source.options.preset
         try:
             return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset, eight_bit=eight_bit)(image))

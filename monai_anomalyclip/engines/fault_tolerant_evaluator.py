@@ -20,7 +20,7 @@ from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from monai_anomalyclip.data.failures import failure_reason, may_pass
+from monai_anomalyclip.data.errors import failure_reason, may_pass
 
 __all__ = ["DeviceLostError", "FaultTolerantEvaluator", "InputsFailedError", "StoppedError", "stopped_by_signals"]
 

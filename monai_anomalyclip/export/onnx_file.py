@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_anomalyclip.digests import sha256_of
+from monai_anomalyclip.atomic_file import sha256_of
 from monai_anomalyclip.export.description import DESCRIPTION_KEY
 
 __all__ = [

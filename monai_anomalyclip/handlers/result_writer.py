@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.data.failures import failure_reason, may_pass
+from monai_anomalyclip.data.errors import failure_reason, may_pass
 from monai_anomalyclip.data.input_loader import resolve_workers
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
@@ -37,8 +37,7 @@ from monai_anomalyclip.writers.dicom.provenance import describe_model, provenanc
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
 from monai_anomalyclip.writers.overlays import Picture, displayable
-from monai_anomalyclip.writers.record import Compared, Fused, MadeWith, Model
-from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.record import Compared, Fused, MadeWith, Model, redacted
 from monai_anomalyclip.writers.resume import Resume
 from monai_anomalyclip.writers.scored_input import (
     ScoredInput,

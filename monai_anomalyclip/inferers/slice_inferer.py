@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.inferers.views import Views
 from monai_anomalyclip.networks.precision import autocast, check_precision
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_anomaly_map
 from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
@@ -24,6 +23,8 @@ from monai_anomalyclip.transforms.intensity import check_unit_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from monai_anomalyclip.inferers.views import Views
 
 __all__ = ["AnomalySliceInferer"]
 
@@ -73,7 +74,12 @@ class AnomalySliceInferer(Inferer):
         flip: bool = False,
     ) -> None:
         super().__init__()
-        self.views = Views(scales, flip)
+        self.views: Views | None = None
+        if flip or tuple(scales) != (1.0,):
+            from monai_anomalyclip.inferers.views import Views  # most runs look at images as they are
+
+            views = Views(scales, flip)
+            self.views = None if views.plain else views
         check_precision(precision)
         if slice_batch_size < 1:
             raise ValueError(f"slice_batch_size must be at least 1, got {slice_batch_size}.")
@@ -228,7 +234,7 @@ class _Shown:
         self,
         network: Any,
         precision: str,
-        views: Views,
+        views: Views | None,
         default: torch.device,
         args: Sequence[Any] = (),
         kwargs: Any = None,
@@ -236,7 +242,7 @@ class _Shown:
         self._network: Any = getattr(network, "module", network)
         self._precision, self._views = precision, views
         self._patch = getattr(self._network, "patch_size", None)
-        if self._patch is None and not views.plain:
+        if self._patch is None and views is not None:
             raise ValueError("scales and flip need a network that takes images of any size.")
         self._given = tuple(args), dict(kwargs or {})
         self.device = _device_of(network, default)
@@ -252,7 +258,7 @@ class _Shown:
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:
         with autocast(self._precision, self.device):
             result = self._predict(batch)
-            if self._patch is not None and not self._views.plain:
+            if self._patch is not None and self._views is not None:
                 mean = self._views.mean_map(batch, result["anomaly_map"], self._map_of, self._patch)
                 result = {**result, "anomaly_map": mean}
         return result

@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_anomalyclip.data.dicom.attributes import patient_digest
-from monai_anomalyclip.data.failures import failure_reason
+from monai_anomalyclip.data.errors import failure_reason
 from monai_anomalyclip.data.inputs import InputCatalogue, load_input
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, InputPart, Source

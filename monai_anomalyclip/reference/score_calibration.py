@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.config import KeysCollection
@@ -27,16 +27,10 @@ from torch import Tensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
-from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS, ConformalScores
-from monai_anomalyclip.reference.fusion import fused_text
-from monai_anomalyclip.reference.normal_facts import (
-    FLOOR,
-    NormalFacts,
-    doubts_about,
-    few_normals,
-    group_key,
-    preset_of,
-)
+
+if TYPE_CHECKING:
+    from monai_anomalyclip.reference.conformal import ConformalScores
+    from monai_anomalyclip.reference.normal_facts import NormalFacts
 
 __all__ = [
     "CompareWithNormalsD",
@@ -136,6 +130,8 @@ class NormalScores:
             ``p_value`` (1, 1), NaN where there is none; ``compared``, a list of one JSON text, for the record; and
             ``doubts``, a list of one text, a sentence a line.
         """
+        from monai_anomalyclip.reference.conformal import ConformalScores  # most runs compare with no normals
+
         patient = str(image.meta.get("patient") or "") if isinstance(image, MetaTensor) else ""
         found = self._scored(image, margins, f"patient {patient}" if patient else None)
         alike = [one for one in self.normals if (one.kind, one.preset) == (found.kind, found.preset)]
@@ -201,6 +197,8 @@ class NormalScores:
             raise ValueError(f"'{file.name}' holds no scores of normals: remove it and calibrate again.") from error
 
     def _scored(self, image: MetaTensor, margins: Tensor, group: str | None) -> ScoredNormal:
+        from monai_anomalyclip.reference.normal_facts import group_key, preset_of
+
         values = image.as_tensor() if isinstance(image, MetaTensor) else image
         bytes_ = values if values.dtype == torch.uint8 else (values.float() * 255).round().to(torch.uint8)
         meta = image.meta if isinstance(image, MetaTensor) else {}
@@ -227,6 +225,9 @@ class NormalScores:
         calibration: ConformalScores,
         p: float | None,
     ) -> list[str]:
+        from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS
+        from monai_anomalyclip.reference.normal_facts import FLOOR, doubts_about, few_normals
+
         doubts = []
         if any(one.content == found.content for one in alike):
             doubts.append("This input is one of the normals of the calibration: it was compared with the others only.")
@@ -262,6 +263,8 @@ def _checked(one: Mapping[str, Any]) -> ScoredNormal:
 
 
 def _facts(one: ScoredNormal) -> NormalFacts:
+    from monai_anomalyclip.reference.normal_facts import NormalFacts
+
     return NormalFacts(b"", b"", one.size, one.brightness, torch.empty(0))
 
 
@@ -354,6 +357,8 @@ class CompareWithNormalsd(MapTransform):
 
 def merged(found: Mapping[str, Any], earlier: Mapping[Any, Any], rule: str | None = None) -> dict[str, Any]:
     """An item's p-value, comparisons and sentences, those of another way of scoring behind them, and both fused."""
+    from monai_anomalyclip.reference.fusion import fused_text
+
     (text,), (said,) = found["compared"], found["doubts"]
     behind = json.loads(earlier.get("compared") or "[]")
     compared = json.dumps([*json.loads(text), *behind])

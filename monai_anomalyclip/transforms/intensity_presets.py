@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which intensities become black and white: named CT windows, percentiles of the foreground, and how one is chosen.
 
-What is then done to the values is in :mod:`monai_anomalyclip.transforms.intensity_scaling`.
+What is then done to the values is in :mod:`monai_anomalyclip.transforms.intensity`.
 """
 
 from __future__ import annotations

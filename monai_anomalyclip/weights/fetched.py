@@ -13,8 +13,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.digests import git_blob_id, sha256_of
+from monai_anomalyclip.atomic_file import git_blob_id, replaced_when_complete, sha256_of
 from monai_anomalyclip.weights.downloading import download, read_address
 from monai_anomalyclip.weights.publishers import CLIP_TAG, PromptsSource, clip_source
 

@@ -11,8 +11,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.atomic_file import sync, write_atomically
-from monai_anomalyclip.digests import sha256_of
+from monai_anomalyclip.atomic_file import sha256_of, sync, write_atomically
 from monai_anomalyclip.writers.record import (
     InputRecord,
     MadeWith,

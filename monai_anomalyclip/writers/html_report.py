@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import math
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import jinja2
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -22,13 +25,22 @@ from PIL import Image
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.writers.finished import InputState
-from monai_anomalyclip.writers.page_parts import script, style, template
 from monai_anomalyclip.writers.record import InputRecord
 from monai_anomalyclip.writers.report import Description, describe, duration
 from monai_anomalyclip.writers.score_plot import FRAME, ScorePlot, common_scale, score_plot
 from monai_anomalyclip.writers.tables import RunDocument
 
-__all__ = ["VIEWER", "KeptFiles", "ReportSource", "viewer_page", "write_html_report"]
+__all__ = [
+    "VIEWER",
+    "Inline",
+    "KeptFiles",
+    "ReportSource",
+    "script",
+    "style",
+    "template",
+    "viewer_page",
+    "write_html_report",
+]
 
 VIEWER = "_viewer.html"
 
@@ -272,3 +284,46 @@ def _remove_older(folder: Path, pages: int) -> None:
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty, or not there
         folder.rmdir()
+
+
+class Inline(NamedTuple):
+    """A text for a `style` or `script` element, and its digest for the page's content policy."""
+
+    text: str
+    digest: str
+
+    @classmethod
+    def of(cls, text: str) -> Inline:
+        """With the SHA-256 that browsers compare."""
+        return cls(text, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+
+
+@functools.cache
+def style(*names: str) -> Inline:
+    """The style sheets of these names, one after the other."""
+    return Inline.of("".join(_read(f"{name}.css") for name in names))
+
+
+@functools.cache
+def script(*names: str) -> Inline:
+    """The scripts of these names, after the 256 colours of the map (matplotlib's inferno) as ``VIEWER_COLOURS``."""
+    shades = (colormaps["inferno"](range(256))[:, :3] * 255).round().astype(int).ravel().tolist()
+    colours = f"const VIEWER_COLOURS = [{','.join(map(str, shades))}];\n"
+    return Inline.of(colours + "".join(_read(f"{name}.js") for name in names))
+
+
+@functools.cache
+def template(name: str, package: str = "monai_anomalyclip.writers") -> jinja2.Template:
+    """A template in the folder of a package; what it shows is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package, ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

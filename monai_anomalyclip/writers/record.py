@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from monai_anomalyclip.writers.redaction import redacted
-
 __all__ = [
     "SAFE_NAME",
     "SCHEMA_VERSION",
@@ -32,6 +30,7 @@ __all__ = [
     "Timings",
     "Tool",
     "json_text",
+    "redacted",
 ]
 
 SCHEMA_VERSION = "2.0"
@@ -260,3 +259,22 @@ def json_text(record: Record | Sequence[Any] | Mapping[str, Any]) -> str:
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     # Line breaks inside of texts are escaped: what matches is a list.
     return _NUMBERS_OVER_LINES.sub(lambda match: f"[{' '.join(match[0][1:-1].split())}]", text) + "\n"
+
+
+# An absolute path: /x, //host, ~/x, C:\x, \\host, file:. Not "and/or", "</p>", "https://host/x", the bytes b'\\\x01'.
+_PATH_START = (
+    r"(?:(?<![\w.\-<)/:])//?(?=[^\s/])|(?<=:)/(?=[^\s/])|~[\w.-]*/|\b[A-Za-z]:[\\/]"
+    r"|(?<!\\)(?<!b['\"])\\{2,}(?=\w)|\bfile:/)"
+)
+_QUOTED_PATH = re.compile(rf"""(['"]){_PATH_START}.*?\1""")
+_BARE_PATH = re.compile(rf"{_PATH_START}.*")
+_UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}")
+
+
+def redacted(text: str) -> str:
+    """The text with absolute paths and UIDs replaced by ``[path]`` and ``[UID]``: for messages of other libraries.
+
+    A path in quotation marks ends with them; any other takes the rest of its line along, as folders' names may hold
+    spaces. Five or more numbers joined by dots are a UID.
+    """
+    return _UID.sub("[UID]", _BARE_PATH.sub("[path]", _QUOTED_PATH.sub(r"\1[path]\1", text)))

@@ -17,8 +17,7 @@ from monai_anomalyclip.data.sources import InputPart, Source
 from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, differences
 from monai_anomalyclip.writers.output_folder import OutputFolder
-from monai_anomalyclip.writers.record import InputRecord, MadeWith
-from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.record import InputRecord, MadeWith, redacted
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.overlays import Picture

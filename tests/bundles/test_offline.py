@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from monai_anomalyclip.atomic_file import sha256_of
 from monai_anomalyclip.bundles.offline import make_offline_bundle, verify_offline_bundle
-from monai_anomalyclip.digests import sha256_of
 from monai_anomalyclip.networks import read_prompts
 from monai_anomalyclip.weights import PROMPTS, default_weights_folder, fetch_clip, fetch_prompts
 

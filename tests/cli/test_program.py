@@ -71,7 +71,7 @@ def test_only_the_commands_own_module_is_imported() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('monai_anomalyclip.cli.')))\n"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    modules = ("inspect", "plain_messages", "program", "reading_options")
+    modules = ("inspect", "options", "plain_messages", "program")
     assert shown.endswith(f"{[f'monai_anomalyclip.cli.{name}' for name in modules]}\n")
 
 

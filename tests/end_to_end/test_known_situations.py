@@ -4,7 +4,7 @@
 
 Two more have their tests where they belong: a tuning that is run again when all is done keeps the identity of its
 prompts (``tests/cli/test_predict.py``), and folders of digits on MONAI's command line
-(``tests/bundles/test_path_arguments.py``).
+(``tests/bundles/test_errors_path_arguments.py``).
 """
 
 from __future__ import annotations

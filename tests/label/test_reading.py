@@ -18,8 +18,8 @@ from monai_anomalyclip.data import load_input
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.demo.volumes import make_volume, write_dicom_series
 from monai_anomalyclip.label.reading import read_image
+from monai_anomalyclip.transforms.intensity import apply_window
 from monai_anomalyclip.transforms.intensity_presets import PRESETS
-from monai_anomalyclip.transforms.intensity_scaling import apply_window
 
 AFFINE = np.array([[-0.5, 0, 0, 7], [0, -0.8, 0, 5], [0, 0, 3, -2], [0, 0, 0, 1.0]])
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from monai_anomalyclip.transforms.image_background import find_background
+from monai_anomalyclip.transforms.intensity import scale_by_percentiles_
 from monai_anomalyclip.transforms.intensity_presets import IntensityChoice, choose_preset
-from monai_anomalyclip.transforms.intensity_scaling import scale_by_percentiles_
 
 Y, X, Z = np.mgrid[:60, :50, :8]
 RADIUS = np.hypot((Y - 30) / 24, (X - 25) / 20)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from monai_anomalyclip.transforms.intensity_presets import PRESETS, IntensityChoice, choose_preset
-from monai_anomalyclip.transforms.intensity_scaling import (
+from monai_anomalyclip.transforms.intensity import (
     apply_window,
     percentile_limits,
     scale_,
     scale_by_percentiles_,
 )
+from monai_anomalyclip.transforms.intensity_presets import PRESETS, IntensityChoice, choose_preset
 
 Y, X, Z = np.mgrid[:60, :50, :8]
 RADIUS = np.hypot((Y - 30) / 24, (X - 25) / 20)

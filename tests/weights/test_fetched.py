@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.digests import git_blob_id
+from monai_anomalyclip.atomic_file import git_blob_id
 from monai_anomalyclip.networks import build_backbone, read_prompts
 from monai_anomalyclip.weights import (
     PROMPTS,

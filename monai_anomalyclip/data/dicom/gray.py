@@ -101,7 +101,7 @@ def scale_gray_(
     """
     import torch  # here, because headers alone do not need it
 
-    from monai_anomalyclip.transforms.intensity_scaling import scale_by_percentiles_
+    from monai_anomalyclip.transforms.intensity import scale_by_percentiles_
 
     inverted = [is_inverted(frame.instance.header) for frame in frames]
     alike = len(set(inverted)) == 1
@@ -157,7 +157,7 @@ def _scale_by_window_(
 ) -> tuple[float, float] | None:
     import torch
 
-    from monai_anomalyclip.transforms.intensity_scaling import scale_
+    from monai_anomalyclip.transforms.intensity import scale_
 
     if choice.preset == "dicom":
         vois = [voi for voi in _vois(frames) if voi is not None]

@@ -28,8 +28,8 @@ from pydicom.uid import (
 )
 from pydicom.values import converters
 
+from monai_anomalyclip.data.dicom.codestream import PixelExtent, find_extent
 from monai_anomalyclip.data.dicom.exclusion import is_image_class, object_kind
-from monai_anomalyclip.data.dicom.extent import PixelExtent, find_extent
 from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding, quiet_pydicom
 from monai_anomalyclip.data.dicom.series import Instance, SkippedFile, file_mark, text_of
 from monai_anomalyclip.data.dicom.traits import is_private_trait

@@ -243,7 +243,7 @@ class VOI:
         else:
             import torch  # here, because headers alone do not need it
 
-            from monai_anomalyclip.transforms.intensity_scaling import scale_
+            from monai_anomalyclip.transforms.intensity import scale_
 
             scale_(torch.from_numpy(values), *self.limits)
         return values

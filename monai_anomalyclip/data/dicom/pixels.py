@@ -22,7 +22,6 @@ from pydicom.uid import (
     UncompressedTransferSyntaxes,
 )
 
-from monai_anomalyclip.data.checksums import check_jpeg
 from monai_anomalyclip.data.dicom.codestream import (
     EXTENDED_JPEG,
     Codestream,
@@ -146,6 +145,8 @@ def _decode(stream: PixelStream, index: int, form: PixelFormat, syntax: UID) -> 
         else:
             break
     if syntax in JPEGTransferSyntaxes and plugin == "pillow":  # GDCM would print on the error stream
+        from monai_anomalyclip.data.checksums import check_jpeg  # other kinds need none of it
+
         check_jpeg(data, values, lambda longer: decoded(longer, plugin)[0])
     photometric = str(properties["photometric_interpretation"])
     if code and code.samples == 3 and code.adobe_transform == 1:

@@ -16,7 +16,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from monai_anomalyclip.digests import sha256_of
+from monai_anomalyclip.atomic_file import sha256_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

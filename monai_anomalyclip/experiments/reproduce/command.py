@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.reading_options import matching, numbers
+from monai_anomalyclip.cli.options import matching, numbers
 from monai_anomalyclip.experiments.reproduce import METHODS, TABLES
 
 __all__ = ["add_command"]

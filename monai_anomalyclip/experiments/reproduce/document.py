@@ -23,7 +23,7 @@ from monai_anomalyclip.experiments.reproduce.experiment import (
 )
 from monai_anomalyclip.experiments.reproduce.paper_figures import paper_classes, paper_figure
 from monai_anomalyclip.experiments.reproduce.runner import Outcome
-from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.record import redacted
 
 __all__ = ["MEAN", "markdown", "table_document", "write_table"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_anomalyclip.writers.redaction import redacted
+from monai_anomalyclip.writers.record import redacted
 
 
 @pytest.mark.parametrize(

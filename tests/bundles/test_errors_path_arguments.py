@@ -9,7 +9,7 @@ from pathlib import Path
 import fire.core
 import pytest
 
-from monai_anomalyclip.bundles.path_arguments import check_path_arguments
+from monai_anomalyclip.bundles.errors import check_path_arguments
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = [

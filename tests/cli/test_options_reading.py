@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from monai_anomalyclip.cli.reading_options import add_reading_options, matching, reading_options
+from monai_anomalyclip.cli.options import add_reading_options, matching, reading_options
 from monai_anomalyclip.data import ReadOptions
 
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from monai_anomalyclip.data.dicom.extent import find_extent
+from monai_anomalyclip.data.dicom.codestream import find_extent
 
 NATIVE = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, 20)
 OPEN = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)

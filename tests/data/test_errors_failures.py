@@ -16,7 +16,7 @@ from monai.transforms import Compose, Lambdad
 from PIL import Image
 
 from monai_anomalyclip.data import FaultTolerantDataset, InputCatalogue, InputPart, LoadInputd, UnreadableInputError
-from monai_anomalyclip.data.failures import failure_reason, may_pass
+from monai_anomalyclip.data.errors import failure_reason, may_pass
 from monai_anomalyclip.data.sources import FrameSource
 
 

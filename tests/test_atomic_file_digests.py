@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_anomalyclip.digests import git_blob_id, sha256_of
+from monai_anomalyclip.atomic_file import git_blob_id, sha256_of
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) + 7])

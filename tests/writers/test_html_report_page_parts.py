@@ -11,7 +11,7 @@ import jinja2
 import pytest
 from matplotlib import colormaps
 
-from monai_anomalyclip.writers.page_parts import script, style, template
+from monai_anomalyclip.writers.html_report import script, style, template
 
 
 def test_digests_are_those_that_browsers_compare() -> None:

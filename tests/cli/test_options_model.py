@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from monai_anomalyclip.cli.model_options import add_model_options, run_options
+from monai_anomalyclip.cli.options import add_model_options, run_options
 
 
 def test_what_is_said_and_what_is_not() -> None:

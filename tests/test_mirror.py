@@ -41,7 +41,6 @@ WITHOUT_MODULE = {
 ELSEWHERE = {
     "archive/dicomweb": "archive/test_transfer",
     "archive/results": "archive/test_service",
-    "data/errors": "data/test_inputs",
     "data/datasets/datalist_file": "experiments/datasets/test_registry_datalist_file",
     "data/datasets/listing": "data/datasets/test_own_data",
     "data/datasets/registry": "experiments/datasets/test_registry_layouts",

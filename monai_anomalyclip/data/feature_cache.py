@@ -8,7 +8,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,12 @@ from monai.config import KeysCollection
 from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose, MapTransform, RandomizableTrait, ToDeviced, Transform
 from monai.utils import convert_to_tensor
+from torch import Tensor
 from torch.utils.data import get_worker_info
+from tqdm import tqdm
 
 from monai_anomalyclip.networks import FrozenCLIPNetwork, resolve_precision
+from monai_anomalyclip.networks.fitting_batches import FittingBatches
 from monai_anomalyclip.networks.precision import autocast, check_precision
 
 __all__ = ["EncodeImageD", "EncodeImageDict", "EncodeImaged", "FeatureKey", "feature_dataset"]
@@ -31,21 +35,25 @@ logger = logging.getLogger(__name__)
 # Share of the free memory that features may take: of the GPU's, else of the computer's, else they go to disk.
 _MEMORY_SHARE = 0.5
 _BYTES = {"float32": 4, "float16": 2}
+_TOGETHER = 32  # images that the encoder sees at once, where that is faster than one
+_READERS = 4  # threads that read them
+_FEATURES = ("global_features", "patch_features")
 _LABELS = ("image_label", "has_label")
-_KEPT = ("global_features", "patch_features", "label", *_LABELS)
+_KEPT = (*_FEATURES, "label", *_LABELS)
 
 
 class EncodeImaged(MapTransform):
     """Replace a CLIP-normalised image by the features of the frozen encoder.
 
     Reads the image (3, H, W) under its key, removes it, and writes ``global_features`` (D,) and ``patch_features``
-    (layers, N, D), or (layers, A, N, D) for an ensemble, on the CPU.
+    (layers, N, D), or (layers, A, N, D) for an ensemble.
 
     Args:
         keys: key of the image.
         network: whose encoder is used, on the device it lies on.
         feature_dtype: "float32" or "float16".
         precision: of matrix products (see :func:`~monai_anomalyclip.networks.resolve_precision`).
+        output_device: where the features are put.
 
     Raises:
         ValueError: for another ``feature_dtype`` or ``precision``.
@@ -61,6 +69,7 @@ class EncodeImaged(MapTransform):
         network: FrozenCLIPNetwork,
         feature_dtype: str = "float32",
         precision: str = "float32",
+        output_device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(keys)
         check_precision(precision)
@@ -69,24 +78,40 @@ class EncodeImaged(MapTransform):
             raise ValueError(f"feature_dtype='{feature_dtype}' is not one of {', '.join(_BYTES)}.")
         self.network = network
         self.dtype: torch.dtype = getattr(torch, feature_dtype)
+        self.output_device = torch.device(output_device)
+        self._fitting = FittingBatches()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        output = dict(data)
-        for key in self.key_iterator(output):
-            image = convert_to_tensor(output.pop(key), track_meta=False)
-            device = self.network.clip.logit_scale.device
-            with torch.no_grad(), autocast(self.precision, device):  # here: a thread does not inherit it
-                global_features, patch_features = self.network.encode_image(image[None].to(device))
-            found = {
-                "global_features": global_features[0],
-                "patch_features": torch.stack([features[0] for features in patch_features]),
-            }
-            output |= {name: features.to("cpu", self._rounded(features.dtype)) for name, features in found.items()}
-            # As tensors they can lie on a GPU beside the features: a step copies nothing there.
-            output |= {name: torch.tensor(int(output[name])) for name in _LABELS if name in output}
+        return self.together([data])[0]
+
+    def together(self, items: Sequence[Mapping[Hashable, Any]]) -> list[dict[Hashable, Any]]:
+        """What a call gives for each item; their images, of one size, are shown to the encoder as one batch."""
+        outputs = [dict(item) for item in items]
+        for key in self.key_iterator(outputs[0]):
+            images = torch.stack([convert_to_tensor(output.pop(key), track_meta=False) for output in outputs])
+            for output, *features in zip(outputs, *self._encoded(images), strict=True):
+                # Of their own: a slice would keep its whole batch in memory.
+                output |= dict(zip(_FEATURES, (feature.clone() for feature in features), strict=True))
+                # As tensors they can lie on a GPU beside the features: a step copies nothing there.
+                output |= {name: torch.tensor(int(output[name])) for name in _LABELS if name in output}
         # Plain tensors, as a disk cache returns them: fresh and cached items may meet in one batch.
-        plain: dict[Hashable, Any] = convert_to_tensor(output, track_meta=False, convert_numeric=False)
-        return plain
+        return [convert_to_tensor(output, track_meta=False, convert_numeric=False) for output in outputs]
+
+    def _encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        device = self.network.clip.logit_scale.device
+
+        def encode(part: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad(), autocast(self.precision, device):  # here: a thread does not inherit it
+                global_features, patch_features = self.network.encode_image(part)
+            found = (global_features, torch.stack(patch_features, dim=1))
+            whole, patches = (features.to(self.output_device, self._rounded(features.dtype)) for features in found)
+            return whole, patches
+
+        if device.type == "cuda":
+            images = images.pin_memory()
+        there = images.to(device, non_blocking=device.type == "cuda")
+        whole, patches = zip(*self._fitting(encode, there), strict=True)
+        return torch.cat(whole), torch.cat(patches)
 
     def _rounded(self, dtype: torch.dtype) -> torch.dtype:
         """What features of this type are kept in: float32 means as they are, of whatever type the network is."""
@@ -94,25 +119,66 @@ class EncodeImaged(MapTransform):
         return dtype if self.dtype == torch.float32 and not cast else self.dtype
 
 
+class _Ahead:
+    """Encodes many items in batches: one alone on a CPU, where it keeps all cores busy and gives the same numbers
+    whatever its company; up to 32 elsewhere, while the next are read."""
+
+    def __init__(self, prepare: Compose, encode: EncodeImaged, kept: Compose, progress: bool) -> None:
+        self._prepare, self._encode, self._kept, self._progress = prepare, encode, kept, progress
+        self._size = 1 if encode.network.clip.logit_scale.device.type == "cpu" else _TOGETHER
+
+    def __call__(self, data: Sequence[Any]) -> Iterator[Any]:
+        bar = tqdm(total=len(data), desc="Encoding the images", disable=not self._progress or not data)
+        with bar, ThreadPool(1 if self._size == 1 else _READERS) as readers:
+            for start in range(0, len(data), self._size):
+                items = readers.map(self._prepare, data[start : start + self._size])
+                yield from map(self._kept, self._encode.together(items))
+                bar.update(len(items))
+
+
 class _FeatureStore(PersistentDataset):
     """MONAI's disk cache; a file that a killed run left damaged is made anew."""
+
+    _made: Any = None
+
+    def fill(self, ahead: _Ahead) -> None:
+        """Encode in batches what is missing, of this process's share where several share the folder."""
+        own = self.data[idist.get_rank() :: idist.get_world_size()]
+        missing = [item for item in own if not self._file(item).is_file()]
+        for item, self._made in zip(missing, ahead(missing), strict=True):
+            self._cachecheck(item)
+        self._made = None
+
+    def _file(self, item: Any) -> Path:
+        return Path(self.cache_dir) / f"{self.hash_func(item).decode()}.pt"
+
+    def _pre_transform(self, item_transformed: Any) -> Any:
+        return super()._pre_transform(item_transformed) if self._made is None else self._made
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         try:
             return super()._cachecheck(item_transformed)
         except (EOFError, OSError, RuntimeError):
-            damaged = Path(self.cache_dir) / f"{self.hash_func(item_transformed).decode()}.pt"
+            damaged = self._file(item_transformed)
             if not damaged.is_file():
                 raise  # the item itself cannot be read
             damaged.unlink()
             return super()._cachecheck(item_transformed)
 
 
-class _KeptOnGPU(CacheDataset):
-    """MONAI's cache in memory, of items that lie on a GPU."""
+class _FeatureMemory(CacheDataset):
+    """MONAI's cache in memory, or on a GPU."""
+
+    def __init__(self, data: Sequence[Any], steps: Compose, ahead: _Ahead, on_gpu: bool) -> None:
+        self._ahead, self._on_gpu = ahead, on_gpu
+        super().__init__(data, steps, progress=False, copy_cache=False)
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        chosen = range(self.cache_num) if indices is None else indices
+        return list(self._ahead([self.data[index] for index in chosen]))
 
     def _transform(self, index: int) -> Any:
-        if get_worker_info() is not None:
+        if self._on_gpu and get_worker_info() is not None:
             raise RuntimeError(
                 "The features lie on the GPU, where the processes of a DataLoader cannot read them: set num_workers to "
                 "0, which loses nothing, or keep them elsewhere (--feature_cache disk)."
@@ -198,21 +264,27 @@ def feature_dataset(
         free = psutil.virtual_memory().available / idist.get_nproc_per_node()
         cache = "memory" if needed <= _MEMORY_SHARE * free else "disk"
         logger.info(f"The features of {len(data)} images take {needed / 2**20:.0f} MiB: kept in {cache}.")
+    if on_gpu:
+        encode.output_device = device
+    kept = Compose([ToDeviced(_KEPT, device, allow_missing_keys=True)] if on_gpu else [])
     # Flattened, because MONAI caches up to the first random transform and takes a nested Compose for one.
-    kept = [ToDeviced(_KEPT, device, allow_missing_keys=True)] if on_gpu else []
-    steps = Compose([Compose(transform), encode, *kept]).flatten()
+    prepare = Compose(transform).flatten()
+    steps = Compose([prepare, encode, kept]).flatten()
     behind = [s for s in steps.transforms if isinstance(s, RandomizableTrait) or not isinstance(s, Transform)]
     if behind:
         raise ValueError(
             f"Features cannot be cached behind {', '.join(type(step).__name__ for step in behind)}, which is random or "
             "not one of MONAI's Transforms: use cache='off', or wrap a plain function in monai.transforms.Lambda."
         )
+    ahead = _Ahead(prepare, encode, kept, progress)
     if cache == "memory":
-        kind = _KeptOnGPU if on_gpu else CacheDataset
-        return kind(data, steps, num_workers=0, progress=progress, copy_cache=False)
+        return _FeatureMemory(data, steps, ahead, on_gpu)
     if cache_dir is None:
         raise ValueError(f"The features of {len(data)} images are to be cached on disk: give cache_dir, a folder.")
-    return _FeatureStore(data, steps, cache_dir=cache_dir, hash_func=FeatureKey(network, feature_dtype, precision))
+    store = _FeatureStore(data, steps, cache_dir=cache_dir, hash_func=FeatureKey(network, feature_dtype, precision))
+    if device.type != "cpu":
+        store.fill(ahead)
+    return store
 
 
 def _fits_on_gpu(device: torch.device, needed: int) -> bool:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.data.slicing import SliceView
+from monai_anomalyclip.networks.fitting_batches import FittingBatches
 from monai_anomalyclip.networks.precision import autocast, check_precision
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_anomaly_map
 from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["AnomalySliceInferer"]
 
 _NUMBERS = ("anomaly_score", "anomaly_margin")  # of each slice; the second where the network gives it
-
-logger = logging.getLogger(__name__)
 
 
 class AnomalySliceInferer(Inferer):
@@ -93,7 +91,7 @@ class AnomalySliceInferer(Inferer):
         self.sigma = sigma
         self.progress = progress
         self.precision = precision
-        self._fitting = slice_batch_size
+        self._fitting = FittingBatches(slice_batch_size)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -206,19 +204,14 @@ class AnomalySliceInferer(Inferer):
 
     def _predicted(self, batch: Tensor, shown: _Shown) -> tuple[Tensor, Tensor]:
         """Smoothed maps (b, 1, h, w) and numbers (2 or 1, b), on the device."""
-        while True:
-            try:
-                found = [shown(part) for part in torch.split(batch, min(self._fitting, len(batch)))]
-                maps = torch.cat([smooth_anomaly_map(one["anomaly_map"], self.sigma) for one in found])
-                numbers = [[one[name].float() for name in _NUMBERS if name in one] for one in found]
-                return maps, torch.cat([torch.stack(values) for values in numbers], dim=1)
-            except torch.OutOfMemoryError:
-                if (fitting := min(self._fitting, len(batch))) == 1:
-                    raise
-            self._fitting = fitting // 2
-            logger.warning("%d slices at once do not fit into the device's memory: %d now.", fitting, self._fitting)
-            if batch.device.type == "cuda":
-                torch.cuda.empty_cache()
+
+        def smooth(part: Tensor) -> tuple[Tensor, Tensor]:
+            one = shown(part)
+            numbers = torch.stack([one[name].float() for name in _NUMBERS if name in one])
+            return smooth_anomaly_map(one["anomaly_map"], self.sigma), numbers
+
+        maps, numbers = zip(*self._fitting(smooth, batch), strict=True)
+        return torch.cat(maps), torch.cat(numbers, dim=1)
 
     def _view(self, inputs: Tensor, item: int) -> SliceView:
         if _native(inputs):

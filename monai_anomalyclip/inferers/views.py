@@ -12,6 +12,8 @@ from monai.inferers.inferer import Inferer
 from torch import Tensor
 from torch.nn import functional
 
+from monai_anomalyclip.networks.fitting_batches import FittingBatches
+from monai_anomalyclip.networks.precision import autocast, check_precision
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
 __all__ = ["Views", "ViewsInferer"]
@@ -83,11 +85,19 @@ class Views:
 
 
 class ViewsInferer(Inferer):
-    """Run a network on batches, as MONAI's SimpleInferer does; maps over several views where that is asked for.
+    """Run a network on batches, as MONAI's SimpleInferer does, in the chosen precision.
+
+    Maps are means over several views where that is asked for. A batch that does not fit into the device's memory goes
+    through in parts.
 
     Args:
         scales: see :class:`Views`.
         flip: see :class:`Views`.
+        precision: in which images are encoded (see :func:`~monai_anomalyclip.networks.resolve_precision`); cached
+            features have been encoded already.
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Example::
 
@@ -96,9 +106,12 @@ class ViewsInferer(Inferer):
         print(output["anomaly_map"].shape)
     """
 
-    def __init__(self, scales: Sequence[float] = (1.0,), flip: bool = False) -> None:
+    def __init__(self, scales: Sequence[float] = (1.0,), flip: bool = False, precision: str = "float32") -> None:
         super().__init__()
         self.views = Views(scales, flip)
+        check_precision(precision)
+        self.precision = precision
+        self._fitting = FittingBatches()
 
     def __call__(
         self, inputs: Tensor | Mapping[str, Tensor], network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -114,13 +127,35 @@ class ViewsInferer(Inferer):
         Raises:
             ValueError: other views of cached features are asked for.
         """
-        result = network(inputs, *args, **kwargs)
-        if self.views.plain or not isinstance(result, Mapping) or "anomaly_map" not in result:
-            return result
         if isinstance(inputs, Mapping):
-            raise ValueError("scales and flip need the images, not their cached features: --feature_cache off.")
-        patch = getattr(getattr(network, "module", network), "patch_size", None)
-        if patch is None:
-            raise ValueError("scales and flip need a network that takes images of any size.")
-        averaged = self.views.mean_map(inputs, result["anomaly_map"], lambda shown: network(shown), patch)
-        return {**result, "anomaly_map": averaged}
+            result = network(inputs, *args, **kwargs)
+            if not self.views.plain and _has_map(result):
+                raise ValueError("scales and flip need the images, not their cached features: --feature_cache off.")
+            return result
+
+        def shown(images: Tensor) -> Any:
+            with autocast(self.precision, images.device):
+                result = network(images, *args, **kwargs)
+                if self.views.plain or not _has_map(result):
+                    return result
+                patch = getattr(getattr(network, "module", network), "patch_size", None)
+                if patch is None:
+                    raise ValueError("scales and flip need a network that takes images of any size.")
+                averaged = self.views.mean_map(images, result["anomaly_map"], lambda view: network(view), patch)
+            return {**result, "anomaly_map": averaged}
+
+        return _joined(self._fitting(shown, inputs))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """What a network gives for parts of a batch, as it would give it for the whole batch."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Mapping):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    return torch.cat(list(parts)) if isinstance(first, Tensor) else [_joined(one) for one in zip(*parts, strict=True)]
+
+
+def _has_map(result: Any) -> bool:
+    return isinstance(result, Mapping) and "anomaly_map" in result

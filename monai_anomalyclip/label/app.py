@@ -59,8 +59,9 @@ class AnomalyLabelApp(MONAILabelApp):
     Args:
         app_dir: an app folder (see :func:`~monai_anomalyclip.label.write_label_app`).
         studies: folder of images, or the address of a DICOMweb service.
-        conf: options of the command line; ``bundle`` names another bundle than the app folder does, for ``hosts``,
-            ``origins`` and ``max_upload_mib`` see :func:`~monai_anomalyclip.label.server_checks.guard_server`.
+        conf: options of the command line; ``bundle`` names another bundle than the app folder does, ``precision`` is
+            that of :class:`~monai_anomalyclip.label.AnomalyModel`, for ``hosts``, ``origins`` and ``max_upload_mib``
+            see :func:`~monai_anomalyclip.label.server_checks.guard_server`.
 
     Raises:
         FileNotFoundError: there is no bundle, or there are no prompts.
@@ -69,7 +70,7 @@ class AnomalyLabelApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         bundle = (conf or {}).get("bundle") or bundle_of(app_dir)
-        self.model = label_model(bundle, Path(app_dir) / "model")
+        self.model = label_model(bundle, Path(app_dir) / "model", (conf or {}).get("precision"))
         answer_without_segmentation()
         super().__init__(
             app_dir=app_dir,

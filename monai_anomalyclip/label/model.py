@@ -21,6 +21,7 @@ from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.label.ranking import DescribedNetwork, short_descriptor
 from monai_anomalyclip.label.reading import read_image
 from monai_anomalyclip.networks import AnomalyCLIP, resolve_threshold
+from monai_anomalyclip.networks.precision import check_precision
 from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
 __all__ = ["AnomalyModel", "Prediction"]
@@ -61,13 +62,15 @@ class AnomalyModel:
     Args:
         bundle: folder of a bundle of this package.
         folder: where re-tuned prompts are kept; made when prompts are first saved.
+        precision: in which images are encoded, for proposals and for tuning (see
+            :func:`~monai_anomalyclip.networks.resolve_precision`); None for what the bundle says of either.
 
     Attributes:
         default_threshold: of masks, as the bundle has it: a number, or "calibrated".
 
     Raises:
         FileNotFoundError: there is no bundle, or there are no prompts.
-        ValueError: the prompts are damaged or of another backbone.
+        ValueError: the prompts are damaged or of another backbone, or there is no such precision.
 
     Example::
 
@@ -75,12 +78,16 @@ class AnomalyModel:
         model.predict("studies/brain_00.nii.gz").anomaly_score
     """
 
-    def __init__(self, bundle: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, bundle: str | os.PathLike[str], folder: str | os.PathLike[str], precision: str | None = None
+    ) -> None:
+        check_precision(precision or "auto")
+        self.precision = precision
         self.bundle, self.folder = Path(bundle), Path(folder)
         config = self.bundle / "configs" / "inference.json"
         if not config.is_file():
             raise FileNotFoundError(f"There is no bundle at {str(bundle)!r}: it has no configs/inference.json.")
-        parser = bundle_parser(config)
+        parser = bundle_parser(config, precision=precision)
         self._bundle_prompts = Path(parser.get_parsed_content("prompts"))
         self._network: AnomalyCLIP = parser.get_parsed_content("network_def").eval()
         inferer: AnomalySliceInferer = parser.get_parsed_content("inferer")

@@ -105,6 +105,7 @@ def tune_prompts(
             "model_dir": Path(folder),
             "network_def": network,
             "device": str(device),
+            "precision": model.precision,
             "resume": False,
             "train#dataset#data": parts.entries,
             "train#dataset#progress": False,

@@ -99,15 +99,25 @@ class ReferenceModel:
             return 0.5
 
 
-def label_model(bundle: str | os.PathLike[str], folder: str | os.PathLike[str]) -> AnomalyModel | ReferenceModel:
+def label_model(
+    bundle: str | os.PathLike[str], folder: str | os.PathLike[str], precision: str | None = None
+) -> AnomalyModel | ReferenceModel:
     """The model of a bundle: AnomalyCLIP, or a reference where its ``inference.json`` names one.
+
+    Args:
+        bundle: its folder.
+        folder: of the app's model.
+        precision: as for :class:`AnomalyModel`; a reference has none.
 
     Raises:
         FileNotFoundError: there is no bundle, or it lacks prompts or a bank.
-        ValueError: these are damaged, or of another backbone.
+        ValueError: these are damaged, or of another backbone, or there is no such precision.
     """
-    kind = ReferenceModel if "reference" in _parser(Path(bundle)).get() else AnomalyModel
-    return kind(bundle, folder)
+    if "reference" not in _parser(Path(bundle)).get():
+        return AnomalyModel(bundle, folder, precision)
+    if precision is not None:
+        raise ValueError(f"--conf precision {precision}: a reference of normal images compares in float32 only.")
+    return ReferenceModel(bundle, folder)
 
 
 def _parser(bundle: Path) -> ConfigParser:

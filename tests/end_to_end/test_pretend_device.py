@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedTrainer
-from monai.transforms import ToDeviced
+from monai.transforms import Lambdad, ToDeviced
 
-from monai_anomalyclip.data.feature_cache import EncodeImaged
+from monai_anomalyclip.data.feature_cache import EncodeImaged, feature_dataset
 from monai_anomalyclip.demo.network import demo_network
 from monai_anomalyclip.engines import PrepareAnomalyBatch
 from monai_anomalyclip.inferers import AnomalySliceInferer
@@ -122,6 +123,30 @@ def test_a_tuning_step_on_cached_features_copies_nothing_and_never_waits() -> No
         assert all(isinstance(item[key], PretendTensor) for item in items for key in keys)
         found = losses_of_tuning(there, items, "cuda:0", device)
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_features_are_encoded_in_batches(cache: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    items, settings = tuning_items(5), {"cache": cache, "cache_dir": tmp_path, "progress": False}
+    plain = Lambdad(("image", "label"), lambda value: value)
+    expected = feature_dataset(items, plain, network(), cache="memory", progress=False)
+    with pretend_device() as device:
+        there = moved(network())
+        found = feature_dataset(items, plain, there, **settings)
+        assert device.kernels["aten.convolution.default"] == 1  # the patches of all
+        kept = [found[index] for index in range(len(items))]
+        if cache == "memory":  # images and labels went there, and nothing came back
+            assert (dict(device.waits), device.to_host) == ({}, 0)
+            assert all(isinstance(value, PretendTensor) for item in kept for value in item.values())
+        read_again = feature_dataset(items, plain, there, **settings)
+        kept_again = [read_again[index] for index in range(len(items))]
+        assert device.kernels["aten.convolution.default"] == (2 if cache == "memory" else 1)
+        for one, again, other in zip(kept, kept_again, expected, strict=True):
+            assert set(one) == set(again) == set(other)
+            for name, value in other.items():
+                torch.testing.assert_close(one[name].cpu(), value, rtol=0, atol=2e-5)
+                assert torch.equal(one[name].cpu(), again[name].cpu())
 
 
 def losses_of_a_trainer(clip: AnomalyCLIP, items: list[dict[str, Any]], device: str) -> list[float]:

@@ -359,8 +359,8 @@ def test_too_little_memory_halves_the_batch_for_good(caplog: pytest.LogCaptureFi
     assert torch.equal(found["anomaly_score"], expected["anomaly_score"])
     assert [shape[0] for shape in network.batches] == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
     assert [record.message for record in caplog.records] == [
-        "8 slices at once do not fit into the device's memory: 4 now.",
-        "4 slices at once do not fit into the device's memory: 2 now.",
+        "8 images at once do not fit into the device's memory: 4 now.",
+        "4 images at once do not fit into the device's memory: 2 now.",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,3 +109,40 @@ def test_what_has_no_other_views_is_refused() -> None:
         AnomalySliceInferer(28, flip=True)(torch.zeros(1, 3, 28, 28), Fixed())
     with pytest.raises(ValueError, match="not their cached features"):
         ViewsInferer((1.5,))({"global_features": torch.zeros(1)}, lambda *_, **__: {"anomaly_map": torch.zeros(1)})
+
+
+class Noting(Brightness):
+    """Notes in what matrices are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: list[torch.dtype] = []
+
+    def forward(self, images: Tensor, output: str = "anomaly_map") -> Tensor | dict[str, Tensor]:
+        ones = torch.ones(2, 2)
+        self.types.append((ones @ ones).dtype)
+        return {"anomaly_map": ones} if isinstance(images, dict) else super().forward(images, output)
+
+
+def test_images_are_encoded_in_the_chosen_precision_and_features_are_not_encoded() -> None:
+    for precision, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        network, inferer = Noting(), ViewsInferer((1.0, 1.5), precision=precision)
+        inferer(torch.randn(1, 3, 28, 28), network, output="prediction")
+        ViewsInferer(precision=precision)({"global_features": torch.zeros(1)}, network)
+        assert network.types == [expected, expected, torch.float32]
+    with pytest.raises(ValueError, match="precision='half' is not one of"):
+        ViewsInferer(precision="half")
+
+
+def test_a_batch_that_does_not_fit_is_evaluated_in_parts() -> None:
+    def halves(images: Tensor, output: str) -> dict[str, Any]:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        layers = [images.mean((1, 2, 3)), images.amax((1, 2, 3))]
+        return {"anomaly_map": images[:, :1], output: layers}
+
+    images = torch.randn(5, 3, 28, 28)
+    found = ViewsInferer()(images, halves, output="patch_logits")
+    assert torch.equal(found["anomaly_map"], images[:, :1])
+    assert torch.equal(found["patch_logits"][0], images.mean((1, 2, 3)))
+    assert torch.equal(found["patch_logits"][1], images.amax((1, 2, 3)))

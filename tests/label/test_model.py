@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def test_predicts_what_the_bundle_predicts(model: AnomalyModel, weak_bundle: Pat
     assert found.anomaly_score == pytest.approx(float(expected["anomaly_score"]))
     assert (found.slice_index, len(found.descriptor)) == (0, 32)
     assert found.prompts == str(prompts_digest(weak_bundle / "models" / "model.pt"))[:12] == model.prompts_digest
+
+
+def test_precision_holds_in_the_thread_that_answers(model: AnomalyModel, tmp_path: Path, picture: Path) -> None:
+    coarse = AnomalyModel(model.bundle, tmp_path / "coarse", "bfloat16")
+    exact = model.predict(picture).anomaly_map
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(coarse.predict, picture).result().anomaly_map
+    assert 0 < (found - exact).abs().mean() < 2e-3
+    with pytest.raises(ValueError, match="precision='half' is not one of auto, float32"):
+        AnomalyModel(model.bundle, tmp_path / "coarse", "half")
 
 
 def test_volume_on_its_grid_and_its_most_suspicious_slice(model: AnomalyModel, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_anomalyclip.data import feature_cache
 from monai_anomalyclip.demo.studies import demo_seeds, demo_volume
 from monai_anomalyclip.demo.volumes import write_nifti
 from monai_anomalyclip.label import AnomalyModel, tune_prompts
@@ -108,6 +109,19 @@ def test_both_roads_end_in_the_same_prompts(model: AnomalyModel, pairs: Pairs, t
     mine = network.state_dict()
     assert stock.keys() == mine.keys()
     assert all(torch.equal(stock[key], mine[key]) for key in stock)
+
+
+def test_tuning_encodes_in_the_precision_of_the_app(
+    model: AnomalyModel, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    plain = feature_cache.autocast
+    monkeypatch.setattr(feature_cache, "autocast", lambda name, device: asked.append(name) or plain(name, device))
+    coarse = AnomalyModel(model.bundle, tmp_path / "coarse", "bfloat16")
+    reports = [tune_prompts(one, pairs[:1], max_epochs=1)[1] for one in (model, coarse)]
+    assert set(asked) == {"float32", "bfloat16"}
+    assert reports[0].loss_before != reports[1].loss_before
+    assert reports[0].loss_before == pytest.approx(reports[1].loss_before, rel=2e-2)
 
 
 @pytest.mark.parametrize("epochs", [5, 20])

@@ -51,6 +51,8 @@ def test_answers_as_the_face_does(bundle: Path, tmp_path: Path) -> None:
     assert model.threshold(0.25) == 0.25
     assert 0.01 <= model.image_threshold() < found.anomaly_score
     assert model.prompts_path == bundle / "models" / "model.reference"
+    with pytest.raises(ValueError, match="precision bfloat16: a reference of normal images compares in float32 only"):
+        label_model(bundle, tmp_path / "app", "bfloat16")
 
 
 def test_volumes(bundle: Path, tmp_path: Path) -> None:

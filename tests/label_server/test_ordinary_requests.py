@@ -140,6 +140,7 @@ def test_image_is_added_labelled_tuned_on_and_removed(server: Any, picture: Path
         ("origins", "*", "An origin must be"),
         ("hosts", "http://labels.example.org", "A host must be"),
         ("max_upload_mib", "many", "max_upload_mib must be"),
+        ("precision", "half", "precision='half' is not one of"),
     ],
 )
 def test_server_does_not_start_with_options_that_are_none(

@@ -23,6 +23,7 @@ from monai_anomalyclip.networks.frozen_clip import (
     check_settings,
     square_grid,
 )
+from monai_anomalyclip.networks.precision import autocast, check_precision
 from monai_anomalyclip.networks.prompt_checkpoint import RECORD_KEY, save_tensors
 
 __all__ = ["MemoryBuilder", "Retrieval", "read_memory"]
@@ -273,6 +274,7 @@ class MemoryBuilder:
         path: file to write.
         keys_per_image: patches of an image that are kept.
         seed: of the draw.
+        precision: in which images are encoded; cached features have been encoded already.
 
     Raises:
         ValueError: unless ``keys_per_image`` is at least 2.
@@ -291,7 +293,9 @@ class MemoryBuilder:
         *,
         keys_per_image: int = 32,
         seed: int = 111,
+        precision: str = "float32",
     ) -> None:
+        check_precision(precision)
         if keys_per_image < 2:
             raise ValueError(f"keys_per_image={keys_per_image} must be at least 2: normal and anomalous ones.")
         self.network = network
@@ -300,6 +304,7 @@ class MemoryBuilder:
         self.path = Path(path)
         self.keys_per_image = keys_per_image
         self.seed = seed
+        self.precision = precision
 
     @torch.no_grad()
     def run(self) -> None:
@@ -316,7 +321,8 @@ class MemoryBuilder:
             if isinstance(given, Mapping):
                 features, layers = given["global_features"], given["patch_features"]
             else:
-                features, tapped = self.network.encode_image(given)
+                with autocast(self.precision, device):
+                    features, tapped = self.network.encode_image(given)
                 layers = torch.stack(tapped, dim=1)
             image_keys.append(_unit(features))
             image_values.append(target["image_label"].flatten().float())

@@ -70,6 +70,11 @@ def add_command(commands: Any) -> None:
         help="cpu, cuda, cuda:1, ... (default: the first GPU, else the CPU)",
     )
     parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="in which images are encoded (default: the bundle's, float32); timed methods learn in it, too",
+    )
+    parser.add_argument(
         "--keep-features",
         action="store_true",
         help="keep the frozen encoder's features in OUT: faster with several seeds or settings, but 5 MB "
@@ -119,6 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
             further=arguments.config,
             scales=arguments.scales,
             flip=arguments.flip,
+            precision=arguments.precision,
             say=lambda line: print(line, flush=True),
         )
     print(f"\n{markdown(document)}")

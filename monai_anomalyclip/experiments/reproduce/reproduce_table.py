@@ -22,6 +22,7 @@ from monai_anomalyclip.experiments.reproduce.runner import FIRST_SEED, Outcome, 
 from monai_anomalyclip.experiments.reproduce.tables import TABLES
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns
 from monai_anomalyclip.inferers import Views
+from monai_anomalyclip.networks import resolve_precision
 
 __all__ = ["reproduce_table"]
 
@@ -40,6 +41,7 @@ def reproduce_table(
     further: Sequence[Path] = (),
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    precision: str | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], Outcome]:
     """Run what can be run of a table, and write it after every experiment.
@@ -61,6 +63,8 @@ def reproduce_table(
         further: configuration files that come last.
         scales: of evaluations (see :class:`~monai_anomalyclip.inferers.Views`).
         flip: likewise.
+        precision: in which images are encoded (see :func:`~monai_anomalyclip.networks.resolve_precision`); None for the
+            bundle's, float32.
         say: takes lines on the progress.
 
     Returns:
@@ -87,6 +91,8 @@ def reproduce_table(
     features = output / ("features" if keep_features else "temporary_features")
     views = {} if Views(scales, flip).plain else {"scales": list(scales), "flip": flip}
     runs = BundleRuns(bundle, shipped_folder("configs"), features, tuple(further), device, views)
+    if precision is not None:
+        runs = replace(runs, precision=resolve_precision(precision, runs.torch_device()))
     run = TableRun(
         table, runs, _source(data, bundle, output, demo=table.demo), output, range(FIRST_SEED, FIRST_SEED + seeds),
         max_epochs, say,
@@ -97,6 +103,7 @@ def reproduce_table(
         "epochs": "of the bundle" if run.max_epochs is None else run.max_epochs,
         "further configurations": [path.name for path in further],
         "views": [f"{name} {value}" for name, value in views.items()],
+        "precision": runs.precision,
         "torch": torch.__version__,
     }
     run.save = lambda outcome: write_table(table_document(table, outcome, settings), output)

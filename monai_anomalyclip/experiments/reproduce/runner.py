@@ -26,6 +26,7 @@ from monai_anomalyclip.experiments.reproduce.experiment import (
 from monai_anomalyclip.experiments.reproduce.journal import RunFolder
 from monai_anomalyclip.experiments.reproduce.timing import time_method
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns
+from monai_anomalyclip.networks.precision import autocast
 
 __all__ = ["FIRST_SEED", "Outcome", "TableRun"]
 
@@ -172,6 +173,7 @@ class TableRun:
             "anomalous images": images.anomalous,
             "epochs": self.max_epochs,
             "configuration": RunFolder.digest(self.runs.files("train", experiment.configs)),
+            "precision": self.runs.precision,
         }
         if inside.is_tuned(settings):
             self.say("    tuned already")
@@ -206,6 +208,7 @@ class TableRun:
             "prompts": None if prompts is None else RunFolder.digest([prompts]),
             "configuration": RunFolder.digest(self.runs.files("evaluate", experiment.configs)),
             **({"views": dict(self.runs.views)} if self.runs.views else {}),
+            **({"precision": self.runs.precision} if self.runs.precision else {}),
         }
         metrics = inside.result(name, settings)
         begun = None if metrics is not None else time.monotonic()
@@ -262,7 +265,8 @@ class TableRun:
         """How long the method takes on this machine, for a table that shows it."""
         if not set(self.table.metrics) & set(TIMES):
             return {}
-        times = time_method(*self.runs.parts(experiment.configs))
+        with autocast(self.runs.precision or "float32", self.runs.torch_device()):
+            times = time_method(*self.runs.parts(experiment.configs))
         self.say(f"    {', '.join(f'{LABELS[name]} {value:.2f}' for name, value in times.items())}")
         return times
 

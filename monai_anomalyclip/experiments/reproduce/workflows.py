@@ -34,6 +34,8 @@ class BundleRuns:
         device: e.g. "cuda:1"; None for the bundle's.
         views: ``scales`` and ``flip`` of evaluations (see :class:`~monai_anomalyclip.inferers.Views`); none for the
             images as they are.
+        precision: in which images are encoded, while tuning and while evaluating (see
+            :func:`~monai_anomalyclip.networks.resolve_precision`); None for the bundle's.
 
     Raises:
         FileNotFoundError: the bundle, or one of ``further``, is not there.
@@ -45,6 +47,7 @@ class BundleRuns:
     further: tuple[Path, ...] = ()
     device: str | None = None
     views: Mapping[str, Any] = field(default_factory=dict)
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "evaluate"):
@@ -190,8 +193,9 @@ class BundleRuns:
             "dataset_dir": str(self.bundle.absolute()),  # not used, and the demonstration's own would draw phantoms
             "cache_dir": str(self.cache_dir.absolute()),
         }
-        if self.device is not None:
-            common["device"] = self.device
+        common |= {
+            name: value for name, value in (("device", self.device), ("precision", self.precision)) if value is not None
+        }
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
             return ConfigWorkflow(

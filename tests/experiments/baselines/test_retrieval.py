@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,17 @@ def test_memory_is_made_of_images_and_masks(network: Retrieval, tmp_path: Path) 
     with torch.no_grad():
         features, _ = network.encode_image(batches()[2]["image"])
     torch.testing.assert_close(network.image_keys[2], features[0] / features[0].norm())
+
+
+def test_images_are_encoded_in_the_chosen_precision(network: Retrieval, tmp_path: Path) -> None:
+    network.clip = copy.deepcopy(network.clip).float()  # other tests share it
+    data = [{**batch, "image": batch["image"].float()} for batch in batches()]
+    keys = []
+    for precision in ("float32", "bfloat16"):
+        build(network, tmp_path / f"{precision}.pt", data, precision=precision)
+        keys.append(network.image_keys.clone())
+    assert not torch.equal(*keys)
+    torch.testing.assert_close(*keys, rtol=0, atol=2e-2)
 
 
 def test_the_same_from_cached_features_and_from_a_file(network: Retrieval, make: Make, tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_runs_prints_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(*command) == 0
     assert "tested already" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "demo.json").read_text()) == first
+    # In another precision it is another run, with figures that differ a little.
+    assert run(*command, "--precision", "bfloat16") == 0
+    assert "tested already" not in capsys.readouterr().out
+    coarse = json.loads((tmp_path / "out" / "demo.json").read_text())
+    assert (first["settings"]["precision"], coarse["settings"]["precision"]) == (None, "bfloat16")
+    figures = [
+        [row["metrics"]["pixel_auroc"]["mean"] for group in one["groups"] for row in group["rows"]]
+        for one in (first, coarse)
+    ]
+    assert figures[0] != figures[1]
+    assert figures[0] == pytest.approx(figures[1], abs=0.5)
 
 
 def test_status_says_that_nothing_could_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,18 @@ def test_a_class_word_goes_where_the_network_takes_it(
     assert {key: value for key, value in given.items() if key.startswith("network_def")} == expected
 
 
+def test_precision_reaches_tuning_and_evaluation(runs: Runs) -> None:
+    for kind, overlays in (("train", []), ("evaluate", []), ("train", ["methods/retrieval"])):
+        for given, expected in ((None, "float32"), ("bfloat16", "bfloat16")):
+            parser = runs(precision=given)._workflow(kind, overlays, {"output_dir": "unused"}).parser
+            parser.parse()
+            assert parser.get_parsed_content("validate#inferer").precision == expected
+            assert parser.get_parsed_content("precision") == expected
+            if kind == "train" and not overlays:
+                assert parser.get_parsed_content("train#inferer").precision == expected
+        assert "@precision" in (parser["train#trainer#precision"] if overlays else parser["train#inferer#precision"])
+
+
 def test_parts_of_a_method_that_learns_and_of_one_that_does_not(runs: Runs) -> None:
     network, loss, optimizer = runs().parts(["methods/vand"])
     (group,) = optimizer.param_groups

@@ -1,0 +1,28 @@
+# SPDX-FileCopyrightText: monai_anomalyclip authors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_anomalyclip.networks.fitting_batches import FittingBatches
+
+
+def test_what_does_not_fit_goes_through_in_halves_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    def room_for_three(part: torch.Tensor) -> list[float]:
+        seen.append(len(part))
+        if len(part) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return part.tolist()
+
+    batches = FittingBatches()
+    assert [one for part in batches(room_for_three, torch.arange(9.0)) for one in part] == list(range(9))
+    assert seen == [9, 4, 2, 2, 2, 2, 1]
+    seen.clear()
+    assert batches(room_for_three, torch.arange(3.0)) == [[0, 1], [2]]
+    assert [record.message for record in caplog.records] == [
+        "9 images at once do not fit into the device's memory: 4 now.",
+        "4 images at once do not fit into the device's memory: 2 now.",
+    ]

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Damage of pixels that Pillow does not see: wrong checksums in PNG and TIFF, pixels of PNG and JPEG that end early."""
+"""Damage of pixels that decoders do not see: wrong checksums in PNG and TIFF, pixels of PNG and JPEG that end early."""
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 import zlib
@@ -17,7 +18,7 @@ from PIL import TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["check_deflated", "check_jpeg", "check_png"]
+__all__ = ["check_deflated", "check_jpeg", "check_lossless_jpeg", "check_png"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of these the pixels do not depend. The others are looked at, for a damaged name makes another kind of a chunk.
@@ -31,7 +32,8 @@ _BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PROGRESSIVE = 0xC2
 _HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # kinds of frames; arithmetic coding may leave out zeros at the end
-_SCAN, _END = 0xDA, 0xD9
+_LOSSLESS = 0xC3
+_TABLES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but those within a scan
 _MORE = bytes(range(7, 250, 11)) * 4  # as if the last scan of a JPEG went on
 _ENDS_EARLY = "the file is damaged: its pixels end before the picture does."
@@ -102,6 +104,83 @@ def check_jpeg(content: bytes, decoded: npt.NDArray[Any], decode: Callable[[byte
     longer = content[: found.start()] + _MORE + content[found.start() : found.end()]
     if not np.array_equal(decode(longer), decoded):
         raise UnreadableInputError(_ENDS_EARLY)
+
+
+def check_lossless_jpeg(content: bytes, decoded: npt.NDArray[Any]) -> None:
+    """Refuse a lossless JPEG (ITU-T T.81, annex H) whose scan stops before the picture's end.
+
+    Decoders make up the rest. What they gave is coded once more, in thought: it must not take more bits than there are.
+
+    Args:
+        content: the codestream of a gray frame. Parts that restart the prediction are not looked at.
+        decoded: (H, W) what it was decoded to.
+
+    Raises:
+        UnreadableInputError: it is one of those.
+    """
+    place, segments = 2, dict[int, bytes]()
+    while (found := _MARKER.search(content, place)) is not None and found[0][-1] != _END:
+        kind = found[0][-1]
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+        segments[kind] = segments.get(kind, b"") + content[found.end() + 2 : place]
+        if kind == _SCAN:
+            break
+    end = content.rfind(b"\xff\xd9", place)
+    if end < 0 or {_LOSSLESS, _TABLES, _SCAN} - segments.keys() or _RESTARTS in segments:
+        return
+    precision, (components, _, number, predictor), shift = (
+        segments[_LOSSLESS][0],
+        segments[_SCAN][:4],
+        segments[_SCAN][-1],
+    )
+    bits = _bits(segments[_TABLES]).get(number >> 4)
+    if components != 1 or decoded.ndim != 2 or shift & 15 or bits is None or predictor not in range(1, 8):
+        return
+    values = decoded.astype(np.int32) & (2**precision - 1)
+    differences = (values - _predicted(values, predictor, 2 ** (precision - 1))) & 0xFFFF
+    taken = np.array(bits)[_categories()]
+    if np.bincount(differences.ravel(), minlength=2**16) @ taken > 8 * len(
+        content[place:end].replace(b"\xff\x00", b"\xff")
+    ):
+        raise UnreadableInputError(_ENDS_EARLY)
+
+
+@functools.cache
+def _categories() -> npt.NDArray[np.intp]:
+    """Of each difference modulo 2**16, which stands for one from -32767 to 32768 (table H.2)."""
+    differences = np.arange(2**16)
+    return np.frexp(np.minimum(differences, 2**16 - differences))[1].astype(np.intp)
+
+
+def _bits(tables: bytes) -> dict[int, list[int]]:
+    """Of Huffman tables, by their number: bits that a difference takes, by its category from 0 to 16."""
+    found = {}
+    while len(tables) > 17:
+        lengths = [length for length, count in enumerate(tables[1:17], start=1) for _ in range(count)]
+        bits = [1] * 17
+        for category, length in zip(tables[17:], lengths, strict=False):
+            bits[category] = length + category % 16  # 32768 is followed by nothing
+        found[tables[0] & 15] = bits
+        tables = tables[17 + len(lengths) :]
+    return found
+
+
+def _predicted(values: npt.NDArray[np.int32], predictor: int, first: int) -> npt.NDArray[np.int32]:
+    """What each value is predicted to be by those to the left and above (table H.1)."""
+    predicted = np.empty_like(values)
+    left, above, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
+    ways: dict[int, Callable[[], npt.NDArray[np.int32]]] = {
+        1: lambda: left,
+        2: lambda: above,
+        3: lambda: corner,
+        4: lambda: left + above - corner,
+        5: lambda: left + ((above - corner) >> 1),
+        6: lambda: above + ((left - corner) >> 1),
+        7: lambda: (left + above) >> 1,
+    }
+    predicted[1:, 1:] = ways[predictor]()
+    predicted[0, 1:], predicted[1:, 0], predicted[0, 0] = values[0, :-1], values[:-1, 0], first
+    return predicted
 
 
 def _png_bytes(header: bytes) -> int:

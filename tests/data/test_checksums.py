@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEGLossless
 
 from monai_anomalyclip.data import UnreadableInputError, read_frame
-from monai_anomalyclip.data.checksums import check_png
+from monai_anomalyclip.data.checksums import check_lossless_jpeg, check_png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
 
@@ -122,3 +125,78 @@ def test_sound_jpeg_that_ends_in_a_flat_surround(options: dict[str, Any], level:
     Image.fromarray(framed * 0).save(tmp_path / "black.jpg", **options)
     assert np.abs(read_frame(tmp_path / "a.jpg")[80:, 100:].astype(int) - level).max() < 3
     assert read_frame(tmp_path / "black.jpg").max() == 0
+
+
+SCENE = np.full((40, 60), 900) + np.random.default_rng(1).integers(-40, 40, (40, 60))
+SCENE[25:] = 0  # as the air below a head, which a decoder's own zeros look like
+SCENE[:3] += 40000
+
+
+def lossless_jpeg(picture: Any, predictor: int, bits: int = 16) -> bytes:
+    """A lossless JPEG by annex H of ITU-T T.81, all of whose Huffman codes have five bits."""
+    rows, columns = picture.shape
+    coded = []
+    for y in range(rows):
+        for x in range(columns):
+            a, b, c = (int(picture[y - up, x - left]) for up, left in ((0, 1), (1, 0), (1, 1)))
+            inside = (a, b, c, a + b - c, a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1)[predictor - 1]
+            predicted = inside if x and y else a if x else b if y else 2 ** (bits - 1)
+            difference = (int(picture[y, x]) - predicted + 32767) % 65536 - 32767
+            category = abs(difference).bit_length()
+            coded.append(f"{category:05b}")
+            if 0 < category < 16:
+                coded.append(f"{difference if difference > 0 else difference + 2**category - 1:0{category}b}")
+    stream = "".join(coded)
+    stream += "1" * (-len(stream) % 8)
+    data = int(stream, 2).to_bytes(len(stream) // 8, "big").replace(b"\xff", b"\xff\x00")
+    table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
+    frame = struct.pack(">BHHB", bits, rows, columns, 1) + b"\1\x11\0"
+    parts = ((0xC3, frame), (0xC4, table), (0xDA, bytes([1, 1, 0, predictor, 0, 0])))
+    head = b"".join(bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body for kind, body in parts)
+    return b"\xff\xd8" + head + data + b"\xff\xd9"
+
+
+def decoded_by_gdcm(content: bytes) -> Any:
+    rows, columns = SCENE.shape
+    return get_decoder(JPEGLossless).as_array(
+        encapsulate([content], has_bot=False), index=0, raw=True, decoding_plugin="gdcm", rows=rows, columns=columns,
+        samples_per_pixel=1, bits_allocated=16, bits_stored=16, pixel_representation=0, number_of_frames=1,
+        photometric_interpretation="MONOCHROME2", pixel_keyword="PixelData", pixel_vr="OB",
+    )[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+def test_lossless_jpeg_that_ends_early(predictor: int) -> None:
+    """Cut within its scan and closed again: the decoder makes up the rest without a word."""
+    content = lossless_jpeg(SCENE, predictor)
+    decoded = decoded_by_gdcm(content)
+    np.testing.assert_array_equal(decoded, SCENE)
+    check_lossless_jpeg(content, decoded)
+    check_lossless_jpeg(content, decoded.astype(np.int16))
+    for kept in (0.3, 0.8, 0.97):  # within the noise, and twice in the air
+        cut = content[: int(len(content) * kept)].rstrip(b"\xff") + b"\xff\xd9"
+        with pytest.raises(UnreadableInputError, match="its pixels end before the picture does"):
+            check_lossless_jpeg(cut, decoded_by_gdcm(cut))
+
+
+def test_lossless_jpeg_of_greatest_differences_and_few_bits() -> None:
+    extremes = np.random.default_rng(2).choice([0, 1, 32767, 32768, 65535], (40, 60))
+    content = lossless_jpeg(extremes, 1)
+    np.testing.assert_array_equal(decoded_by_gdcm(content), extremes)
+    check_lossless_jpeg(content, extremes)
+    small = np.random.default_rng(3).integers(0, 256, (40, 60)).astype(np.uint8)
+    content = lossless_jpeg(small, 4, bits=8)
+    check_lossless_jpeg(content, small)
+    with pytest.raises(UnreadableInputError, match="end before"):
+        check_lossless_jpeg(content[:-9] + b"\xff\xd9", small)
+
+
+def test_what_of_lossless_jpegs_is_not_looked_at() -> None:
+    """No frame header of this kind, or restarts of the prediction: nothing is said of such."""
+    content = lossless_jpeg(SCENE, 1)
+    restarts = content[:2] + b"\xff\xdd\0\4\0\x3c" + content[2:]
+    other = content.replace(b"\xff\xc3", b"\xff\xc1", 1)
+    for passed in (restarts, other, content[:-2], b"\xff\xd8\xff\xd9"):
+        check_lossless_jpeg(passed, np.zeros((40, 60), np.uint16))
+    with pytest.raises(UnreadableInputError):
+        check_lossless_jpeg(content[:200] + b"\xff\xd9", SCENE)

@@ -121,7 +121,18 @@ def _decode(stream: PixelStream, index: int, form: PixelFormat, syntax: UID) -> 
     data = stream.compressed(index)
     code = _codestream(data, form, syntax)
     if code and syntax in EXTENDED_JPEG and code.samples == 1:
-        return DecodedFrame(decode_extended_jpeg(data, code, syntax), form.photometric)
+        size, values = code, decode_extended_jpeg(data, code, syntax)
+
+        def with_more(longer: bytes) -> npt.NDArray[Any]:
+            try:
+                return decode_extended_jpeg(longer, size, syntax)
+            except UnreadableInputError:  # of odd parameters it takes no more: nothing is known
+                return values
+
+        from monai_anomalyclip.data.checksums import check_jpeg  # other kinds need none of it
+
+        check_jpeg(data, values, with_more)
+        return DecodedFrame(values, form.photometric)
     if syntax not in _PACKAGES and syntax != RLELossless:
         raise UnreadableInputError(_cannot_decode(syntax))
     decoder = get_decoder(syntax)
@@ -144,10 +155,13 @@ def _decode(stream: PixelStream, index: int, form: PixelFormat, syntax: UID) -> 
                 raise UnreadableInputError(f"its {syntax.name} data are damaged or of a rare kind.") from None
         else:
             break
-    if syntax in JPEGTransferSyntaxes and plugin == "pillow":  # GDCM would print on the error stream
-        from monai_anomalyclip.data.checksums import check_jpeg  # other kinds need none of it
+    if syntax in JPEGTransferSyntaxes:
+        from monai_anomalyclip.data.checksums import check_jpeg, check_lossless_jpeg
 
-        check_jpeg(data, values, lambda longer: decoded(longer, plugin)[0])
+        if plugin == "pillow":  # GDCM would print on the error stream
+            check_jpeg(data, values, lambda longer: decoded(longer, plugin)[0])
+        else:
+            check_lossless_jpeg(data, values)
     photometric = str(properties["photometric_interpretation"])
     if code and code.samples == 3 and code.adobe_transform == 1:
         # Pillow undoes the transform that Adobe's marker names, the others leave it; pydicom looks at neither.

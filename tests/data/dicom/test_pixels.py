@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from PIL import Image
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.encaps import encapsulate, encapsulate_extended, get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
@@ -269,6 +269,26 @@ def test_extended_jpeg_as_simpleitk_decodes_it(name: str) -> None:
     path = Path(str(get_testdata_file(name)))
     (frame,) = decode(as_instance(path))
     np.testing.assert_array_equal(frame.values, sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0])
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_extended_jpeg_that_ends_early(tmp_path: Path, kept: float) -> None:
+    dataset = pydicom.dcmread(str(get_testdata_file("JPGExtended.dcm")))
+    content = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([content[: int(len(content) * kept)] + b"\xff\xd9"])
+    dataset.save_as(tmp_path / "cut.dcm")
+    refused(as_instance(tmp_path / "cut.dcm"), "its pixels end before the picture does")
+
+
+def test_lossless_jpeg_that_ends_early(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "dicom" / "cornerstone_wado"
+    path = folder / "CTImage.dcm_JPEGProcess14SV1TransferSyntax_1.2.840.10008.1.2.4.70.dcm"
+    assert decode(as_instance(path))[0].values.shape == (512, 512)
+    dataset = pydicom.dcmread(path)
+    content = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([content[:150000] + b"\xff\xd9"])
+    dataset.save_as(tmp_path / "cut.dcm")
+    refused(as_instance(tmp_path / "cut.dcm"), "its pixels end before the picture does")
 
 
 def test_unusual_files_of_pydicom() -> None:

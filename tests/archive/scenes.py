@@ -17,7 +17,8 @@ import pytest
 from monai_anomalyclip.scale.warm_run import RunOptions
 
 SCRIPT = Path(__file__).with_name("orthanc_loop.py")
-NAMESPACE = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+# Of processes, too: a scene that fails half-way leaves no archive behind.
+NAMESPACE = ["unshare", "--net", "--pid", "--fork", "--kill-child", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 
 
 def scene(name: str, folder: Path, options: RunOptions) -> dict[str, Any]:

@@ -113,14 +113,24 @@ def studies(page: Any, address: str) -> list[str]:
     return list(dict.fromkeys(" ".join(text.split()) for text in texts if text.strip()))
 
 
-def study_uid(address: str, modality: str) -> str:
-    """Study Instance UID of the demonstration's first study of a modality with a lesion, by its Patient ID."""
+def study_uid(address: str, modality: str, name: str = "Head") -> str:
+    """Study Instance UID of the demonstration's first study of a kind, by its Patient ID; it has a lesion.
+
+    Args:
+        address: of the server.
+        modality: CT or MR.
+        name: of the patient: Head or Lung.
+    """
     with urllib.request.urlopen(f"{address}/proxy/dicom/qido/studies") as answer:  # the proxy drops what is asked
         content = answer.read()
     found = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    of_kind = [one for one in found if one["00080061"]["Value"] == [modality]]
+    of_kind = [one for one in found if _kind(one) == (modality, f"Phantom^{name}")]
     (_, uid) = min((one["00100020"]["Value"][0], str(one["0020000D"]["Value"][0])) for one in of_kind)
     return uid
+
+
+def _kind(study: dict[str, Any]) -> tuple[str, str]:
+    return study["00080061"]["Value"][0], study["00100010"]["Value"][0]["Alphabetic"]
 
 
 def open_study(page: Any, address: str, study: str) -> None:

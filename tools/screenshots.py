@@ -61,8 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ohif(page: Any, address: str, output: Path) -> None:
     ohif.studies(page, address)
-    for study, model, name in (("CT", "anomaly", "ohif_anomaly"), ("MR", "anomaly_levels", "ohif_levels")):
-        ohif.open_study(page, address, ohif.study_uid(address, study))
+    for study, model, name in (
+        (("CT",), "anomaly", "ohif_anomaly"),
+        (("CT", "Lung"), "anomaly", "ohif_lung"),
+        (("MR",), "anomaly_levels", "ohif_levels"),
+    ):
+        ohif.open_study(page, address, ohif.study_uid(address, *study))
         ohif.propose(page, model)
         page.wait_for_timeout(6000)  # until what the panel says of it has gone
         _save(page, output / f"{name}.png")

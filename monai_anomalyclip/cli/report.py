@@ -27,6 +27,17 @@ def add_command(commands: Any) -> None:
         ),
     )
     parser.add_argument("results", type=Path, metavar="RESULTS", help="the output folder of a run")
+    parser.add_argument(
+        "--viewer-3d",
+        type=int,
+        nargs="?",
+        const=10,
+        metavar="N",
+        help=(
+            "also write NAME_3d.html for the N (10) most suspicious volumes: three planes and a volume to turn, about "
+            "7 MB each; needs the extra viewer3d, maps in NIfTI, and a browser with WebGL 2"
+        ),
+    )
     parser.set_defaults(run=_run)
 
 
@@ -35,6 +46,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     document, damaged, _ = OutputFolder(arguments.results, make=False).summarise()
     show_summary(document, arguments.results)
+    if arguments.viewer_3d is not None:
+        from monai_anomalyclip.writers.tables import ranked_records
+        from monai_anomalyclip.writers.viewer_3d import write_3d_pages
+
+        ranked = [record.name for record in ranked_records(document.inputs)]
+        pages = write_3d_pages(arguments.results, ranked, arguments.viewer_3d)
+        print("In 3-D: " + (", ".join(map(str, pages)) or "no volume here has both a preview and a map in NIfTI"))
     for reason in damaged.values():
         print(reason)
     return INPUTS_FAILED if damaged else 0

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""A head in three dimensions; planes of it are the brain-MR-like and head-CT-like pictures and the volumes' slices.
+"""A head or lung in three dimensions; its planes are the volumes' slices and the brain-MR- and head-CT-like pictures.
 
 Lengths are fractions of the field of view (224 mm). Rows go from front to back and columns from the patient's right to
 left, as in the usual radiological display; ``z`` runs from -0.2 (towards the feet) to 0.2 (towards the crown).
@@ -24,7 +24,7 @@ from monai_anomalyclip.demo.textures import (
     soft,
 )
 
-__all__ = ["FIELD_OF_VIEW_MM", "Z_RANGE", "Head", "HeadLesion", "Plane"]
+__all__ = ["FIELD_OF_VIEW_MM", "Z_RANGE", "Head", "HeadLesion", "Lung", "Plane"]
 
 FIELD_OF_VIEW_MM = 224.0
 Z_RANGE = 0.2
@@ -32,7 +32,7 @@ Z_RANGE = 0.2
 
 @dataclass(frozen=True)
 class Plane:
-    """One plane of a head: ``image`` (S, S), ``brain`` level in side lengths to the inner skull, ``noise`` (S, S)."""
+    """One plane: ``image`` (S, S), ``brain`` level in side lengths to the rim of brain or lung, ``noise`` (S, S)."""
 
     image: Array
     brain: Array
@@ -121,6 +121,40 @@ class Head:
         if self.contrast == "mr":
             image = image * (1 + self.bias)
         return Plane(image, brain, self.noise_level * fine_noise(rng, size))
+
+
+class Lung(Head):
+    """One lung with vessels in a chest wall with ribs, in Hounsfield units; its outline is a head's.
+
+    Args:
+        rng: all randomness of the anatomy, drawn once here.
+        size: pixels per side.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        super().__init__(rng, size, "ct")
+        self.noise_level = rng.uniform(10, 20)
+        self.vessels = np.stack([np.append(rng.uniform(-0.65, 0.65, 2), rng.uniform(0.006, 0.012)) for _ in range(12)])
+        self.drift = rng.uniform(-0.6, 0.6, (12, 2))  # of a vessel, with the height
+        self.ribs = rng.uniform(0, 1)
+
+    def plane(self, z: float, rng: np.random.Generator) -> Plane:
+        """The plane at height ``z``; ``rng`` gives its sensor noise."""
+        y, x = grid(self.size)
+        v, u = y - self.centre[0], x - self.centre[1]
+        axes = self.axes * np.sqrt(1 - (z / 0.42) ** 2)
+        outside = (1 - np.hypot(v / axes[0], u / axes[1])) * min(axes)
+        lung = outside - self.scalp - self.skull
+        image = paint(np.full(lung.shape, -1000.0), soft(outside, 0.006), -90.0)  # fat, then muscle
+        image = paint(image, soft(lung + 0.03, 0.006), 50.0)
+        for turn in 2 * np.pi / 9 * (np.arange(9) + self.ribs + 3 * z):
+            row, column = (axes - self.scalp - self.skull + 0.014) * [np.cos(turn), np.sin(turn)]
+            image = paint(image, soft(0.014 - np.hypot(v - row, u - column), 0.006), 400.0)
+        image = paint(image, soft(lung, 0.008), -830 + 25 * self._mixed(self.texture, z))
+        for (row, column, radius), drift in zip(self.vessels, self.drift, strict=True):
+            away = np.hypot(v - row * axes[0] - drift[0] * z, u - column * axes[1] - drift[1] * z)
+            image = paint(image, soft(radius - away, 0.006), 40.0)
+        return Plane(image, lung, self.noise_level * fine_noise(rng, self.size))
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ MR_LESIONS = ("bright tumour", "dark tumour", "ring tumour")
 CT_LESIONS = ("bleed", "extra-axial bleed", "infarct")
 
 
-def head_lesion_layer(lesion: HeadLesion, plane: Plane, head: Head, z: float) -> Damage:
+def head_lesion_layer(lesion: HeadLesion, plane: Plane, contrast: str, z: float) -> Damage:
     """The lesion's blend over the plane at ``z``, in the plane's own units (Hounsfield units for CT)."""
     level, alpha = lesion.shape(plane, z)
     ground, spread = plane.image, 1 + 0.12 * lesion.texture
-    if head.contrast == "ct":
+    if contrast == "ct":
         target = 6 + 8 * lesion.strength if lesion.kind == "infarct" else 64 + 14 * lesion.strength
         return Damage(lesion.kind, alpha, np.asarray(target * spread))
     bright = (0.86 + 0.14 * lesion.strength) * spread
@@ -86,7 +86,7 @@ def _head_lesion(rng: np.random.Generator, scene: Scene) -> Damage:
     assert scene.plane is not None
     kinds = CT_LESIONS if scene.head.contrast == "ct" else MR_LESIONS
     lesion = HeadLesion.random(rng, scene.plane, scene.z, kinds)
-    damage = head_lesion_layer(lesion, scene.plane, scene.head, scene.z)
+    damage = head_lesion_layer(lesion, scene.plane, scene.head.contrast, scene.z)
     low, high = scene.window
     return Damage(damage.kind, damage.alpha, (damage.layer - low) / (high - low))
 

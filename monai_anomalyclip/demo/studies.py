@@ -23,7 +23,7 @@ _FIRST_SEED = 2**33  # no other phantom of the demonstration has it
 _NORMAL_EVERY = 3
 
 # Lesions that the tiny backbone finds well, large ones (its model card tells how well it does on all).
-_KINDS = {"brain_mr": ("bright tumour", "dark tumour"), "head_ct": ("bleed",)}
+_KINDS = {"brain_mr": ("bright tumour", "dark tumour"), "head_ct": ("bleed",), "lung_ct": ("nodule",)}
 _LEAST_VOXELS = 1000
 _GRID: dict[str, Any] = {"size": 112, "slices": 10, "slice_spacing": 5.0}
 
@@ -67,18 +67,18 @@ def write_demo_studies(folder: Path, volumes: int = 6, pictures: int = 6) -> lis
 
 
 def write_demo_series(folder: Path, each: int = 3) -> dict[Path, VolumePhantom]:
-    """Write head CT and brain MR as DICOM series, for an archive; the last of every three of a kind is normal.
+    """Write head CT, brain MR and a lung CT as DICOM series, for an archive; every third of a kind is normal.
 
     Args:
         folder: must not hold such series yet; made when absent.
-        each: number of series of a kind.
+        each: number of series of head and brain each.
 
     Returns:
         each series' folder, and what was drawn in it.
     """
     written = {}
     for family in sorted(_KINDS):
-        for number, seed in enumerate(islice(demo_seeds(family), each)):
+        for number, seed in enumerate(islice(demo_seeds(family), 1 if family == "lung_ct" else each)):
             place = folder / f"{family}_{number:02d}"
             written[place] = write_dicom_series(place, seed, anomalous=_anomalous(number), family=family, **_GRID)
     return written

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Head volumes with a lesion in a few slices: as arrays, as NIfTI and as a DICOM series."""
+"""Head and lung volumes with a lesion in a few slices: as arrays, as NIfTI and as a DICOM series."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.demo.heads import FIELD_OF_VIEW_MM, Z_RANGE, Head, HeadLesion
+from monai_anomalyclip.demo.heads import FIELD_OF_VIEW_MM, Z_RANGE, Head, HeadLesion, Lung
 from monai_anomalyclip.demo.medical import CT_LESIONS, MR_LESIONS, head_lesion_layer
 from monai_anomalyclip.demo.textures import paint
 
 __all__ = ["VolumePhantom", "make_volume", "write_dicom_series", "write_nifti"]
 
+_KINDS = {"brain_mr": MR_LESIONS, "head_ct": CT_LESIONS, "lung_ct": ("nodule",)}
+_WINDOWS = {"brain_mr": (500, 1000), "head_ct": (40, 90), "lung_ct": (-600, 1500)}
 _GANTRY_TILT = np.deg2rad(7.0)
 # A file with preamble and file meta information, in the words of pydicom 3 or of 2.4, which MONAI Label needs.
 _WHOLE_FILE: dict[str, Any] = (
@@ -35,7 +37,7 @@ _WHOLE_FILE: dict[str, Any] = (
 
 @dataclass(frozen=True)
 class VolumePhantom:
-    """A head: ``image`` (X, Y, Z) int16, ``mask`` (X, Y, Z) bool, ``affine`` (4, 4) from index to RAS mm.
+    """A head or lung: ``image`` (X, Y, Z) int16, ``mask`` (X, Y, Z) bool, ``affine`` (4, 4) from index to RAS mm.
 
     CT is in Hounsfield units. X runs to the patient's left, Y to the back and Z to the crown,
     tilted by seven degrees as with a tilted gantry.
@@ -50,36 +52,36 @@ class VolumePhantom:
 def make_volume(
     family: str, seed: int, *, anomalous: bool = True, size: int = 224, slices: int = 20, slice_spacing: float = 4.0
 ) -> VolumePhantom:
-    """Draws a head volume with one three-dimensional lesion.
+    """Draws a volume with one three-dimensional lesion.
 
     Args:
-        family: "brain_mr" or "head_ct".
+        family: "brain_mr", "head_ct" or "lung_ct".
         seed: at least 0.
         anomalous: whether there is a lesion; without it the mask is empty and the rest is the same.
         size: pixels per side of a slice, over a field of view of 224 mm.
-        slices: number of slices around the middle of the head.
+        slices: number of slices around the middle.
         slice_spacing: millimetres.
 
     Raises:
-        ValueError: unknown family, or slices that reach beyond the head.
+        ValueError: unknown family, or slices that reach beyond the phantom.
     """
-    if family not in ("brain_mr", "head_ct"):
-        raise ValueError(f"There are volumes of 'brain_mr' and 'head_ct', not of {family!r}.")
+    if family not in _KINDS:
+        raise ValueError(f"There are volumes of {', '.join(map(repr, _KINDS))}, not of {family!r}.")
     heights = (np.arange(slices) - (slices - 1) / 2) * slice_spacing / FIELD_OF_VIEW_MM
     if slices < 1 or np.abs(heights).max() > Z_RANGE:
         raise ValueError(
             f"{slices} slices every {slice_spacing} mm reach beyond the phantom's "
             f"{2 * Z_RANGE * FIELD_OF_VIEW_MM:.0f} mm."
         )
-    contrast, kinds = ("ct", CT_LESIONS) if family == "head_ct" else ("mr", MR_LESIONS)
+    contrast, kinds = "mr" if family == "brain_mr" else "ct", _KINDS[family]
     rng, lesion_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    head = Head(rng, size, contrast)
-    planes = [head.plane(float(z), rng) for z in heights]
+    body = Lung(rng, size) if family == "lung_ct" else Head(rng, size, contrast)
+    planes = [body.plane(float(z), rng) for z in heights]
     middle = int(lesion_rng.integers(slices // 4, max(slices // 4 + 1, 3 * slices // 4)))
     lesion = HeadLesion.random(lesion_rng, planes[middle], float(heights[middle]), kinds)
     images, masks = [], []
     for z, plane in zip(heights, planes, strict=True):
-        damage = head_lesion_layer(lesion, plane, head, float(z))
+        damage = head_lesion_layer(lesion, plane, body.contrast, float(z))
         mask = (damage.alpha > 0.05) & anomalous
         images.append(paint(plane.image, np.where(mask, damage.alpha, 0.0), damage.layer) + plane.noise)
         masks.append(mask)
@@ -119,12 +121,13 @@ def write_nifti(path: str | os.PathLike[str], array: NDArray[Any], affine: NDArr
     return path
 
 
-def _slice(phantom: VolumePhantom, seed: int, index: int, ct: bool) -> Dataset:
+def _slice(phantom: VolumePhantom, seed: int, index: int, family: str) -> Dataset:
+    ct, lung = family != "brain_mr", family == "lung_ct"
     flip = np.diag([-1.0, -1.0, 1.0])  # RAS to DICOM's LPS
     axes = flip @ phantom.affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     position = flip @ (phantom.affine[:3, :3] @ [0, 0, index] + phantom.affine[:3, 3])
-    name = ["monai_anomalyclip phantom", str(seed), str(phantom.image.shape), *([] if ct else ["MR"])]
+    name = ["monai_anomalyclip phantom", str(seed), str(phantom.image.shape), *["MR"] * (not ct), *["lung"] * lung]
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage if ct else MRImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*name, f"slice {index}"])
@@ -136,13 +139,15 @@ def _slice(phantom: VolumePhantom, seed: int, index: int, ct: bool) -> Dataset:
     data.SeriesInstanceUID = generate_uid(entropy_srcs=[*name, "series"])
     data.FrameOfReferenceUID = generate_uid(entropy_srcs=[*name, "frame of reference"])
     data.PositionReferenceIndicator = ""
-    data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = "Phantom^Head", f"PHANTOM{seed}", "", ""
+    data.PatientName, data.PatientID = f"Phantom^{'Lung' if lung else 'Head'}", f"PHANTOM{seed}"
+    data.PatientBirthDate, data.PatientSex = "", ""
     data.StudyDate, data.StudyTime, data.AccessionNumber, data.StudyID = "20240101", "120000", "", "1"
     data.ReferringPhysicianName, data.Manufacturer = "", "monai_anomalyclip"
     data.Modality, data.ImageType = "CT" if ct else "MR", ["DERIVED", "SECONDARY", "AXIAL"]
     data.SeriesNumber, data.AcquisitionNumber, data.InstanceNumber = 1, 1, index + 1
-    data.StudyDescription = f"synthetic head {'CT' if ct else 'MR'}"
-    data.SeriesDescription, data.BodyPartExamined = "synthetic head phantom", "HEAD"
+    part = "lung" if lung else "head"
+    data.StudyDescription = f"synthetic {part} {data.Modality}"
+    data.SeriesDescription, data.BodyPartExamined = f"synthetic {part} phantom", "LUNG" if lung else "HEAD"
     data.PatientPosition = "HFS"
     data.ImageOrientationPatient = [f"{v:.10g}" for v in (*(axes[:, 0] / spacing[0]), *(axes[:, 1] / spacing[1]))]
     data.ImagePositionPatient = [f"{v:.10g}" for v in position]
@@ -157,7 +162,7 @@ def _slice(phantom: VolumePhantom, seed: int, index: int, ct: bool) -> Dataset:
     else:
         data.ScanningSequence, data.SequenceVariant, data.ScanOptions, data.MRAcquisitionType = "SE", "NONE", "", "2D"
         data.RepetitionTime = data.EchoTime = data.EchoTrainLength = None
-    data.WindowCenter, data.WindowWidth = (40, 90) if ct else (500, 1000)
+    data.WindowCenter, data.WindowWidth = _WINDOWS[family]
     data.PixelData = (phantom.image[:, :, index].T.astype(np.int32) + (1024 if ct else 0)).astype("<u2").tobytes()
     return data
 
@@ -172,7 +177,7 @@ def write_dicom_series(
     slice_spacing: float = 4.0,
     family: str = "head_ct",
 ) -> VolumePhantom:
-    """Writes a head as one DICOM file per slice; the file names' order is not the slices' order, as in real studies.
+    """Writes a volume as one DICOM file per slice; the file names' order is not the slices' order, as in real studies.
 
     Args:
         folder: made here, all at once; see :func:`make_volume` for the rest.
@@ -194,6 +199,6 @@ def write_dicom_series(
         inner.mkdir()
         for index in range(slices):
             file = inner / f"IM{order[index]:04d}.dcm"
-            _slice(phantom, seed, index, family == "head_ct").save_as(file, **_WHOLE_FILE)
+            _slice(phantom, seed, index, family).save_as(file, **_WHOLE_FILE)
         os.replace(inner, folder)
     return phantom

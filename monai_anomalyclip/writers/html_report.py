@@ -35,6 +35,8 @@ __all__ = [
     "Inline",
     "KeptFiles",
     "ReportSource",
+    "own_page",
+    "read_part",
     "script",
     "style",
     "template",
@@ -206,15 +208,15 @@ def _write_viewer(name: str, preview: Path, folder: Path, embedded: bool) -> Non
     with contextlib.suppress(FileNotFoundError):
         made = preview.stat().st_mtime
         if embedded:
-            if _ours(page):
+            if own_page(page):
                 page.unlink(missing_ok=True)
-        elif not page.exists() or (page.stat().st_mtime < made and _ours(page)):
+        elif not page.exists() or (page.stat().st_mtime < made and own_page(page)):
             text = viewer_page(name, preview.read_text(encoding="utf-8"), "../" * name.count("/") + "report.html")
             write_atomically(page, text.encode("utf-8", errors="replace"), durable=False)
 
 
-def _ours(page: Path) -> bool:
-    """Whether a file is such a page, not one that somebody else called so."""
+def own_page(page: Path) -> bool:
+    """Whether a file is a page with a viewer, not one that somebody else called so."""
     with contextlib.suppress(OSError), page.open("rb") as stream:
         return b'name="monai-anomalyclip" content="viewer"' in stream.read(4096)
     return False
@@ -301,7 +303,7 @@ class Inline(NamedTuple):
 @functools.cache
 def style(*names: str) -> Inline:
     """The style sheets of these names, one after the other."""
-    return Inline.of("".join(_read(f"{name}.css") for name in names))
+    return Inline.of("".join(read_part(f"{name}.css") for name in names))
 
 
 @functools.cache
@@ -309,7 +311,7 @@ def script(*names: str) -> Inline:
     """The scripts of these names, after the 256 colours of the map (matplotlib's inferno) as ``VIEWER_COLOURS``."""
     shades = (colormaps["inferno"](range(256))[:, :3] * 255).round().astype(int).ravel().tolist()
     colours = f"const VIEWER_COLOURS = [{','.join(map(str, shades))}];\n"
-    return Inline.of(colours + "".join(_read(f"{name}.js") for name in names))
+    return Inline.of(colours + "".join(read_part(f"{name}.js") for name in names))
 
 
 @functools.cache
@@ -325,5 +327,6 @@ def template(name: str, package: str = "monai_anomalyclip.writers") -> jinja2.Te
     return environment.get_template(name)
 
 
-def _read(name: str) -> str:
+def read_part(name: str) -> str:
+    """The text of a file of this package."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -95,7 +95,8 @@ function openViewer(place, data, start) {
   const exact = data.count > count ? ` ${count} of ${data.count} ${data.unit}s are here.` : "";
   make(place, "p", { className: "note", textContent:
     "Preview: the source is compressed and the map has at most 128 cells a side; the files hold the exact values." +
-    `${exact} Wheel, drag or arrow keys move through; m map, o outline, s side by side, n next most suspicious.` });
+    `${exact} ${count > 1 ? "Wheel, drag or arrow keys move through; " : ""}m map, o outline, s side by side` +
+    `${count > 1 ? ", n next most suspicious" : ""}.` });
 
   // Pictures
   const picture = (address) =>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,18 @@ def test_it_needs_neither_torch_nor_monai(results: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(results)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_pages_in_3d_without_niivue(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("monai_anomalyclip.writers.viewer_3d.find_spec", lambda _: None)
+    assert main(["report", str(results), "--viewer-3d"]) == 1
+    assert "pip install ipyniivue" in capsys.readouterr().err
+
+
+def test_pages_in_3d_are_of_volumes(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("ipyniivue") is None:
+        pytest.skip("ipyniivue is not installed (the extra viewer3d)")
+    assert main(["report", str(results), "--viewer-3d", "3"]) == 0
+    assert "In 3-D: no volume here" in capsys.readouterr().out

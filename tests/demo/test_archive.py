@@ -58,7 +58,7 @@ def test_series_are_in_the_archive_while_the_command_runs(tmp_path: Path) -> Non
     )
     assert done.returncode == 7, done.stderr[-3000:]  # that of the command
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen == {"kinds": ["CT"] * 3 + ["MR"] * 3, "refused": 401, "mode": 0o600}
+    assert seen == {"kinds": ["CT"] * 4 + ["MR"] * 3, "refused": 401, "mode": 0o600}
     assert not (tmp_path / "orthanc").exists()
     assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).returncode == 1
 

@@ -36,17 +36,22 @@ def test_what_exists_stays(tmp_path: Path) -> None:
 def test_series_for_an_archive(tmp_path: Path) -> None:
     written = write_demo_series(tmp_path / "series")
     assert [folder.name for folder in written] == [
-        f"{family}_{number:02d}" for family in ("brain_mr", "head_ct") for number in range(3)
+        *(f"{family}_{number:02d}" for family in ("brain_mr", "head_ct") for number in range(3)),
+        "lung_ct_00",
     ]
-    assert [bool(phantom.mask.any()) for phantom in written.values()] == [True, True, False] * 2
+    assert [bool(phantom.mask.any()) for phantom in written.values()] == [True, True, False, True, True, False, True]
     headers = [pydicom.dcmread(next(folder.iterdir())) for folder in written]
-    assert [header.Modality for header in headers] == ["MR"] * 3 + ["CT"] * 3
-    assert len({header.StudyInstanceUID for header in headers}) == 6
+    assert [header.Modality for header in headers] == ["MR"] * 3 + ["CT"] * 4
+    assert len({header.StudyInstanceUID for header in headers}) == 7
     assert {len(list(folder.iterdir())) for folder in written} == {10}
 
 
 def test_chosen_lesions_are_large(tmp_path: Path) -> None:
-    for family, kinds in (("brain_mr", {"bright tumour", "dark tumour"}), ("head_ct", {"bleed"})):
+    for family, kinds in (
+        ("brain_mr", {"bright tumour", "dark tumour"}),
+        ("head_ct", {"bleed"}),
+        ("lung_ct", {"nodule"}),
+    ):
         for seed in islice(demo_seeds(family), 2):
             volume = demo_volume(family, seed)
             assert volume.kind in kinds

@@ -14,7 +14,7 @@ from scipy import ndimage
 from monai_anomalyclip.demo.volumes import make_volume, write_dicom_series, write_nifti
 
 
-@pytest.mark.parametrize("family", ["brain_mr", "head_ct"])
+@pytest.mark.parametrize("family", ["brain_mr", "head_ct", "lung_ct"])
 def test_lesion_is_one_piece_over_a_few_slices(family: str) -> None:
     for seed in range(4):
         phantom = make_volume(family, seed, size=112)
@@ -50,6 +50,16 @@ def test_head_ct_is_in_hounsfield_units() -> None:
     assert soft_tissue.max() < 150
 
 
+def test_lung_ct_is_in_hounsfield_units() -> None:
+    """Air in the lung and around, a chest wall with bone, and a nodule as dense as tissue."""
+    phantom = make_volume("lung_ct", 2, size=112)
+    lung = phantom.image[46:66, 46:66, 5:15][~phantom.mask[46:66, 46:66, 5:15]]
+    assert -900 < np.median(lung) < -750
+    assert -30 < np.median(phantom.image[ndimage.binary_erosion(phantom.mask, iterations=2)]) < 130
+    assert 300 < phantom.image.max() < 600
+    assert phantom.image[0].mean() < -950
+
+
 def test_nifti_round_trip(tmp_path: Path) -> None:
     phantom = make_volume("brain_mr", 3)
     path = write_nifti(tmp_path / "volume.nii.gz", phantom.image, phantom.affine)
@@ -66,7 +76,7 @@ def test_nifti_round_trip(tmp_path: Path) -> None:
         write_nifti(path, phantom.image, phantom.affine)
 
 
-@pytest.mark.parametrize(("family", "modality"), [("head_ct", "CT"), ("brain_mr", "MR")])
+@pytest.mark.parametrize(("family", "modality"), [("head_ct", "CT"), ("brain_mr", "MR"), ("lung_ct", "CT")])
 def test_simpleitk_reads_the_dicom_series(tmp_path: Path, family: str, modality: str) -> None:
     phantom = write_dicom_series(tmp_path / "study" / "ct", 4, size=64, slices=12, family=family)
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "study" / "ct"))

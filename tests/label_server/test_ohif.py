@@ -46,8 +46,9 @@ with ohif.label_demo(folder / "demo", words) as address, sync_playwright() as dr
     page.goto(address)
     seen["first page"] = page.inner_text("body")
     seen["studies"] = ohif.studies(page, address)
-    for kind in ("CT", "MR"):
-        ohif.open_study(page, address, ohif.study_uid(address, kind))
+    for kind, *name in (("CT",), ("MR",), ("CT", "Lung")):
+        ohif.open_study(page, address, ohif.study_uid(address, kind, *name))
+        kind = "".join((kind, *name))
         seen["panel"] = page.locator(".monaiLabelPanel input").first.input_value() == address + "/"
         for model in ("anomaly", "anomaly_levels"):
             seen[f"{kind} {model}"] = ohif.propose(page, model)
@@ -131,8 +132,8 @@ def test_proposals_in_ohif(seen: tuple[dict[str, Any], Path]) -> None:
     assert "Open OHIF" in said["first page"]
     assert said["asked"] == []  # nobody but the server
     assert said["panel"]
-    assert sorted(row.split()[-2:] for row in said["studies"]) == [["CT", "10"]] * 3 + [["MR", "10"]] * 3
-    for kind, family in (("CT", "head_ct"), ("MR", "brain_mr")):
+    assert sorted(row.split()[-2:] for row in said["studies"]) == [["CT", "10"]] * 4 + [["MR", "10"]] * 3
+    for kind, family in (("CT", "head_ct"), ("MR", "brain_mr"), ("CTLung", "lung_ct")):
         phantom = demo_volume(family, next(demo_seeds(family)))
         place = phantom.affine[:3, :3] @ np.argwhere(phantom.mask).mean(0) + phantom.affine[:3, 3]
         label = said[f"{kind} anomaly"]["anomaly"]

@@ -32,6 +32,7 @@ from plain_forward import READINGS, plain_forward
 from torch import Tensor
 
 from monai_anomalyclip.networks import DualPathVision, build_backbone
+from monai_anomalyclip.networks.compute_tower import compute_tower
 
 OURS = "dual_path"
 MEBIBYTE = 2**20
@@ -76,7 +77,7 @@ def make_pass(variant: str, clip: CLIP, image: Tensor, setup: Setup, dtype: str)
     def run() -> tuple[Tensor, Tensor]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             if variant == OURS:
-                global_features, (patch_features,) = vision(clip.visual, image)
+                global_features, (patch_features,) = vision(compute_tower(clip.visual), image)
             else:
                 global_features, patch_features = plain_forward(
                     clip, image, dpam_start=setup.dpam_start, reading=variant

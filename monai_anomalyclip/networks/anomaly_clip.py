@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from monai_anomalyclip.networks.backbone import build_backbone
@@ -188,6 +189,6 @@ class AnomalyCLIP(PromptTunedNetwork):
             shared_context=shared_context,
         )
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features of both vision paths (see :class:`DualPathVision`)."""
-        return self._vision(self.clip.visual, image)
+        return self._vision(visual, image)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from monai_anomalyclip.networks.backbone import Backbone
+from monai_anomalyclip.networks.compute_tower import compute_tower
 from monai_anomalyclip.networks.prompt_match import check_backbone_record, register_state_dict_hooks
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         self.settings = settings
         self._encoded_prompts: tuple[Tensor, Tensor] | None = None
         self._fixed_prompts: Tensor | None = None
-        self._compiled_encode: Callable[[Tensor], tuple[Tensor, list[Tensor]]] | None = None
+        self._compiled_encode: Callable[[VisionTransformer, Tensor], tuple[Tensor, list[Tensor]]] | None = None
         register_state_dict_hooks(self)
 
     @property
@@ -94,7 +96,7 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"The image batch must have shape (B, 3, H, W), got {tuple(image.shape)}.")
         self._check_size(*image.shape[-2:])
-        return (self._compiled_encode or self._encode)(image)
+        return (self._compiled_encode or self._encode)(compute_tower(self.clip.visual), image)
 
     def compile_encoder(self, enabled: bool = True) -> None:
         """Compile the vision pass with ``torch.compile``; it pays over many images only (see docs/performance.md).
@@ -108,8 +110,8 @@ class FrozenCLIPNetwork(nn.Module, ABC):
         self._compiled_encode = torch.compile(self._encode) if enabled else None
 
     @abstractmethod
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """:meth:`encode_image` of a batch whose shape is known to be right."""
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`encode_image` of a batch whose shape is known to be right, with the tower or its copy."""
 
     def encode_prompts(self) -> Tensor:
         """Text features (2, D) of unit length, row 0 normal, row 1 abnormal.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from monai_anomalyclip.experiments.baselines.plain_clip import PlainVision
@@ -93,5 +94,5 @@ class CoOp(PromptTunedNetwork):
             **words,
         )
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self._vision(self.clip.visual, image)
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self._vision(visual, image)

@@ -123,5 +123,5 @@ class PlainCLIP(FrozenCLIPNetwork):
         self._vision = PlainVision([last], project=True)
         self.prompts = FixedPrompts(self.clip, *sentences)
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self._vision(self.clip.visual, image)
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self._vision(visual, image)

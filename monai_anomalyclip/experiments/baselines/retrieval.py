@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
@@ -134,8 +135,8 @@ class Retrieval(FrozenCLIPNetwork):
         self.register_buffer("patch_keys", torch.zeros(len(taps), 0, width))
         self.register_buffer("patch_values", torch.zeros(0))
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self._vision(self.clip.visual, image)
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self._vision(visual, image)
 
     def encode_prompts(self) -> Tensor:
         """(0, D): there are no prompts."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
@@ -146,9 +147,9 @@ class VAND(FrozenCLIPNetwork):
         """The tower's own width: tokens are mapped to the text's by the adapters."""
         return int(self.clip.visual.proj.shape[0])
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The image feature (B, D), and per tapped block its tokens (B, N, W), class token first."""
-        return self._vision(self.clip.visual, image)
+        return self._vision(visual, image)
 
     def logits(
         self, global_features: Tensor, patch_features: Sequence[Tensor], *, grid: tuple[int, int] | None = None

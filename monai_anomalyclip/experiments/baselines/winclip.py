@@ -138,9 +138,8 @@ class WinCLIP(FrozenCLIPNetwork):
         self.prompts = FixedPrompts(self.clip, *sentences, unit_sentences=unit_sentences)
         self._embedding = TokenEmbedding()
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _encode(self, visual: VisionTransformer, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features of the image (B, D), and per scale those of its windows (B, windows, D), row-major."""
-        visual = self.clip.visual
         tokens = self._embedding.embed(visual, image)
         rows, columns = image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size
         windows = [self._encode_windows(visual, tokens, window_patches(rows, columns, scale)) for scale in self.scales]

@@ -126,7 +126,7 @@ def _serve(connection: Connection, mebibytes: int, results: Path | None) -> None
     import monai.transforms  # noqa: F401
 
     import monai_anomalyclip.data.facts
-    import monai_anomalyclip.data.load_transforms
+    import monai_anomalyclip.data.input_loader
     import monai_anomalyclip.handlers.result_writer
     import monai_anomalyclip.inferers.slice_inferer
     import monai_anomalyclip.transforms.intensity  # noqa: F401

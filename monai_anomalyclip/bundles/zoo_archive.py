@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle as the archive that the MONAI model zoo hands out.
+"""A bundle as the archive that the MONAI model zoo hands out, with a card for the Hugging Face Hub.
 
 Command: ``python -m monai_anomalyclip.bundles.zoo_archive BUNDLE -o DIR``.
 
@@ -17,9 +17,11 @@ import zipfile
 from pathlib import Path
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
-from monai_anomalyclip.bundles.hub_card import hub_card
 
-__all__ = ["zip_bundle"]
+__all__ = [
+    "hub_card",
+    "zip_bundle",
+]
 
 # What a bundle consists of. Beside it may lie data that was made and results of runs.
 _FILES = ("LICENSE", "large_files.yml", "configs/*", "docs/*", "models/*")
@@ -90,6 +92,49 @@ def _main() -> None:
         print(zip_bundle(arguments.bundle, arguments.output, overwrite=arguments.overwrite))
     except (OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
+
+
+_CLIP = "openai/clip-vit-large-patch14-336"
+_LINK = re.compile(r"!?\[([^\]]*)\]\((?!\w+:|#)[^)\s]+\)")
+
+
+def hub_card(bundle: str | Path) -> str:
+    """A bundle's ``README.md`` for the Hub.
+
+    MONAI's own ``push_to_hf_hub`` writes tags, library and licence only; this card also has the task, the model that
+    it is based on and the paper, by which it is found. Links to other files of the repository become plain text.
+
+    Args:
+        bundle: folder of the bundle.
+
+    Returns:
+        ``docs/README.md`` with a YAML head.
+
+    Raises:
+        FileNotFoundError: it has no metadata or no documentation.
+
+    Example:
+        >>> print(hub_card("bundles/anomalyclip"))  # doctest: +ELLIPSIS
+        ---
+        ...
+    """
+    from huggingface_hub import ModelCardData
+
+    bundle = Path(bundle)
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    papers = re.findall(r"arxiv\.org/abs/([\d.]+\d)", " ".join(metadata.get("references", ())))
+    based_on_clip = (bundle / "large_files.yml").is_file()
+    head = ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="monai",
+        pipeline_tag="image-segmentation",
+        tags=["monai", "medical", "anomaly-detection", "zero-shot", *(f"arxiv:{paper}" for paper in papers)],
+        base_model=_CLIP if based_on_clip else None,
+        model_name=metadata["name"],
+    )
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    return f"---\n{head.to_yaml()}\n---\n\n{_LINK.sub(lambda link: link[1], text)}"
 
 
 if __name__ == "__main__":

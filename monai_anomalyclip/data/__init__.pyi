@@ -5,9 +5,8 @@ from .datalist import entries_digest, load_datalist
 from .errors import UnreadableInputError
 from .feature_cache import EncodeImaged, FeatureKey, feature_dataset
 from .frames import load_frame, read_frame
-from .input_loader import InputLoader, resolve_workers
+from .input_loader import FaultTolerantDataset, InputLoader, LoadFramed, LoadInputd, LoadMaskd, resolve_workers
 from .inputs import InputCatalogue, load_input
-from .load_transforms import FaultTolerantDataset, LoadFramed, LoadInputd, LoadMaskd
 from .masks import read_mask
 from .nifti import load_volume, read_volume
 from .readable_items import ReadableItems, UnreadableItem, UnreadableItemsError

@@ -198,7 +198,7 @@ class InputCatalogue:
         """Masks, and pictures of results, that lie beside images would be scored like these."""
         if not files:
             return
-        from monai_anomalyclip.data.mistaken_masks import mask_words  # not needed for DICOM alone
+        from monai_anomalyclip.data.masks import mask_words  # not needed for DICOM alone
 
         marks = [words for file in files if (words := mask_words(file))]
         if not marks or len(marks) == len(files) + others:

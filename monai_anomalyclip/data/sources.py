@@ -160,7 +160,7 @@ class InputPart:
 
         image = self.source.load(self.start, self.stop)
         if self.source.origin in ("frame", "nifti"):
-            from monai_anomalyclip.data.mistaken_masks import note_on_values
+            from monai_anomalyclip.data.masks import note_on_values
 
             if note := note_on_values(image.numpy()):
                 image.meta["notes"] = f"{image.meta.get('notes') or ''} {note}".strip()

@@ -16,8 +16,7 @@ import torch
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.bundles.shipped import bundle_parser
 from monai_anomalyclip.federated import job_script
-from monai_anomalyclip.federated.client import SITE_VARIABLE
-from monai_anomalyclip.federated.site import SiteSettings
+from monai_anomalyclip.federated.site import SITE_VARIABLE, SiteSettings
 from monai_anomalyclip.networks.prompt_checkpoint import RECORD_KEY, convert_prompts, prompts_digest, save_tensors
 
 __all__ = ["federated_recipe", "simulate", "write_initial_prompts"]

@@ -8,4 +8,4 @@ from __future__ import annotations
 import runpy
 
 if __name__ == "__main__":
-    runpy.run_module("monai_anomalyclip.federated.client", run_name="__main__")
+    runpy.run_module("monai_anomalyclip.federated.site", run_name="__main__")

@@ -5,9 +5,8 @@ from .anomaly_metric import AUPRO, ImageAP, ImageAUROC, PixelAP, PixelAUROC, Reg
 from .bootstrap_intervals import BootstrapIntervals
 from .curve_plots import CurvePlots
 from .evaluation_maps import EvaluationMaps
-from .loss_terms import EvaluationLoss, GlocalLossHandler
+from .loss_terms import EvaluationLoss, GlocalLossHandler, ProximalTerm
 from .metric_table import MetricTable, UnreadableTable
-from .proximal_term import ProximalTerm
 from .result_writer import AnomalyResultWriter
 from .threshold_calibration import ThresholdCalibration
 from .tuning_checkpoint import TuningCheckpoint, tuning_is_finished

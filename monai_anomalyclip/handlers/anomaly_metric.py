@@ -22,7 +22,7 @@ from monai_anomalyclip.metrics import (
     RegionRecallMetric,
 )
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric, PerClassMetric
-from monai_anomalyclip.metrics.region_recall import COCO_SIZES
+from monai_anomalyclip.metrics.aupro import COCO_SIZES
 
 __all__ = ["AUPRO", "AnomalyMetricHandler", "ImageAP", "ImageAUROC", "PixelAP", "PixelAUROC", "RegionRecall"]
 

@@ -30,15 +30,20 @@ from monai_anomalyclip.data.input_loader import resolve_workers
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, Source
-from monai_anomalyclip.handlers.writing_processes import NotWritten, WritingProcesses, can_fork
 from monai_anomalyclip.writers.dicom import Provenance
-from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
-from monai_anomalyclip.writers.dicom.provenance import describe_model, provenance_of, uid_context
+from monai_anomalyclip.writers.dicom.provenance import (
+    DEFAULT_CATEGORY,
+    DEFAULT_TYPE,
+    describe_model,
+    parse_code,
+    provenance_of,
+    uid_context,
+)
 from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
 from monai_anomalyclip.writers.overlays import Picture, displayable
 from monai_anomalyclip.writers.record import Compared, Fused, MadeWith, Model, redacted
-from monai_anomalyclip.writers.resume import Resume
+from monai_anomalyclip.writers.resume import NotWritten, Resume
 from monai_anomalyclip.writers.scored_input import (
     ScoredInput,
     film_notes,
@@ -51,6 +56,7 @@ from monai_anomalyclip.writers.tables import RunDocument, made_with
 from monai_anomalyclip.writers.viewer_data import preview
 
 if TYPE_CHECKING:
+    from monai_anomalyclip.handlers.writing_processes import WritingProcesses
     from monai_anomalyclip.writers.cine import ScoredCine
 
 __all__ = ["AnomalyResultWriter"]
@@ -231,7 +237,11 @@ class AnomalyResultWriter:
 
     def _start(self, engine: Engine) -> None:
         """Start the processes that write, where there is more than one input for them."""
-        if self.workers and (engine.state.epoch_length or 0) > 1 and can_fork():
+        if not self.workers or (engine.state.epoch_length or 0) < 2:
+            return
+        from monai_anomalyclip.handlers.writing_processes import WritingProcesses, can_fork
+
+        if can_fork():
             self.made_with  # noqa: B018 - once, before processes are made that inherit it
             self._processes = WritingProcesses(self.workers, self._attempt)
 

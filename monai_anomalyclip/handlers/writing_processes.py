@@ -17,22 +17,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["KILLED", "NotWritten", "WritingProcesses", "can_fork"]
+from monai_anomalyclip.writers.resume import NotWritten
+
+__all__ = ["KILLED", "WritingProcesses", "can_fork"]
 
 KILLED = "The process that wrote its results was killed twice, perhaps because memory ran out: use fewer workers."
-
-
-class NotWritten(NamedTuple):
-    """Why an item could not be written, whether its record is to say so, and whether it may do well another time."""
-
-    reason: str
-    recorded: bool = True
-    passing: bool = False
 
 
 _MOST_BYTES = 2**29  # of items that wait to be written

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read what an annotation server hands over: images to score, and images with labels to tune on, without a datalist.
+"""Read what an annotation server hands over to tune on: images with labels, without a datalist.
 
 MONAI Label puts a list of ``{"image": path, "label": path}`` in the place of a bundle's ``train#dataset#data``. Volumes
 among them are cut into slices here.
@@ -17,24 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from monai.config.type_definitions import KeysCollection
 from monai.data import Dataset
 from monai.transforms.transform import MapTransform
 from torch import Tensor
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.input_files import is_nifti, is_picture
-from monai_anomalyclip.data.load_transforms import LoadFramed, LoadInputd, LoadMaskd
-from monai_anomalyclip.data.sources import ReadOptions
+from monai_anomalyclip.data.input_loader import LoadFramed, LoadMaskd
 from monai_anomalyclip.networks import FrozenCLIPNetwork
 from monai_anomalyclip.transforms.clip_preprocess import CLIPMaskPreprocess
 
 __all__ = [
     "LabelledParts",
     "LabelledSlice",
-    "LoadInputOrServedD",
-    "LoadInputOrServedDict",
-    "LoadInputOrServedd",
     "LoadLabelledD",
     "LoadLabelledDict",
     "LoadLabelledd",
@@ -65,46 +60,6 @@ class LabelledSlice(os.PathLike[str]):
     def __fspath__(self) -> str:
         """The path of the image."""
         return self.path
-
-
-class LoadInputOrServedd(LoadInputd):
-    """:class:`~monai_anomalyclip.data.LoadInputd`, and for items that MONAI Label asks for
-    :func:`~monai_anomalyclip.label.reading.read_image`, which knows what that server makes of DICOM series.
-
-    Args:
-        keys: keys of the inputs.
-        options: how paths are read; of what MONAI Label asks for only the preset counts.
-        allow_missing_keys: do not raise when a key is missing.
-        request_key: what MONAI Label puts into its items, and nobody else.
-        eight_bit: as for :func:`~monai_anomalyclip.data.load_input`; not of what MONAI Label asks for.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection = "image",
-        options: ReadOptions | Mapping[str, Any] | None = None,
-        allow_missing_keys: bool = False,
-        request_key: str = "image_path",
-        eight_bit: bool = False,
-    ) -> None:
-        super().__init__(keys, options, allow_missing_keys, eight_bit)
-        self.request_key = request_key
-        self._preset = (options if isinstance(options, ReadOptions) else ReadOptions(**(options or {}))).preset
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its inputs loaded; those of MONAI Label are scaled to [0, 1] already.
-
-        Raises:
-            UnreadableInputError: a file cannot be read.
-        """
-        if self.request_key not in data:
-            return super().__call__(data)
-        from monai_anomalyclip.label.reading import read_image  # what is not handed over needs none of it
-
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = read_image(item[key], self._preset)
-        return item
 
 
 def is_handed_over(data: Sequence[Mapping[str, Any]]) -> bool:
@@ -280,5 +235,4 @@ def _slices(image: LabelledSlice, label: LabelledSlice, *_states: int) -> tuple[
     return labelled_slices(shown, marked, image.slice_axis)
 
 
-LoadInputOrServedD = LoadInputOrServedDict = LoadInputOrServedd
 LoadLabelledD = LoadLabelledDict = LoadLabelledd

@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .anomaly_metric import PerClassMetric, higher_unless_nan
-from .aupro import AUPROMetric
+from .aupro import AUPROMetric, RegionRecallMetric
 from .bootstrap import Interval, bootstrap_maps, bootstrap_scores
 from .curves import plot_curves, pro_curve, roc_curve
 from .image_level import ImageAPMetric, ImageAUROCMetric
 from .pixel_metric import PixelAPMetric, PixelAUROCMetric
-from .region_recall import RegionRecallMetric
 from .thresholds import ImageThresholdMetric, PixelThresholdMetric
 
 __all__ = [

@@ -26,8 +26,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
 from monai_anomalyclip.writers.finished import InputState
 from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.report import Description, describe, duration
-from monai_anomalyclip.writers.score_plot import FRAME, ScorePlot, common_scale, score_plot
+from monai_anomalyclip.writers.report import FRAME, Description, ScorePlot, common_scale, describe, duration, score_plot
 from monai_anomalyclip.writers.tables import RunDocument
 
 __all__ = [

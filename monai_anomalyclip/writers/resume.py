@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai.data.meta_tensor import MetaTensor
 
@@ -22,7 +22,7 @@ from monai_anomalyclip.writers.record import InputRecord, MadeWith, redacted
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.overlays import Picture
 
-__all__ = ["InputChangedError", "Resume"]
+__all__ = ["InputChangedError", "NotWritten", "Resume"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,14 @@ _OVERWRITE = "set overwrite (--force; --overwrite True for a bundle)"
 
 class InputChangedError(FileExistsError):
     """The results of one input were made in the same way, but do not belong to it as it is; the others can go on."""
+
+
+class NotWritten(NamedTuple):
+    """Why an item could not be written, whether its record is to say so, and whether it may do well another time."""
+
+    reason: str
+    recorded: bool = True
+    passing: bool = False
 
 
 class Resume:

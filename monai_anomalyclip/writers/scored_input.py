@@ -21,8 +21,7 @@ from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
-from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE
-from monai_anomalyclip.writers.dicom.provenance import Provenance
+from monai_anomalyclip.writers.dicom.provenance import DEFAULT_CATEGORY, DEFAULT_TYPE, Provenance
 from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings

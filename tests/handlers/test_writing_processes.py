@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from monai_anomalyclip.handlers import writing_processes
-from monai_anomalyclip.handlers.writing_processes import KILLED, NotWritten, WritingProcesses, can_fork
+from monai_anomalyclip.handlers.writing_processes import KILLED, WritingProcesses, can_fork
+from monai_anomalyclip.writers.resume import NotWritten
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
 

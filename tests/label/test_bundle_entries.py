@@ -11,12 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from monai_anomalyclip.data import UnreadableInputError, load_input
+from monai_anomalyclip.data import LoadInputd, UnreadableInputError, load_input
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.demo.volumes import make_volume, write_nifti
 from monai_anomalyclip.label.bundle_entries import (
     LabelledSlice,
-    LoadInputOrServedd,
     LoadLabelledd,
     is_handed_over,
     labelled_parts,
@@ -129,7 +128,7 @@ def test_a_slice_stands_for_the_file_of_its_volume(tmp_path: Path) -> None:
 def test_only_what_monai_label_asks_for_is_read_its_way(tmp_path: Path) -> None:
     phantom = make_volume("brain_mr", 0, size=32, slices=3)
     path = write(tmp_path / "brain.nii.gz", phantom.image, phantom.affine)
-    load = LoadInputOrServedd("image")
+    load = LoadInputd("image", served_by="monai_anomalyclip.label.reading.read_image")
     torch.testing.assert_close(load({"image": path})["image"], load_input(path))
     (part,) = InputCatalogue(path).items()
     torch.testing.assert_close(load({"image": part["image"]})["image"], load_input(path))

@@ -1,8 +1,7 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
 
-from .datalist_file import write_datalist
-from .listing import DataSet, DataSetInfo, DataSetListing, Entry, LayoutError
+from .listing import DataSet, DataSetInfo, DataSetListing, Entry, LayoutError, write_datalist
 from .registry import SPLITS, data_sets, describe_data_sets, make_datalist
 
 __all__ = [

@@ -11,14 +11,19 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from monai_anomalyclip.data.dicom.attributes import alike, find_value, plane, text_of, vector
-from monai_anomalyclip.data.dicom.constancy import divide, pool_lonely_series
+from monai_anomalyclip.data.dicom.attributes import alike, find_value, plane, text_of, time_order, vector
 from monai_anomalyclip.data.dicom.exclusion import exclusion_reason
 from monai_anomalyclip.data.dicom.geometry import distance_along, find_pixel_spacing, judge_geometry, locations
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance, SkippedFile
-from monai_anomalyclip.data.dicom.stack import Stack, instance_key, number_and_name, split_until_unique
-from monai_anomalyclip.data.dicom.traits import time_order
+from monai_anomalyclip.data.dicom.stack import (
+    Stack,
+    divide,
+    instance_key,
+    number_and_name,
+    pool_lonely_series,
+    split_until_unique,
+)
 
 __all__ = ["group_instances"]
 
@@ -34,7 +39,7 @@ def group_instances(
 
     By study and series UID, SOP class, the reason for exclusion, size, samples, pixel spacing (within 0.1 %), stack ID,
     and orientation (direction cosines within 0.001); by what cannot differ in a stack, such as the frame of reference
-    (see :func:`~monai_anomalyclip.data.dicom.constancy.divide`); then, where several frames lie in one place, by echo,
+    (see :func:`~monai_anomalyclip.data.dicom.stack.divide`); then, where several frames lie in one place, by echo,
     b-value, image type, time and so on (see :func:`~monai_anomalyclip.data.dicom.stack.split_until_unique`). Frames of
     several files, single-frame or multi-frame, go into one stack.
 

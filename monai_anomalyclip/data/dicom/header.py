@@ -28,11 +28,11 @@ from pydicom.uid import (
 )
 from pydicom.values import converters
 
+from monai_anomalyclip.data.dicom.attributes import is_private_trait
 from monai_anomalyclip.data.dicom.codestream import PixelExtent, find_extent
 from monai_anomalyclip.data.dicom.exclusion import is_image_class, object_kind
 from monai_anomalyclip.data.dicom.pydicom_api import original_character_set, original_encoding, quiet_pydicom
 from monai_anomalyclip.data.dicom.series import Instance, SkippedFile, file_mark, text_of
-from monai_anomalyclip.data.dicom.traits import is_private_trait
 
 __all__ = [
     "MAX_FRAMES",
@@ -175,7 +175,7 @@ def read_header(path: Path) -> Instance | SkippedFile:
 
     Elements of more than 64 KiB are dropped, except sequences and palettes; so are icons, sequences that cannot be
     decoded, and private elements outside of sequences, some 100 KiB in every file of some manufacturers, except those
-    that tell frames of one place apart (:mod:`~monai_anomalyclip.data.dicom.traits`). All other sequences are decoded.
+    that tell frames of one place apart. All other sequences are decoded.
     Files without preamble or file meta are read if they begin like DICOM and have a SOP class.
 
     Images that end before or within their pixel data are damaged, and so are files that are too short to be anything,

@@ -15,8 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
-from monai_anomalyclip.writers.dicom.coding import ANOMALY_MAP, NO_UNITS, private_scheme_item
-from monai_anomalyclip.writers.dicom.provenance import Provenance
+from monai_anomalyclip.writers.dicom.provenance import ANOMALY_MAP, NO_UNITS, Provenance, private_scheme_item
 from monai_anomalyclip.writers.dicom.saving import check_size, save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import (
     check_references,

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.transforms.annotation_answer import LEVELS
-from monai_anomalyclip.writers.dicom.coding import DEFAULT_CATEGORY, DEFAULT_TYPE, parse_code
-from monai_anomalyclip.writers.dicom.provenance import Provenance
+from monai_anomalyclip.writers.dicom.provenance import DEFAULT_CATEGORY, DEFAULT_TYPE, Provenance, parse_code
 from monai_anomalyclip.writers.dicom.saving import save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import (
     check_references,

@@ -19,14 +19,14 @@ from pydicom.sr.coding import Code
 
 import monai_anomalyclip
 from monai_anomalyclip.data.dicom.series import DicomSeries
-from monai_anomalyclip.writers.dicom.coding import (
+from monai_anomalyclip.writers.dicom.provenance import (
     ANOMALY_MAP,
     ANOMALY_SCORE,
     ANOMALY_THRESHOLD,
     NO_UNITS,
+    Provenance,
     private_scheme_item,
 )
-from monai_anomalyclip.writers.dicom.provenance import Provenance
 from monai_anomalyclip.writers.dicom.saving import save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import check_references, frame_headers
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source

@@ -11,8 +11,8 @@ import pytest
 from pydicom import Dataset
 
 from monai_anomalyclip.data.dicom import FrameReference, Instance
+from monai_anomalyclip.data.dicom.attributes import time_order
 from monai_anomalyclip.data.dicom.stack import split_until_unique
-from monai_anomalyclip.data.dicom.traits import time_order
 
 
 def frames(rows: Sequence[dict[str, Any]]) -> list[FrameReference]:

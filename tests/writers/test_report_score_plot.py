@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_anomalyclip.writers.record import InputRecord
-from monai_anomalyclip.writers.score_plot import FRAME, common_scale, score_plot
+from monai_anomalyclip.writers.report import FRAME, common_scale, score_plot
 
 
 def record(scores: Any, **changed: Any) -> InputRecord:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip.data import InputCatalogue, load_input
-from monai_anomalyclip.data.mistaken_masks import mask_words
+from monai_anomalyclip.data.masks import mask_words
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 MASK = np.zeros((20, 30), np.uint8)

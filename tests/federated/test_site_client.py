@@ -15,7 +15,7 @@ import torch
 
 from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.federated import SiteSettings
-from monai_anomalyclip.federated.client import SITE_VARIABLE, main
+from monai_anomalyclip.federated.site import SITE_VARIABLE, main
 
 flare = pytest.importorskip("nvflare.client", reason="NVFlare is not installed (extra federated)")
 pytestmark = pytest.mark.filterwarnings("ignore:executing the bundle config:UserWarning")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from monai_anomalyclip.bundles.hub_card import hub_card
+from monai_anomalyclip.bundles.zoo_archive import hub_card
 
 
 @pytest.fixture(params=["anomalyclip", "anomalyclip_demo"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.sr.codedict import codes
 
-from monai_anomalyclip.writers.dicom import coding
+from monai_anomalyclip.writers.dicom import provenance as coding
 
 
 def test_defaults_are_the_codes_of_the_standard() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from monai_anomalyclip.app.address_checks import AddressChecks
+from monai_anomalyclip.app.serving import AddressChecks
 
 HOST, HERE = (b"host", b"127.0.0.1:8123"), (b"origin", b"http://127.0.0.1:8123")
 

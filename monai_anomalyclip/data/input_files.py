@@ -183,7 +183,10 @@ def holds_results(folder: Path) -> bool:
     """Whether a run of this program has written its results into a folder, finished or not."""
     try:
         records = sorted(folder.glob("*_record.json"))
-        return any(_is_ours(path) for path in (*(folder / name for name in _MARKS), *records[:1]))
+        return any(
+            path.is_file() and holds_mark(path, _MARK_BYTES)
+            for path in (*(folder / name for name in _MARKS), *records[:1])
+        )
     except OSError:
         return False
 
@@ -218,12 +221,14 @@ def format_of(file: SkippedFile) -> SkippedFile:
     return SkippedFile(path, found + NOT_READ, f"It is a {found}. {way}")
 
 
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return RESEARCH_USE_ONLY.encode() in stream.read(_MARK_BYTES)
-    except OSError:
-        return False
+def holds_mark(path: Path, within: int) -> bool:
+    """Whether a file says in its first bytes that it is of this program.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return RESEARCH_USE_ONLY.encode() in stream.read(within)
 
 
 def mode_of_input(root: Path) -> int:

@@ -15,14 +15,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from monai_anomalyclip.atomic_file import sha256_of
-from monai_anomalyclip.data.dicom.attributes import find_value, vector
 from monai_anomalyclip.data.dicom.geometry import find_pixel_aspect
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
-from monai_anomalyclip.data.dicom.reader import load_series
+from monai_anomalyclip.data.dicom.reader import frame_times, load_series
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.transforms.intensity_presets import check_preset
@@ -202,11 +198,6 @@ def _read_once(path: Path, *_: int) -> str:
     return sha256_of(path)
 
 
-_UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only
-_SHORTEST_STEP = 1.0  # ms
-_LONGEST_CINE = 1e9  # ms
-
-
 class FrameSource(Source):
     """A picture, or one page of a TIFF.
 
@@ -291,25 +282,10 @@ class DicomSource(Source):
         return self.series.modality
 
     def timing(self) -> tuple[list[float], float]:
-        """From Frame Time Vector, Frame Time (both in ms) or Cine Rate (DICOM PS3.3 C.7.6.5); else 25 per second.
-
-        Malformed values, and those that no film can be played by, count as absent.
-        """
+        """As the header says, see :func:`monai_anomalyclip.data.dicom.reader.frame_times`."""
         with contextlib.suppress(UnreadableInputError):
             self._count_frames()
-        count = len(self.series.frames)
-        steps = self._numbers("FrameTimeVector", count)
-        if steps is None and count < (stated := self.series.frames[0].instance.n_frames):  # a video of fewer frames
-            steps = self._numbers("FrameTimeVector", stated)
-            steps = None if steps is None else steps[:count]
-        if steps is None or count == 1 or not _playable(steps[1:], count):
-            single = [self._numbers("FrameTime", 1)]
-            rates = [self._numbers(keyword, 1) for keyword in ("CineRate", "RecommendedDisplayFrameRate")]
-            single += [1000 / rate for rate in rates if rate is not None and rate[0] > 0]
-            known = [step for step in single if step is not None and _playable(step, count)]
-            steps = np.repeat(known[0] if known else [_UNKNOWN_STEP], max(count, 2))[:count]
-        times = np.cumsum([0.0, *steps[1:]]) / 1000  # the vector's first number belongs to no pair of frames
-        return times.tolist(), 1000 / float(steps[min(count - 1, 1) :].mean())
+        return frame_times(self.series)
 
     def pixel_aspect(self) -> Fraction:
         """By the spacing of pixels, else by Pixel Aspect Ratio, else, of a video, by its own header."""
@@ -317,13 +293,6 @@ class DicomSource(Source):
         with quiet_pydicom():
             aspect = find_pixel_aspect(frame, self.series.geometry.pixel_spacing)
         return self._video.pixel_aspect if aspect == 1 and self._video is not None else aspect
-
-    def _numbers(self, keyword: str, length: int) -> npt.NDArray[np.float64] | None:
-        try:
-            with quiet_pydicom():
-                return vector(find_value(self.series.frames[0], None, keyword), length)
-        except ValueError:
-            return None
 
     def parts(self) -> list[tuple[int, int | None]]:
         """One range for a stack, several for a long cine; one for a damaged video, so that reading it says why."""
@@ -415,7 +384,3 @@ class VideoSource(Source):
             frames = torch.from_numpy(self.reader.read(start, stop))
         meta: dict[str, Any] = {"kind": "cine", "native_slices": 1, "notes": self.reader.index.note, "modality": ""}
         return MetaTensor(frames.permute(3, 2, 1, 0), affine=torch.eye(4, dtype=torch.float64), meta=meta)
-
-
-def _playable(steps: npt.NDArray[np.float64], count: int) -> bool:
-    return bool((steps >= _SHORTEST_STEP).all() and steps.max() * count <= _LONGEST_CINE)

@@ -7,21 +7,17 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
 from monai.utils.enums import CommonKeys
-from PIL import Image
 from torch import Tensor
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
@@ -39,29 +35,25 @@ from monai_anomalyclip.writers.dicom.provenance import (
     provenance_of,
     uid_context,
 )
-from monai_anomalyclip.writers.findings import Findings, finished_record, view_of
+from monai_anomalyclip.writers.findings import Findings, comparisons_of, finished_record, margins_of, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
 from monai_anomalyclip.writers.overlays import Picture, displayable
-from monai_anomalyclip.writers.record import Compared, Fused, MadeWith, Model, redacted
+from monai_anomalyclip.writers.record import MadeWith, redacted
 from monai_anomalyclip.writers.resume import NotWritten, Resume
 from monai_anomalyclip.writers.scored_input import (
     ScoredInput,
-    film_notes,
     map_precision,
     write_results,
-    write_series_report,
 )
-from monai_anomalyclip.writers.slice_pictures import montage
 from monai_anomalyclip.writers.tables import RunDocument, made_with
 from monai_anomalyclip.writers.viewer_data import preview
 
 if TYPE_CHECKING:
     from monai_anomalyclip.handlers.writing_processes import WritingProcesses
-    from monai_anomalyclip.writers.cine import ScoredCine
+    from monai_anomalyclip.writers.scored_film import ScoredCine
 
 __all__ = ["AnomalyResultWriter"]
 
-_LONGEST_SIDE = 1024  # pixels of a picture of the report
 _WRITTEN = (
     "name", "image", "anomaly_map", "pred", "anomaly_score", "anomaly_margin", "p_value", "compared", "fused", "doubts",
     "reference_map", "score_s",
@@ -177,25 +169,19 @@ class AnomalyResultWriter:
             **({} if self.ceiling == 1 else {"map_ceiling": self.ceiling}),
         }
         self.workers = resolve_workers(workers)
-        self._films: dict[str, _Film] = {}
+        self._films: dict[str, ScoredCine] = {}
         self.shown: RunDocument | None = None
         self.folder = output_dir if isinstance(output_dir, OutputFolder) else OutputFolder(output_dir)
-        self.output_dir = self.folder.path
         self.states = Resume(self.folder, catalogue.sources, lambda: self.made_with, overwrite, whole=tables)
         self._processes: WritingProcesses | None = None
         self._engine: Engine | None = None
         self.failed, self.written = self.states.failed, self.states.written
 
     @functools.cached_property
-    def model(self) -> Model:
-        """Description of the network."""
-        return describe_model(self.network, self.prompts)
-
-    @functools.cached_property
     def made_with(self) -> MadeWith:
         """What results depend on besides the input."""
         device = str(next((parameter.device for parameter in self.network.parameters()), "cpu"))
-        return made_with(self.model, self.settings, device)
+        return made_with(describe_model(self.network, self.prompts), self.settings, device)
 
     def attach(self, engine: Engine) -> None:
         """Write after every iteration, and finish when the run is completed or interrupted."""
@@ -206,22 +192,8 @@ class AnomalyResultWriter:
         engine.add_event_handler(Events.TERMINATE, self.finish)
 
     def pending(self, items: Iterable[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        """Those of the items, by default all of the catalogue's, that no earlier run has finished.
-
-        See :meth:`Resume.pending`.
-
-        Raises:
-            FileExistsError: the folder holds results, of these inputs or of others, that were made in another way.
-        """
+        """Those of the items, by default all of the catalogue's, that are not finished, see :meth:`Resume.pending`."""
         return self.states.pending(self.catalogue.items if items is None else items)
-
-    def already_done(self, name: str) -> bool:
-        """Whether an earlier run wrote everything for this input. Never with `overwrite`.
-
-        Raises:
-            FileExistsError: it did, but with other settings or from other files.
-        """
-        return self.states.already_done(name)
 
     def __call__(self, engine: Engine) -> None:
         """Write every item of the engine's output."""
@@ -282,7 +254,6 @@ class AnomalyResultWriter:
         mask = item.get(CommonKeys.PRED)
         mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape) != 0
         scores = np.atleast_1d(np.asarray(_plain(torch.as_tensor(item["anomaly_score"])), dtype=np.float64))
-        margins = _margins(item)
         extremes = [float(anomaly_map.amin()), float(anomaly_map.amax())]  # NaN where there is one
         if not (np.isfinite(scores).all() and np.isfinite(extremes).all()):
             raise ValueError("The network gave scores or maps that are not finite.")
@@ -292,9 +263,9 @@ class AnomalyResultWriter:
                 f"{name!r} has {len(scores)} scores for {view.n_slices} slices: give the writer the inferer's "
                 f"slice_axis (it has {self.slice_axis!r})."
             )
-        maps, masks = (
-            (volume[None] if view is None else view.to_slices(volume))[:, 0] for volume in (anomaly_map, mask)
-        )
+        slices = [volume[None] if view is None else view.to_slices(volume) for volume in (anomaly_map, mask)]
+        maps, masks = (one[:, 0] for one in slices)
+        findings = Findings.of(scores, maps.numpy(), masks.numpy(), margins_of(item), **comparisons_of(item))
         timings = {"read_s": _number(image.meta.get("read_s", 0)), "score_s": _number(item.get("score_s", 0))}
         if source.kind == "cine":
             assert view is not None
@@ -302,36 +273,29 @@ class AnomalyResultWriter:
             if name not in self._films:
                 size = (int(frames.shape[1]), int(frames.shape[2]))
                 self._films[name] = self._film(name, source, size, content or source.state())
-            film = self._films[name].scored
+            film = self._films[name]
             part = int(_number(item.get("part", 0)))
             # Only the last part may be short: the frames behind a gap would be shown at wrong times.
             if film.written != (due := source.parts()[part][0]):
                 raise ValueError(f"Part {part + 1} of the film begins at frame {due}, but {film.written} were given.")
-            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), scores, margins, **_comparisons(item))
+            film.add(frames.contiguous().numpy(), maps.numpy(), masks.numpy(), findings)
             film.read_s += timings["read_s"]
             film.score_s += timings["score_s"]
             if part + 1 >= _number(item.get("parts", 1)):
                 self._finish_film(name, source, image, begun)
             return
-        findings = replace(Findings.of(scores, maps.numpy(), masks.numpy(), margins), **_comparisons(item))
         content = content or source.state()
         beside = None if (given := item.get("reference_map")) is None else _plain(given).reshape(anomaly_map.shape)
         scored = ScoredInput(source, image, anomaly_map, mask, findings, view, self.ceiling, beside)
         caption = f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}"
         try:
             paths, notes = write_results(
-                self.folder.stage(name),
-                name,
-                scored,
-                self.outputs,
-                provenance=self._provenance(image, source),
-                threshold=self.threshold,
+                self.folder.stage(name), name, scored, self.outputs,
+                provenance=self._provenance(image, source), threshold=self.threshold,
                 caption=caption if beside is None else f"{caption}  |  right: distance to normals",
-                max_slices=self.max_slices,
-                sheared_nifti=self.sheared_nifti,
-                **self.segment_codes,
-            )
-            picture = _picture(scored)
+                max_slices=self.max_slices, sheared_nifti=self.sheared_nifti, **self.segment_codes,
+            )  # fmt: skip
+            picture = scored.picture()
             shown = preview(name, source, image, anomaly_map, findings, view, self.threshold, self.ceiling)
             timings["write_s"] = time.perf_counter() - begun
             self._finish(name, paths, image, view, findings, timings, notes, content, picture, (), shown)
@@ -341,7 +305,7 @@ class AnomalyResultWriter:
     def record_failure(self, name: str, reason: str, keep: bool = True) -> None:
         """Note that an input could not be processed, and why; without `keep` only if nothing else is known of it."""
         if film := self._films.pop(name, None):
-            film.scored.abort()
+            film.abort()
         self.folder.unstage(name)
         try:
             self.states.fail(name, reason, keep)
@@ -356,7 +320,7 @@ class AnomalyResultWriter:
             self._processes = None
         for name in [*self._films, *self.catalogue.sources]:
             if film := self._films.pop(name, None):
-                film.scored.abort()
+                film.abort()
                 self.folder.unstage(name)
         roots = [self.catalogue.roots, self.catalogue.wanted]
         if not self.tables:
@@ -365,13 +329,9 @@ class AnomalyResultWriter:
             return
         self.shown = document = self.folder.summarise(self.made_with, repr(roots), self.catalogue.left_out()).document
         logger.info(
-            "%d results written, %d inputs failed; the folder now holds %d of %d. %s",
-            len(self.written),
-            len(self.failed),
-            document.summary.ok,
-            document.summary.inputs,
-            RESEARCH_USE_ONLY,
-        )
+            "%d results written, %d inputs failed; the folder now holds %d of %d. %s", len(self.written),
+            len(self.failed), document.summary.ok, document.summary.inputs, RESEARCH_USE_ONLY,
+        )  # fmt: skip
 
     def document(self) -> RunDocument:
         """What the folder holds: its most suspicious inputs, or without `tables` those of the catalogue."""
@@ -379,60 +339,35 @@ class AnomalyResultWriter:
             return self.shown
         return self.folder.document(self.catalogue.sources, self.made_with, self.catalogue.left_out())
 
-    def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> _Film:
-        times, fps = source.timing()
-        folder, aspect = self.folder.stage(name), source.pixel_aspect()
-        from monai_anomalyclip.writers.cine import ScoredCine
+    def _film(self, name: str, source: Source, size: tuple[int, int], content: str) -> ScoredCine:
+        from monai_anomalyclip.writers.scored_film import ScoredCine  # PyAV is for films alone
 
-        return _Film(ScoredCine(folder, name, size, times, fps, self.threshold, aspect, self.ceiling), content)
+        times, fps = source.timing()
+        place = self.folder.stage(name), name
+        return ScoredCine(*place, size, times, fps, self.threshold, source.pixel_aspect(), self.ceiling, content)
 
     def _finish_film(self, name: str, source: Source, image: Tensor, begun: float) -> None:
-        film, content = self._films[name]
-        claimed = len(film.times)
-        paths, findings, picture = film.close()
+        film = self._films[name]
+        paths, notes, picture = film.finish(source, self.outputs, lambda: self._provenance(image, source))
         del self._films[name]
-        if isinstance(source, DicomSource) and "sr" in self.outputs and film.written == claimed:
-            provenance = self._provenance(image, source)
-            report = write_series_report(
-                self.folder.staging(name), name, source.series, findings, self.threshold, provenance
-            )
-            paths.append(report)
+        assert film.findings is not None
         timings = {"read_s": film.read_s, "score_s": film.score_s, "write_s": time.perf_counter() - begun}
         view = view_of(source, image, self.slice_axis)
-        notes = film_notes(source, self.outputs, film.written, claimed)
-        shown = film.preview()
-        self._finish(name, paths, image, view, findings, timings, notes, content, picture, film.times, shown)
+        self._finish(
+            name, paths, image, view, film.findings, timings, notes, film.content, picture, film.times, film.preview()
+        )  # fmt: skip
         self.folder.unstage(name)
 
     def _finish(
-        self,
-        name: str,
-        paths: Sequence[Path],
-        image: Tensor,
-        view: SliceView | None,
-        findings: Findings,
-        timings: Mapping[str, float],
-        notes: Sequence[str],
-        content: str,
-        picture: Picture,
-        times: Sequence[float] = (),
-        preview: str = "",
-    ) -> None:
-        staging = self.folder.staging(name)
-        outputs = [path.relative_to(staging).as_posix() for path in paths]
+        self, name: str, paths: Sequence[Path], image: Tensor, view: SliceView | None, findings: Findings,
+        timings: Mapping[str, float], notes: Sequence[str], content: str, picture: Picture,
+        times: Sequence[float] = (), preview: str = "",
+    ) -> None:  # fmt: skip
+        outputs = [path.relative_to(self.folder.staging(name)).as_posix() for path in paths]
         record = finished_record(
-            name,
-            self.catalogue.sources[name],
-            image,
-            view,
-            findings,
-            self.threshold,
-            timings,
-            [*notes, *findings.said],
-            outputs,
-            times,
-            self.threshold_source,
-        )
+            name, self.catalogue.sources[name], image, view, findings, self.threshold, timings,
+            [*notes, *findings.said], outputs, times, self.threshold_source,
+        )  # fmt: skip
         self.states.finish(name, outputs, record, findings, content, picture, preview)
 
     def _provenance(self, image: Tensor, source: Source) -> Provenance:
@@ -444,7 +379,7 @@ class AnomalyResultWriter:
             series = source.series
             ordinal = self._stacks[series.group].index(source)
             context = uid_context(self.made_with, series.group, series.source_digest, ordinal)
-        return provenance_of(self.model, shown, self.deterministic_uids, context)
+        return provenance_of(self.made_with.model, shown, self.deterministic_uids, context)
 
     @functools.cached_property
     def _stacks(self) -> dict[str, list[Source]]:
@@ -453,45 +388,6 @@ class AnomalyResultWriter:
         for source in self.catalogue.sources.values():
             found.setdefault(source.group, []).append(source)
         return found
-
-
-class _Film(NamedTuple):
-    """A film that is being written: its frames so far, and its content before it was read."""
-
-    scored: ScoredCine
-    content: str
-
-
-def _picture(scored: ScoredInput) -> Picture:
-    """What stands for an input in the report."""
-    if scored.view is None:
-        # As small as the page shows it: cheaper to keep, and encoded once.
-        factor = math.ceil(max(scored.drawn.shape) / _LONGEST_SIDE)
-        return scored.drawn if factor == 1 else np.asarray(Image.fromarray(scored.drawn).reduce(factor))
-    labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(scored.findings.scores)]
-    tensors = (_plain(scored.image), scored.anomaly_map, scored.mask)
-    order = scored.findings.order()
-    return montage(*tensors, scored.view, order, labels, ceiling=scored.ceiling, beside=scored.beside)
-
-
-def _comparisons(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What an item says of the whole input beside normal ones; p is None without normals, or with too few."""
-    p = _number(item.get("p_value", math.nan))
-    fused = json.loads(item.get("fused") or "null")
-    return {
-        "p_value": p if math.isfinite(p) else None,
-        "compared": tuple(Compared(**one) for one in json.loads(item.get("compared") or "[]")),
-        "fused": None if fused is None else Fused(**fused),
-        "said": tuple(str(item.get("doubts") or "").splitlines()),
-    }
-
-
-def _margins(item: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
-    """Margins of the logits, one per score; None where the network gives none, or some that are no numbers."""
-    if (given := item.get("anomaly_margin")) is None:
-        return None
-    margins = np.atleast_1d(np.asarray(_plain(torch.as_tensor(given)), dtype=np.float64))
-    return margins if np.isfinite(margins).all() else None
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import csv
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -17,19 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from monai_anomalyclip.atomic_file import make_private_folder, unfinished_path
-from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlays import Picture, overlay, side_by_side, with_square_pixels
+from monai_anomalyclip.writers.overlays import overlay
 from monai_anomalyclip.writers.result_files import refuse_existing, result_paths
-from monai_anomalyclip.writers.scored_input import write_worst
-from monai_anomalyclip.writers.slice_pictures import montage
-from monai_anomalyclip.writers.viewer_data import PreviewFrames, film_preview, shown_frames
 
-__all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter", "ScoredCine"]
+__all__ = ["CINE_RESULTS", "FRAME_COLUMNS", "CineWriter"]
 
 CINE_RESULTS = ("_overlay.mp4", "_frames.csv")
 FRAME_COLUMNS = ("frame", "seconds", "anomaly_score", "map_max", "area_fraction", "flag")
@@ -269,125 +262,3 @@ def _pyav() -> ModuleType:
         raise ImportError("Writing a film needs PyAV, which is not installed: pip install av.") from error
     module: ModuleType = av
     return module
-
-
-_KEPT = 6
-
-
-class ScoredCine:
-    """Takes the parts of a film in order, and holds no more of it than its most suspicious frames.
-
-    Args:
-        folder: the output folder.
-        name: where below the folder, without suffix.
-        size: (H, W) of the frames.
-        times: when each frame is shown, in seconds.
-        fps: nominal frames per second.
-        threshold: of the mask.
-        pixel_aspect: as for :class:`CineWriter`.
-        ceiling: likewise.
-
-    Raises:
-        ImportError: PyAV is not installed.
-        ValueError: as for :class:`CineWriter`.
-    """
-
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        name: str,
-        size: tuple[int, int],
-        times: Sequence[float],
-        fps: float,
-        threshold: float,
-        pixel_aspect: Fraction = Fraction(1),
-        ceiling: float = 1.0,
-    ) -> None:
-        self._folder, self._name = folder, name
-        self._aspect = pixel_aspect
-        self.times = [float(time) for time in times]
-        self.findings: Findings | None = None
-        self.read_s = self.score_s = 0.0
-        self._shown = set(shown_frames(len(self.times)))
-        self._frames = PreviewFrames()
-        self._size, self._threshold, self._aspect = size, threshold, pixel_aspect
-        self._kept: dict[int, tuple[Picture, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = {}
-        self._writer = CineWriter(
-            folder, name, size, times, fps, threshold=threshold, overwrite=True, pixel_aspect=pixel_aspect,
-            ceiling=ceiling,
-        )  # fmt: skip
-
-    def add(
-        self,
-        frames: npt.NDArray[np.uint8],
-        maps: npt.NDArray[np.float32],
-        masks: npt.NDArray[np.bool_],
-        scores: npt.NDArray[np.float64],
-        margins: npt.NDArray[np.float64] | None = None,
-        **compared: Any,
-    ) -> None:
-        """Take the next part: frames (n, H, W, 3), maps and masks (n, H, W), scores (n,), margins (n,) or None.
-
-        Args:
-            compared: further fields of :class:`Findings`, of the part as a whole.
-
-        Raises:
-            ValueError: as for :meth:`CineWriter.add`.
-        """
-        first = self._writer.written
-        self._writer.add(frames, maps, masks, scores)
-        part = replace(Findings.of(scores, maps, masks, margins), **compared)
-        self.findings = part if self.findings is None else self.findings.followed_by(part)
-        kept = self._kept
-        self._kept = {
-            index: kept[index]
-            if index < first
-            else (frames[index - first].copy(), maps[index - first].copy(), masks[index - first].copy())
-            for index in self.findings.order()[:_KEPT]
-        }
-        here = [index for index in range(first, first + len(frames)) if index in self._shown or index in self._kept]
-        self._frames.add(here, frames[[index - first for index in here]], maps[[index - first for index in here]])
-        self._frames.keep({*self._shown, *self._kept})
-
-    @property
-    def written(self) -> int:
-        """How many frames were taken."""
-        return self._writer.written
-
-    def close(self) -> tuple[list[Path], Findings, Picture]:
-        """Finish the film; its times are cut off where its frames ended.
-
-        Returns:
-            film, table and picture of the most suspicious frame; the findings of all frames; a picture of several.
-
-        Raises:
-            ValueError: there is no frame.
-        """
-        paths = self._writer.close(short=True)
-        assert self.findings is not None
-        self.times = self.times[: self.written]
-        shown = sorted(self._kept)
-        stacks = [torch.from_numpy(np.stack([self._kept[index][place] for index in shown])) for place in range(3)]
-        volume = stacks[0].permute(3, 2, 1, 0)
-        heat, mask = (stack.permute(2, 1, 0)[None] for stack in stacks[1:])
-        labels = [f"{self.times[index]:.1f} s    score {self.findings.scores[index]:.2f}" for index in shown]
-        aspect = float(self._aspect)
-        view = SliceView.native(volume.shape[1:], (1.0, aspect))
-        picture = montage(volume, heat, mask, view, labels=labels, max_slices=_KEPT, ceiling=self._writer.ceiling)
-        peak = self.findings.peaks()[0]
-        caption = f"{self.times[peak.index]:.1f} s  |  anomaly score {self.findings.anomaly_score:.3f}"
-        frame, values, marked = with_square_pixels(*self._kept[peak.index], aspect)
-        frame = side_by_side(frame, values, marked, f"frame {peak.index}  |  {caption}", ceiling=self._writer.ceiling)
-        return [*paths, write_worst(self._folder, self._name, frame)], self.findings, picture
-
-    def preview(self) -> str:
-        """The preview of a film that was closed (:func:`monai_anomalyclip.writers.viewer_data.film_preview`)."""
-        assert self.findings is not None
-        return film_preview(
-            self._name, self._frames, self.findings, self._threshold, self.times, self._size, float(self._aspect),
-            self._writer.ceiling,
-        )  # fmt: skip
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        self._writer.abort()

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from monai.data.meta_tensor import MetaTensor
 from pydicom.uid import UID
 from torch import Tensor
@@ -21,7 +24,7 @@ from monai_anomalyclip.ranking import most_suspicious_first
 from monai_anomalyclip.writers.finished import Slices
 from monai_anomalyclip.writers.record import Compared, Fused, Geometry, InputRecord, Intensity, Peak, Timings
 
-__all__ = ["Findings", "finished_record", "view_of"]
+__all__ = ["Findings", "comparisons_of", "finished_record", "margins_of", "view_of"]
 
 _PEAKS = 6  # most suspicious slices that a record names
 
@@ -57,6 +60,7 @@ class Findings:
         maps: npt.NDArray[np.floating],
         masks: npt.NDArray[np.bool_],
         margins: npt.NDArray[np.floating] | None = None,
+        **compared: Any,
     ) -> Findings:
         """Take the numbers.
 
@@ -65,12 +69,14 @@ class Findings:
             maps: (n, H, W) in [0, 1].
             masks: (n, H, W), True where anomalous.
             margins: (n,), or None.
+            compared: further fields, of the whole input.
         """
         return cls(
             np.asarray(scores, dtype=np.float64),
             maps.max(axis=(1, 2)).astype(np.float64),
             np.array([np.count_nonzero(mask) / mask.size for mask in masks]),
             None if margins is None else np.asarray(margins, dtype=np.float64),
+            **compared,
         )
 
     def followed_by(self, later: Findings) -> Findings:
@@ -150,6 +156,26 @@ def archive_places(source: Source | None, count: int) -> tuple[tuple[int | None,
 
 
 _PLANES = ("sagittal", "coronal", "axial")
+
+
+def comparisons_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item says of the whole input beside normal ones; p is None without normals, or with too few."""
+    p = float(torch.as_tensor(item.get("p_value", math.nan)).flatten()[0])
+    fused = json.loads(item.get("fused") or "null")
+    return {
+        "p_value": p if math.isfinite(p) else None,
+        "compared": tuple(Compared(**one) for one in json.loads(item.get("compared") or "[]")),
+        "fused": None if fused is None else Fused(**fused),
+        "said": tuple(str(item.get("doubts") or "").splitlines()),
+    }
+
+
+def margins_of(item: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
+    """Margins of the logits, one per score; None where the network gives none, or some that are no numbers."""
+    if (given := item.get("anomaly_margin")) is None:
+        return None
+    margins = np.atleast_1d(np.asarray(torch.as_tensor(given).as_subclass(Tensor).cpu(), dtype=np.float64))
+    return margins if np.isfinite(margins).all() else None
 
 
 def view_of(source: Source, image: Tensor, slice_axis: int | str) -> SliceView:

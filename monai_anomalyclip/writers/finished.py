@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.atomic_file import sha256_of, sync, write_atomically
+from monai_anomalyclip.atomic_file import make_private_folder, sha256_of, sync, write_atomically
 from monai_anomalyclip.writers.record import (
     InputRecord,
     MadeWith,
@@ -28,7 +31,9 @@ __all__ = [
     "InputState",
     "ResultFile",
     "Slices",
+    "alone",
     "differences",
+    "publish",
     "read_state",
     "sealed",
     "write_state",
@@ -37,6 +42,7 @@ __all__ = [
 RECORD_SUFFIX = "_record.json"
 """End of the names of record files: the results of ``sub/a`` have ``sub/a_record.json``."""
 
+_fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 _NO_DIFFERENCE = ("deterministic_uids",)  # settings that change no result
 
 
@@ -163,6 +169,55 @@ def sealed(folder: Path, outputs: Iterable[str]) -> tuple[ResultFile, ...]:
         sync(folder / output)
         files.append(ResultFile(path=output, bytes=_size(folder / output), sha256=sha256_of(folder / output)))
     return tuple(files)
+
+
+def publish(folder: Path, staging: Path, state: InputState, outputs: Sequence[str]) -> None:
+    """Put the files of an input in their places, and then its record; call it within :func:`alone`.
+
+    Files that an earlier run wrote for the input, and this one did not, would contradict what lies beside them: they
+    are removed. A process that is killed meanwhile leaves a record that says "unfinished" and names all files.
+
+    Args:
+        folder: of the results.
+        staging: where the files were written.
+        state: the record, but for its files.
+        outputs: the files, relative to both folders.
+    """
+    files = sealed(staging, outputs)
+    before = None
+    with contextlib.suppress(DamagedRecordError):
+        before = read_state(folder, state.name)
+    known = {file.path: file for file in (before.files if before else ())}
+    claimed = {**known, **{file.path: file for file in files}}
+    make_private_folder((folder / state.name).parent)
+    write_state(folder, InputState(name=state.name, state="unfinished", files=tuple(claimed.values())))
+    for output in outputs:
+        make_private_folder((folder / output).parent)
+        os.replace(staging / output, folder / output)
+    for output in known.keys() - set(outputs):
+        (folder / output).unlink(missing_ok=True)
+    for changed in {(folder / output).parent for output in outputs}:
+        sync(changed)
+    write_state(folder, state.model_copy(update={"files": files}))
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from putting files in place, for the moment that takes.
+
+    A system or file system that cannot lock folders goes without: what two processes mixed there has a record that does
+    not match, and is done again.
+    """
+    handle = None
+    if _fcntl is not None:
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            _fcntl.flock(handle, _fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _size(path: Path) -> int:

@@ -13,25 +13,24 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.atomic_file import (
     make_private_folder,
     remove_abandoned,
-    sync,
     unfinished_path,
     write_atomically,
 )
+from monai_anomalyclip.data.input_files import holds_mark
 from monai_anomalyclip.writers.finished import (
     RECORD_SUFFIX,
     DamagedRecordError,
     InputState,
     differences,
+    publish,
     read_state,
-    sealed,
     write_state,
 )
 from monai_anomalyclip.writers.folder_tables import FolderTables
@@ -61,7 +60,6 @@ _MOST_SHOWN, _MOST_LISTED = 10_000, 500  # inputs in the report, and on the scre
 _HEAD = 2**20  # bytes within which our files say that they are ours
 _PICTURES = ".report"  # pictures of the report, and what runs left aside
 _OWN = ("results.json", "report.html", "NOTICE.txt")
-_fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 _NOTICE = f"""{RESEARCH_USE_ONLY}
 
@@ -234,49 +232,8 @@ class OutputFolder:
         shutil.rmtree(self.staging(name), ignore_errors=True)
 
     def publish(self, state: InputState, outputs: Sequence[str]) -> None:
-        """Put the files of an input in their places, and then its record; call it within :meth:`alone`.
-
-        Files that an earlier run wrote for the input, and this one did not, would contradict what lies beside them:
-        they are removed. A process that is killed meanwhile leaves a record that says "unfinished" and names all files.
-
-        Args:
-            state: the record, but for its files.
-            outputs: the files, relative to where :meth:`stage` put them, and to this folder.
-        """
-        staging = self.staging(state.name)
-        files = sealed(staging, outputs)
-        before = None
-        with contextlib.suppress(DamagedRecordError):
-            before = self.state(state.name)
-        known = {file.path: file for file in (before.files if before else ())}
-        claimed = {**known, **{file.path: file for file in files}}
-        self.put(InputState(name=state.name, state="unfinished", files=tuple(claimed.values())))
-        for output in outputs:
-            make_private_folder((self.path / output).parent)
-            os.replace(staging / output, self.path / output)
-        for output in known.keys() - set(outputs):
-            (self.path / output).unlink(missing_ok=True)
-        for folder in {(self.path / output).parent for output in outputs}:
-            sync(folder)
-        self.put(state.model_copy(update={"files": files}))
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other processes from putting files in place, for the moment that takes.
-
-        A system or file system that cannot lock folders goes without: what two processes mixed there has a record
-        that does not match, and is done again.
-        """
-        handle = None
-        if _fcntl is not None:
-            with contextlib.suppress(OSError):
-                handle = os.open(self.path, os.O_RDONLY)
-                _fcntl.flock(handle, _fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            if handle is not None:
-                os.close(handle)
+        """:func:`~monai_anomalyclip.writers.finished.publish` from where :meth:`stage` put them."""
+        publish(self.path, self.staging(state.name), state, outputs)
 
     def keep_picture(self, name: str, picture: Picture, preview: str = "") -> None:
         """Keep what stands for an input in the report: its picture, and what its viewer shows."""
@@ -427,15 +384,10 @@ class OutputFolder:
                 )
 
     def _refuse_foreign(self, path: Path) -> None:
-        if path.exists() and not _is_ours(path):
+        if path.exists() and not holds_mark(path, _HEAD):
             raise ValueError(
                 f"{path.name!r} in the output folder is not a file of this program: choose another output folder."
             )
-
-
-def _is_ours(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return RESEARCH_USE_ONLY.encode() in stream.read(_HEAD)
 
 
 def _short(text: str) -> str:

@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.sources import InputPart, Source
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, differences
+from monai_anomalyclip.writers.finished import DamagedRecordError, InputState, alone, differences
 from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import InputRecord, MadeWith, redacted
 
@@ -213,7 +213,7 @@ class Resume:
             slices=findings.slices(self.sources[name]),
             record=record,
         )
-        with self.folder.alone():
+        with alone(self.folder.path):
             if not self._done_by_another(name, outputs, content):
                 if picture is not None:
                     self.folder.keep_picture(name, picture, preview)

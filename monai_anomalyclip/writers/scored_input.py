@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from monai.data.meta_tensor import MetaTensor
+from PIL import Image
 from torch import Tensor
 
 from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
@@ -36,7 +38,7 @@ from monai_anomalyclip.writers.result_files import (
     write_frame_result,
     write_volume_result,
 )
-from monai_anomalyclip.writers.slice_pictures import large_slice
+from monai_anomalyclip.writers.slice_pictures import large_slice, montage
 
 if TYPE_CHECKING:
     from monai_anomalyclip.writers.nifti import NiftiGrid
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 WORST = "_worst.jpg"
+_LONGEST_SIDE = 1024  # pixels of a picture of the report
 DICOM_RESULTS = {
     "seg": "_seg.dcm",
     "fractional": "_seg_fractional.dcm",
@@ -106,6 +109,17 @@ class ScoredInput:
         aspect = 1.0 if self.source is None else float(self.source.pixel_aspect())
         tensors = (_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
         return drawn_frame(*tensors, aspect, ceiling=self.ceiling, beside=self.beside)
+
+    def picture(self) -> Picture:
+        """What stands for it in the report."""
+        if self.view is None:
+            # As small as the page shows it: cheaper to keep, and encoded once.
+            factor = math.ceil(max(self.drawn.shape) / _LONGEST_SIDE)
+            return self.drawn if factor == 1 else np.asarray(Image.fromarray(self.drawn).reduce(factor))
+        labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(self.findings.scores)]
+        tensors = (_plain(self.image), self.anomaly_map, self.mask)
+        order = self.findings.order()
+        return montage(*tensors, self.view, order, labels, ceiling=self.ceiling, beside=self.beside)
 
 
 def map_precision(outputs: Sequence[str]) -> dict[str, str]:

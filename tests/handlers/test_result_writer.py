@@ -92,7 +92,7 @@ def test_saturated_scores_keep_their_rank_in_record_tables_and_pictures(
         orders.append(arguments[4])
         return montage(*arguments, **options)
 
-    monkeypatch.setattr("monai_anomalyclip.handlers.result_writer.montage", spy)
+    monkeypatch.setattr("monai_anomalyclip.writers.scored_input.montage", spy)
     catalogue = catalogue_of(inputs)
     margins = torch.tensor([20.0, 21.0, 25.0, 40.0, 30.0, 22.0, 19.0])
     volume = {**item_of(catalogue, "sub/john"), "anomaly_score": torch.ones(7), "anomaly_margin": margins}

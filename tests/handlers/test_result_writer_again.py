@@ -36,7 +36,7 @@ def test_a_second_run_continues(inputs: Path, tmp_path: Path, caplog: pytest.Log
     first = writer_of(out, catalogue)
     first.write(item_of(catalogue, "sub/doe"))
     first.record_failure("sub/john", "cut")
-    assert not first.already_done("sub/john")
+    assert not first.states.already_done("sub/john")
 
     second = writer_of(out, catalogue_of(inputs))
     with caplog.at_level(logging.INFO):
@@ -90,7 +90,7 @@ def test_an_output_that_was_deleted_is_made_again(inputs: Path, tmp_path: Path) 
         assert [item["name"] for item in writer.pending(catalogue.items())] == [name]
         writer.write(item_of(catalogue, name))
         assert (out / file).is_file()
-        assert writer.already_done(name)
+        assert writer.states.already_done(name)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_results_of_other_settings_are_not_taken_for_these(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     overwriting = writer_of(out, catalogue, overwrite=True, **change)
     overwriting.write(item_of(catalogue, "sub/doe"))
-    assert writer_of(out, catalogue, **change).already_done("sub/doe")
+    assert writer_of(out, catalogue, **change).states.already_done("sub/doe")
 
 
 def test_reading_options_version_and_files_count_too(
@@ -142,9 +142,9 @@ def test_reading_options_version_and_files_count_too(
     nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.float32), affine), inputs / "sub" / "john.nii.gz")
     changed = catalogue_of(inputs)
     with pytest.raises(FileExistsError, match="results of 'sub/john' that differ in the input's files:"):
-        writer_of(out, changed).already_done("sub/john")
+        writer_of(out, changed).states.already_done("sub/john")
     with pytest.raises(FileExistsError, match="differ in threshold, the input's files:"):
-        writer_of(out, changed, threshold=0.4).already_done("sub/john")
+        writer_of(out, changed, threshold=0.4).states.already_done("sub/john")
 
 
 def test_another_patients_file_of_the_same_name_is_not_taken_for_finished(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_another_patients_file_of_the_same_name_is_not_taken_for_finished(tmp_pa
         assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed"]
         assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")} == before
     # Those of the first patient are still known.
-    assert writer_of(tmp_path / "out", first).already_done(name)
+    assert writer_of(tmp_path / "out", first).states.already_done(name)
     again = writer_of(tmp_path / "out", first)
     assert again.pending(first.items()) == []
     again.finish()
@@ -269,7 +269,7 @@ def test_an_interrupted_input_leaves_nothing_and_other_files_are_never_replaced(
     again = writer_of(out, catalogue)
     assert len(again.pending(catalogue.items())) == 2
     again.write(item_of(catalogue, "sub/doe"))
-    assert again.already_done("sub/doe")
+    assert again.states.already_done("sub/doe")
     assert Image.open(out / "sub" / "doe_heat.png").size == (30, 20)
 
     drawn = out / "sub" / "john_mask.nii.gz"

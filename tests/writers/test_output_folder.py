@@ -15,7 +15,7 @@ import pytest
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.writers import InputRecord, InputState, OutputFolder, RunDocument
-from monai_anomalyclip.writers.finished import Slices
+from monai_anomalyclip.writers.finished import Slices, alone
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OUTPUT_KINDS, parse_output_kinds
 from monai_anomalyclip.writers.record import MadeWith, Model
 from monai_anomalyclip.writers.tables import made_with
@@ -46,7 +46,7 @@ def publish(
     for output in outputs:
         (staging / output).parent.mkdir(exist_ok=True)
         (staging / output).write_bytes(content)
-    with folder.alone():
+    with alone(folder.path):
         folder.publish(state_of(name, outputs, **settings), outputs)
     folder.unstage(name)
 

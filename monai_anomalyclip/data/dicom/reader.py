@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_anomalyclip.data.dicom.attributes import patient_digest
+from monai_anomalyclip.data.dicom.attributes import find_value, patient_digest, vector
 from monai_anomalyclip.data.dicom.gray import choose_for_series, negate_, scale_gray_
 from monai_anomalyclip.data.dicom.lookup import real_values, to_rgb
 from monai_anomalyclip.data.dicom.pixel_stream import readable
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 
     from monai_anomalyclip.data.dicom.encapsulated_video import EncapsulatedVideo
 
-__all__ = ["MAX_BYTES", "load_series", "stack_affine"]
+__all__ = ["MAX_BYTES", "frame_times", "load_series", "stack_affine"]
 
 MAX_BYTES = 4 * 2**30
 """Images that take more memory are refused."""
 
 _CINE_SAMPLES = 16
+_UNKNOWN_STEP = 40.0  # ms from frame to frame of a cine that does not tell: for playing it only
+_SHORTEST_STEP = 1.0  # ms
+_LONGEST_CINE = 1e9  # ms
 
 
 def load_series(
@@ -226,3 +229,36 @@ def stack_affine(geometry: StackGeometry) -> npt.NDArray[np.float64]:
         if (geometry.positions[-1] - geometry.positions[0]) @ normal < 0:
             nominal[:3, 2] *= -1
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ nominal)  # LPS to RAS
+
+
+def frame_times(series: DicomSeries) -> tuple[list[float], float]:
+    """When each frame of a cine is shown, in seconds, and nominal frames per second.
+
+    From Frame Time Vector, Frame Time (both in ms) or Cine Rate (DICOM PS3.3 C.7.6.5); else 25 per second. Malformed
+    values, and those that no film can be played by, count as absent.
+    """
+    count = len(series.frames)
+    steps = _steps(series, "FrameTimeVector", count)
+    if steps is None and count < (stated := series.frames[0].instance.n_frames):  # a video of fewer frames
+        steps = _steps(series, "FrameTimeVector", stated)
+        steps = None if steps is None else steps[:count]
+    if steps is None or count == 1 or not _playable(steps[1:], count):
+        single = [_steps(series, "FrameTime", 1)]
+        rates = [_steps(series, keyword, 1) for keyword in ("CineRate", "RecommendedDisplayFrameRate")]
+        single += [1000 / rate for rate in rates if rate is not None and rate[0] > 0]
+        known = [step for step in single if step is not None and _playable(step, count)]
+        steps = np.repeat(known[0] if known else [_UNKNOWN_STEP], max(count, 2))[:count]
+    times = np.cumsum([0.0, *steps[1:]]) / 1000  # the vector's first number belongs to no pair of frames
+    return times.tolist(), 1000 / float(steps[min(count - 1, 1) :].mean())
+
+
+def _steps(series: DicomSeries, keyword: str, length: int) -> npt.NDArray[np.float64] | None:
+    try:
+        with quiet_pydicom():
+            return vector(find_value(series.frames[0], None, keyword), length)
+    except ValueError:
+        return None
+
+
+def _playable(steps: npt.NDArray[np.float64], count: int) -> bool:
+    return bool((steps >= _SHORTEST_STEP).all() and steps.max() * count <= _LONGEST_CINE)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_anomalyclip.writers.cine import CINE_RESULTS, CineWriter, ScoredCine
+from monai_anomalyclip.writers.cine import CINE_RESULTS, CineWriter
+from monai_anomalyclip.writers.findings import Findings
 from monai_anomalyclip.writers.overlays import overlay
+from monai_anomalyclip.writers.scored_film import ScoredCine
 from monai_anomalyclip.writers.slice_pictures import montage
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -32,7 +34,8 @@ def in_parts(folder: Path, *sizes: int) -> ScoredCine:
     cine = ScoredCine(folder, "f", SIZE, TIMES, 5, 0.9)
     start = 0
     for size in sizes:
-        cine.add(*(values[start : start + size] for values in film()))
+        frames, maps, masks, scores = (values[start : start + size] for values in film())
+        cine.add(frames, maps, masks, Findings.of(scores, maps, masks))
         start += size
     return cine
 
@@ -87,7 +90,7 @@ def shown(cine: ScoredCine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, 
         calls.append((*arguments, options["labels"]))
         return montage(*arguments, **options)
 
-    monkeypatch.setattr("monai_anomalyclip.writers.cine.montage", spy)
+    monkeypatch.setattr("monai_anomalyclip.writers.scored_film.montage", spy)
     picture = cine.close()[2]
     assert picture.ndim == 3
     ((volume, heat, mask, view, labels),) = calls
@@ -118,7 +121,8 @@ def test_equal_scores_are_told_apart_as_in_the_record(
     for start in range(0, COUNT, 4):
         part = slice(start, start + 4)
         given = margins[part] if known else None
-        cine.add(frames[part], maps[part], masks[part], np.ones(len(frames[part])), given)
+        found = Findings.of(np.ones(len(frames[part])), maps[part], masks[part], given)
+        cine.add(frames[part], maps[part], masks[part], found)
     assert cine.findings is not None
     expected = np.argsort(-(margins if known else maps.max(axis=(1, 2))))[:6].tolist()
     assert [peak.index for peak in cine.findings.peaks()] == expected

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 import struct
 import zlib
@@ -14,11 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
-from PIL import TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["check_deflated", "check_jpeg", "check_lossless_jpeg", "check_png"]
+__all__ = ["check_jpeg", "check_lossless_jpeg", "check_png", "check_tiff", "decode_jpeg"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of these the pixels do not depend. The others are looked at, for a damaged name makes another kind of a chunk.
@@ -27,7 +28,8 @@ _BESIDE = (
     *(b"cHRM", b"sBIT", b"bKGD", b"hIST", b"sPLT", b"cICP", b"mDCv", b"cLLi"),
 )
 _PIECE = 2**20
-_DEFLATE = (8, 32946)  # values of the tag Compression
+_DEFLATE, _JPEG = (8, 32946), 7  # values of the tag Compression
+_JPEG_TABLES, _TILE_WIDTH = 347, 322
 _BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PROGRESSIVE = 0xC2
@@ -193,8 +195,8 @@ def _png_bytes(header: bytes) -> int:
     )
 
 
-def check_deflated(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> None:
-    """Refuse a page of a TIFF whose strips or tiles are compressed by Deflate and do not end in their checksum.
+def check_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> None:
+    """Refuse a page of a TIFF with parts that end early: Deflate without its checksum, JPEG without all pixels.
 
     Args:
         image: Pillow's picture, at its page.
@@ -204,20 +206,44 @@ def check_deflated(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> No
         UnreadableInputError: a part is damaged.
     """
     tags = image.tag_v2
-    if tags.get(259) not in _DEFLATE:
+    if tags.get(259) not in (*_DEFLATE, _JPEG):
         return
     offsets, counts = (tags.get(first, tags.get(second, ())) for first, second in ((273, 324), (279, 325)))
     for offset, count in zip(offsets, counts, strict=False):
         stream.seek(offset)
-        packed = zlib.decompressobj()
-        left = count
-        try:
-            while left and not packed.eof and (piece := stream.read(min(left, _PIECE))):
-                left -= len(piece)
-                while piece:
-                    packed.decompress(piece, _PIECE)  # never more than that at a time
-                    piece = packed.unconsumed_tail
-        except zlib.error as error:
-            raise UnreadableInputError(_WRONG) from error
-        if not packed.eof:
-            raise UnreadableInputError(_WRONG)
+        if tags[259] == _JPEG:
+            tables = tags.get(_JPEG_TABLES, b"")[:-2] or b"\xff\xd8"
+            _check_jpeg_part(tables + stream.read(count)[2:], max(image.size[0], tags.get(_TILE_WIDTH, 0)))
+        else:
+            _check_deflated_part(stream, count)
+
+
+def _check_jpeg_part(content: bytes, widest: int) -> None:
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as part:
+            if part.width > widest:
+                return  # which libtiff refuses
+        decoded = decode_jpeg(content)
+    except Exception:  # libtiff says what is wrong with it
+        return
+    check_jpeg(content, decoded, decode_jpeg)
+
+
+def _check_deflated_part(stream: BinaryIO, left: int) -> None:
+    packed = zlib.decompressobj()
+    try:
+        while left and not packed.eof and (piece := stream.read(min(left, _PIECE))):
+            left -= len(piece)
+            while piece:
+                packed.decompress(piece, _PIECE)  # never more than that at a time
+                piece = packed.unconsumed_tail
+    except zlib.error as error:
+        raise UnreadableInputError(_WRONG) from error
+    if not packed.eof:
+        raise UnreadableInputError(_WRONG)
+
+
+def decode_jpeg(content: bytes) -> npt.NDArray[Any]:
+    """The pixels of a JPEG, (H, W) or (H, W, channels), as Pillow decodes them."""
+    with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as image:
+        return np.asarray(image)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import GifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from monai_anomalyclip.data.checksums import check_deflated, check_jpeg, check_png
+from monai_anomalyclip.data.checksums import check_jpeg, check_png, check_tiff, decode_jpeg
 from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, deep_jpeg_2000, eight_bits, opened, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.png import MovingPng, moving_png, scale_hidden_gray
@@ -226,11 +226,11 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             check_complete(image)
             with open(path, "rb") as stream:
-                check_deflated(image, stream)
+                check_tiff(image, stream)
         samples = deep_colour(image, path, page or 0)
         decoded = _decoded(image, path, page or 0)  # also where the samples are known: this finds damage
         if image.format in ("JPEG", "MPO"):
-            check_jpeg(Path(path).read_bytes(), np.asarray(image), _decode_jpeg)
+            check_jpeg(Path(path).read_bytes(), np.asarray(image), decode_jpeg)
         if samples is not None:
             decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
         if decoded is not image and image.format != "TIFF":  # which is upright already
@@ -252,11 +252,6 @@ def _decoded(image: Image.Image, path: str | os.PathLike[str], page: int) -> Ima
             return parts
         raise
     return deep_jpeg_2000(image, path) or image
-
-
-def _decode_jpeg(content: bytes) -> npt.NDArray[Any]:
-    with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as image:
-        return np.asarray(image)
 
 
 def _seek(image: Image.Image, page: int) -> None:

@@ -127,6 +127,31 @@ def test_sound_jpeg_that_ends_in_a_flat_surround(options: dict[str, Any], level:
     assert read_frame(tmp_path / "black.jpg").max() == 0
 
 
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+@pytest.mark.parametrize("options", [{}, {"tile": (32, 32)}, {"rowsperstrip": 16}])
+def test_jpeg_in_a_tiff_that_ends_early(options: dict[str, Any], photometric: str, tmp_path: Path) -> None:
+    """A strip or tile is cut within its scan and closed again; its count is that of what is left."""
+    path = tmp_path / "a.tif"
+    clouds = np.cumsum(np.random.default_rng(4).normal(0, 3, (64, 80, 3)), axis=1) * 4 + 128
+    pixels = np.clip(clouds, 1, 254).astype(np.uint8)
+    pixels[:40, :40] = 255  # tiles that are flat without damage
+    tifffile.imwrite(path, pixels, photometric=photometric, compression="jpeg", metadata=None, **options)
+    assert read_frame(path).shape == (64, 80, 3)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        offset, count = page.dataoffsets[-1], page.databytecounts[-1]
+        tag = page.tags["TileByteCounts" if page.is_tiled else "StripByteCounts"]
+        width = {3: 2, 4: 4}[int(tag.dtype)]
+    left = count * 2 // 3
+    content[offset + left - 2 : offset + left] = b"\xff\xd9"
+    place = tag.valueoffset + (tag.count - 1) * width
+    content[place : place + width] = left.to_bytes(width, "little")
+    path.write_bytes(content)
+    with pytest.raises(UnreadableInputError, match="its pixels end before the picture does"):
+        read_frame(path)
+
+
 SCENE = np.full((40, 60), 900) + np.random.default_rng(1).integers(-40, 40, (40, 60))
 SCENE[25:] = 0  # as the air below a head, which a decoder's own zeros look like
 SCENE[:3] += 40000

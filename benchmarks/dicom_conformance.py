@@ -164,7 +164,7 @@ def document(units: Sequence[Unit], found: Counter[str]) -> str:
     rows = [row for unit in units for row in unit.rows]
     ends = Counter(row[-1].partition(":")[0] if ":" in row[-1] else "scored" for row in rows)
     said = ", ".join(f"{ends[end]} {end}" for end in ("scored", "left out", "failed") if ends[end])
-    return f"""# DICOM: what was tried
+    return f"""# DICOM series that were tested
 
 Made by `python benchmarks/dicom_conformance.py INPUT -o docs/appendix/dicom_conformance.md` with monai_anomalyclip
 {monai_anomalyclip.__version__}, pydicom {pydicom.__version__}, highdicom {highdicom.__version__}; do not edit.

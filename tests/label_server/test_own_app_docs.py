@@ -154,7 +154,7 @@ def test_dicomweb_commands_run_as_printed(workspace: Path, ports: dict[str, str]
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 def test_commands_of_normals_run_as_printed(workspace: Path, ports: dict[str, str]) -> None:
     path = next(line for line in commands("bash") if line.startswith("export PATH"))
-    lines = commands("sh", "Normals of your own")
+    lines = commands("sh", "Compare with your own normal images")
     assert "reference build" in " ".join(lines)
     answer = json.loads(run_script(["mkdir -p runs", path, *lines], workspace, ports)[-1])
     (documented,) = (json.loads(block) for block in blocks("json") if "p_value" in block)

@@ -39,7 +39,6 @@ WITHOUT_MODULE = {
 }
 
 ELSEWHERE = {
-    "archive/dicomweb": "archive/test_transfer",
     "archive/results": "archive/test_service",
     "data/datasets/listing": "data/datasets/test_own_data",
     "data/datasets/registry": "experiments/datasets/test_registry_layouts",
@@ -48,20 +47,15 @@ ELSEWHERE = {
     "demo/industrial": "demo/test_phantoms",
     "demo/medical": "demo/test_phantoms",
     "demo/textures": "demo/test_phantoms",
-    "experiments/reproduce/demo_table": "experiments/reproduce/test_tables",
     "export/onnx_file": "export/test_exporting",
     "federated/job_script": "federated/test_job",
     "label/archive_labels": "label_server/test_own_app_dicomweb",
     "label/checked_datastores": "label_server/test_hostile_requests",
     "label/server_checks": "label_server/test_hostile_requests",
-    "label/upload_sessions": "label_server/test_hostile_requests",
     "label/infer_tasks": "label_server/test_own_app_files",
-    "label/scoring": "label_server/test_scoring",
     "label/strategies": "label_server/test_own_app_files",
     "label/train_task": "label_server/test_own_app_files",
-    "reference/bank_growth": "reference/test_normal_reference",
     "reference/encoder_choice": "reference/test_encoders",
-    "reference/reference_notes": "reference/test_comparison",
 }
 """Modules that are tested through the one that they serve, or that need MONAI Label's server."""
 

@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.app.findings import Region, find_regions
-from monai_anomalyclip.app.review import Decision, Review
+from monai_anomalyclip.app.findings import Decision, Region, Review, find_regions
 from monai_anomalyclip.app.studies import Study
 from monai_anomalyclip.atomic_file import make_private_folder, replaced_when_complete, write_atomically
 from monai_anomalyclip.data.inputs import InputCatalogue

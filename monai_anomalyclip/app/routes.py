@@ -15,9 +15,8 @@ from pydantic import BaseModel, Field
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.app.accepted import export_accepted
-from monai_anomalyclip.app.findings import find_regions
+from monai_anomalyclip.app.findings import Decision, Review, StaleReviewError, find_regions
 from monai_anomalyclip.app.intake import Intake, RefusedUploadError
-from monai_anomalyclip.app.review import Decision, Review, StaleReviewError
 from monai_anomalyclip.app.runner import Runner
 from monai_anomalyclip.app.studies import Study, Workplace
 from monai_anomalyclip.writers.finished import InputState

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,10 +16,9 @@ from typing import Any, TypeVar
 import pydicom
 from pydicom.dataset import Dataset
 
-from monai_anomalyclip.archive.quiet_logs import quiet_logs
 from monai_anomalyclip.archive.results import Predecessor, Seal
 
-__all__ = ["ArchiveError", "DicomWebArchive", "FoundSeries", "Tls"]
+__all__ = ["ArchiveError", "DicomWebArchive", "FoundSeries", "Tls", "quiet_logs"]
 
 T = TypeVar("T")
 _PAGE = 200
@@ -36,6 +37,8 @@ _NO_IMAGES = frozenset(
         "SRF", "STAIN", "TEXTUREMAP", "XAPROTOCOL",
     )
 )  # fmt: skip
+
+_TALKATIVE = ("dicomweb_client", "pydicom", "pynetdicom", "urllib3", "requests", "retrying")
 
 
 class ArchiveError(OSError):
@@ -271,3 +274,25 @@ def _text(answer: Mapping[str, Any], keyword: str) -> str:
 
     values = answer.get(f"{tag_for_keyword(keyword):08X}", {}).get("Value") or [""]
     return str(values[0])
+
+
+class _Nothing(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return False
+
+
+def quiet_logs() -> None:
+    """Silence the libraries that talk with archives, at any level, whatever the program's own log is set to.
+
+    Their loggers are switched off rather than set to a level: children of theirs that were set to DEBUG would still
+    speak, and warnings and errors quote what an archive answers, which may hold names. Their warnings are ignored, too:
+    pydicom's quote a UID or a code that is not as it should be, in whichever thread it is read.
+    """
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(_TALKATIVE)})\b")
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]
+    for name in {*names, *_TALKATIVE}:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL + 1)
+        logger.propagate = False
+        if not any(isinstance(each, _Nothing) for each in logger.filters):
+            logger.addFilter(_Nothing())

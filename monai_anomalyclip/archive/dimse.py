@@ -14,8 +14,7 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 
-from monai_anomalyclip.archive.dicomweb import ArchiveError
-from monai_anomalyclip.archive.quiet_logs import quiet_logs
+from monai_anomalyclip.archive.dicomweb import ArchiveError, quiet_logs
 from monai_anomalyclip.archive.spool import Spool
 
 __all__ = ["DimseTls", "Peer", "Receiver", "parse_peer"]

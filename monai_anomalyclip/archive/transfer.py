@@ -1,11 +1,16 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""From one archive to another: every series that has no results yet is fetched, scored, and its results stored."""
+"""From one archive to another: every series that has no results yet is fetched, scored, and its results stored.
+
+Series that gave no results are remembered, so that they are not fetched again every night.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -13,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_anomalyclip.archive.dicomweb import ArchiveError, DicomWebArchive, FoundSeries
-from monai_anomalyclip.archive.left_out import LeftOut
 from monai_anomalyclip.archive.results import Seal, score_series, seal_of
+from monai_anomalyclip.atomic_file import make_private_folder
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.scale.warm_run import WarmRun
 from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import MadeWith
 
-__all__ = ["Transfer", "transfer"]
+__all__ = ["LeftOut", "Transfer", "transfer"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,3 +136,40 @@ def _noted(seal: Seal, files: tuple[Path, ...], failed: bool, sealed: bool, left
     if not sealed:  # files of it are damaged or no images: the results' UIDs tell of the others alone
         left_out.note(seal.key, PARTLY)
     return FAILED if failed else "scored"
+
+
+class LeftOut:
+    """A file with one line per series, by the key of its seal: nothing of a patient, no UID.
+
+    Args:
+        path: the file; made when the first is noted.
+
+    Raises:
+        ValueError: another file lies there.
+
+    Example:
+        >>> LeftOut(Path("state/left_out.jsonl")).reason(seal.key)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reasons: dict[str, str] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                entry = json.loads(line)
+                self._reasons[entry["key"]] = entry["reason"]
+            except (ValueError, TypeError, KeyError):
+                if not self._reasons:
+                    raise ValueError(f"{path.name!r} is not a list of series that this program left out.") from None
+
+    def reason(self, key: str) -> str | None:
+        """Why a series gave nothing; None where it is not known."""
+        return self._reasons.get(key)
+
+    def note(self, key: str, reason: str) -> None:
+        """Note a series."""
+        make_private_folder(self.path.absolute().parent)
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps({"key": key, "reason": reason}) + "\n")
+        self._reasons[key] = reason

@@ -66,14 +66,13 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.archive.quiet_logs import quiet_logs
+    from monai_anomalyclip.archive.dicomweb import quiet_logs
 
     quiet_logs()
     with plain_messages(arguments.verbose):
         from monai_anomalyclip.archive.dicomweb import DicomWebArchive, Tls
-        from monai_anomalyclip.archive.left_out import LeftOut
         from monai_anomalyclip.archive.results import ARCHIVE_IDS
-        from monai_anomalyclip.archive.transfer import transfer
+        from monai_anomalyclip.archive.transfer import LeftOut, transfer
         from monai_anomalyclip.scale.warm_run import WarmRun
 
         tls = Tls(arguments.ca, arguments.cert, arguments.key, arguments.token_file)

@@ -145,8 +145,8 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from monai_anomalyclip.reference.comparison import description_of, notes_on
     from monai_anomalyclip.reference.reference_file import read_reference
-    from monai_anomalyclip.reference.reference_notes import description_of, notes_on
 
     content = read_reference(arguments.reference)
     described, notes = description_of(content), notes_on(content)

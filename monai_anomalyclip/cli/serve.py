@@ -66,7 +66,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.archive.quiet_logs import quiet_logs
+    from monai_anomalyclip.archive.dicomweb import quiet_logs
 
     quiet_logs()
     with plain_messages(arguments.verbose):

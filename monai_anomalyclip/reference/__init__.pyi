@@ -6,17 +6,15 @@ from .cohort import CohortInferer, CohortNetwork
 from .comparison import Comparison, RankedNormal, volume_p_value
 from .conformal import ConformalScores, fewest_normals, pixel_threshold
 from .encoder_choice import make_encoder
-from .encoders import EncoderIdentity, PatchEncoder
+from .encoders import EncoderIdentity, PatchEncoder, join_stages
 from .folders import build_reference, normals_in, reference_of_folder
 from .fusion import allowed_rule, fuse, measure_gain
-from .lite0 import efficientnet_lite0
 from .memory_bank import MemoryBank, image_score
 from .normal_reference import NormalReference
 from .normals import NormalImage, normal_images, slices_of
-from .patch_features import join_stages
 from .reference_network import ReferenceInferer, ReferenceNetwork, SideBySideInferer
 from .score_calibration import CompareWithNormalsd, NormalScores, normal_scores, normals_path
-from .timm_backbone import timm_encoder
+from .timm_backbone import efficientnet_lite0, timm_encoder
 from .torchvision_backbone import torchvision_encoder
 
 __all__ = [

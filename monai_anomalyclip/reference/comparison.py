@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,32 @@ from torch import Tensor
 
 from monai_anomalyclip.reference.bank_growth import group_numbers
 from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS, ConformalScores
-from monai_anomalyclip.reference.framing import Framing
 from monai_anomalyclip.reference.memory_bank import MemoryBank, image_score
-from monai_anomalyclip.reference.normal_facts import FLOOR, NormalFacts, doubts_about, few_normals
+from monai_anomalyclip.reference.normal_facts import (
+    FLOOR,
+    Framing,
+    NormalFacts,
+    doubts_about,
+    few_normals,
+    known_modalities,
+    near_duplicates,
+)
 from monai_anomalyclip.reference.reference_file import ReferenceContent
-from monai_anomalyclip.reference.reference_notes import unit_of
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
-__all__ = ["Comparison", "RankedNormal", "calibration_of", "compare", "volume_p_value"]
+__all__ = [
+    "Comparison",
+    "RankedNormal",
+    "calibration_of",
+    "compare",
+    "description_of",
+    "notes_on",
+    "unit_of",
+    "volume_p_value",
+]
+
+_SHOWN = 10
+_SIZES = 2  # times as many pixels in the largest image as in the smallest
 
 
 @dataclass(frozen=True)
@@ -203,3 +222,69 @@ def _shared(content: ReferenceContent, facts: NormalFacts) -> tuple[dict[str, st
         said = "The reference holds images of this image's patient: it was compared with those of others only."
         return {"shared_patient": said}, facts.group
     return {}, None
+
+
+def unit_of(content: ReferenceContent) -> str:
+    """What counts as one normal: images, or patients and inputs where some have several images."""
+    groups = {one.group for one in content.facts}
+    return "normal images" if len(groups) == len(content.facts) else "normal patients or inputs"
+
+
+def notes_on(content: ReferenceContent) -> list[str]:
+    """Sentences on the normals: too few, several of one patient, near-duplicates, sizes that differ.
+
+    Args:
+        content: of the reference.
+
+    Returns:
+        sentences; images are named by their places, from 1, in the order in which they came.
+    """
+    facts, notes = content.facts, []
+    groups = len({one.group for one in facts})
+    if groups < RECOMMENDED_NORMALS:
+        unit = unit_of(content)
+        known = "There is one normal image or patient" if groups == 1 else f"There are {groups} {unit}"
+        notes.append(f"{known}; {RECOMMENDED_NORMALS} are recommended.")
+    if groups < len(facts):
+        whose = (
+            "one patient or input, and count as one normal"
+            if groups == 1
+            else (f"{groups} patients or inputs, which are kept apart and count as that many normals")
+        )
+        notes.append(f"{len(facts)} images come from {whose}.")
+    if twins := near_duplicates(facts):
+        shown = ", ".join(f"{first + 1} and {second + 1}" for first, second in twins[:_SHOWN])
+        more = f" and {len(twins) - _SHOWN} more pairs" if len(twins) > _SHOWN else ""
+        notes.append(
+            f"Nearly the same picture: {shown}{more}. If they show one patient, p-values come out too small: say whose "
+            "they are, or leave one out."
+        )
+    pixels = [one.size[0] * one.size[1] for one in facts]
+    if max(pixels, default=0) > _SIZES * min(pixels, default=0):
+        notes.append("The normals' sizes differ by more than a factor of two: one reference should hold one kind.")
+    if len(modalities := known_modalities(content.settings)) > 1:
+        notes.append(f"The normals are of several modalities ({', '.join(modalities)}): one reference should hold one.")
+    return notes
+
+
+def description_of(content: ReferenceContent) -> dict[str, Any]:
+    """What a reference is, as JSON values.
+
+    Returns:
+        encoder and settings; ``images``, ``k`` (patients or images of their own), ``smallest_p``; ``compared_whole``
+        and ``patches``, what is kept; ``digest`` of the images' contents, whatever their order.
+    """
+    digests = sorted(one.digest for one in content.facts)
+    groups = len({one.group for one in content.facts})
+    return {
+        "encoder": content.encoder.name,
+        "encoder_digest": content.encoder.digest,
+        "encoder_settings": dict(content.encoder.settings),
+        **content.settings,
+        "images": len(digests),
+        "k": groups,
+        "smallest_p": 1 / (groups + 1),
+        "compared_whole": len(content.whole),
+        "patches": sum(len(one) for one in content.patches),
+        "digest": hashlib.sha256(b"".join(digests)).hexdigest(),
+    }

@@ -30,7 +30,7 @@ def make_encoder(name: str = LITE0_NAME, weights: str | Path | None = None, **se
     """
     kind, _, model = name.partition(":")
     if name == LITE0_NAME:
-        from monai_anomalyclip.reference.lite0 import efficientnet_lite0
+        from monai_anomalyclip.reference.timm_backbone import efficientnet_lite0
 
         return efficientnet_lite0(weights, **settings)
     if kind == "timm" and model:

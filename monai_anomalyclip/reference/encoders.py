@@ -13,16 +13,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor, nn
 
-from monai_anomalyclip.reference.patch_features import join_stages
 from monai_anomalyclip.transforms.intensity import check_unit_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["EncoderIdentity", "PatchEncoder", "tensors_digest"]
+__all__ = ["EncoderIdentity", "PatchEncoder", "join_stages", "tensors_digest"]
 
 MAX_GRID = 64
 """Most patches along a side."""
@@ -208,3 +208,38 @@ class PatchEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """It stays in evaluation mode: statistics of its normalisation layers are those of its training."""
         return super().train(False)
+
+
+def join_stages(
+    stages: Sequence[Tensor], grid: tuple[int, int], *, normalise: bool = True, check: bool = True
+) -> Tensor:
+    """Join feature maps of several stages to one feature vector per patch.
+
+    Each map is averaged over 3 x 3, resampled to the grid, and each of its vectors is divided by its length.
+
+    Args:
+        stages: feature maps (B, C_s, h_s, w_s).
+        grid: patches (rows, columns).
+        normalise: bring the vectors of each stage to unit length.
+        check: look for NaN and infinities, which cannot be traced.
+
+    Returns:
+        (B, rows * columns, sum of C_s), float32, patches row by row.
+
+    Raises:
+        ValueError: a feature is NaN or infinite.
+
+    Example::
+
+        join_stages([torch.rand(1, 40, 36, 36), torch.rand(1, 112, 18, 18)], (18, 18)).shape  # (1, 324, 152)
+    """
+    joined = []
+    for stage in stages:
+        smooth = F.avg_pool2d(stage.float(), 3, stride=1, padding=1, count_include_pad=False)
+        if smooth.shape[-2:] != grid:
+            smooth = F.interpolate(smooth, size=grid, mode="bilinear", align_corners=False, antialias=True)
+        joined.append(F.normalize(smooth, dim=1, eps=1e-6) if normalise else smooth)
+    features = torch.cat(joined, dim=1).flatten(2).transpose(1, 2)
+    if check and not bool(features.isfinite().all()):
+        raise ValueError("The encoder gave features that are NaN or infinite: its weights do not fit, or are damaged.")
+    return features

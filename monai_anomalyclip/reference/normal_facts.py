@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of an image beside its patches: content, patient, size, brightness, a thumbnail.
 
-A reference remembers it of its normals, and it tells how far from all of them another image is.
+A reference remembers it of its normals, and it tells how far from all of them another image is. On request, framing
+and brightness are made alike before images are compared.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from monai_anomalyclip.reference.conformal import RECOMMENDED_NORMALS
 from monai_anomalyclip.transforms.intensity import INTEGER_FULL_SCALE, check_unit_range, plain_tensor
 
 __all__ = [
+    "ALIKE",
+    "Framing",
     "NormalFacts",
     "as_unit_image",
     "doubts_about",
@@ -31,6 +34,7 @@ __all__ = [
     "few_normals",
     "group_key",
     "known_modalities",
+    "make_alike",
     "modality_of",
     "near_duplicates",
     "preset_of",
@@ -52,6 +56,12 @@ _BLOCK = 1024
 _SIZE = 1.5  # times larger or smaller than all normals
 _SHAPE = 1.25  # times wider or taller
 _BRIGHTNESS = 0.1  # brighter or darker than all normals, of black to white
+
+
+ALIKE = ("brightness", "framing")
+"""What can be made alike."""
+_BACKGROUND = 0.05  # of the brightest value: darker is taken for the frame around what is shown
+_LOWEST, _HIGHEST = 0.01, 0.99  # quantiles of what is shown that become black and white
 
 
 @dataclass(frozen=True)
@@ -235,3 +245,44 @@ def doubts_about(
 def few_normals(k: int) -> str:
     """The sentence on a small number of normals."""
     return f"{k} normals are few: {RECOMMENDED_NORMALS} are recommended."
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The part of an image that was compared, in pixels: rows `top` to `bottom`, columns `left` to `right`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def make_alike(image: Tensor, what: tuple[str, ...]) -> tuple[Tensor, Framing]:
+    """Cut the dark frame off ("framing") and stretch the gray values to black and white ("brightness").
+
+    Args:
+        image: (C, H, W) in [0, 1].
+        what: of :data:`ALIKE`.
+
+    Returns:
+        the image, cut and stretched, and which part of it is left.
+
+    Raises:
+        ValueError: for an unknown word.
+    """
+    if not set(what) <= set(ALIKE):
+        raise ValueError(f"Only {' and '.join(ALIKE)} can be made alike, not {', '.join(sorted({*what} - {*ALIKE}))}.")
+    framing = Framing(0, image.shape[1], 0, image.shape[2])
+    shown = image.amax(0) > _BACKGROUND * image.max()
+    if "framing" in what and bool(shown.any()):
+        rows, columns = (shown.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        framing = Framing(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+        image = image[:, framing.top : framing.bottom, framing.left : framing.right]
+        shown = shown[framing.top : framing.bottom, framing.left : framing.right]
+    if "brightness" in what and bool(shown.any()):
+        values = image.mean(0)[shown]
+        ordered = values.sort().values
+        low, high = (float(ordered[round(share * (len(ordered) - 1))]) for share in (_LOWEST, _HIGHEST))
+        if high > low:
+            image = ((image - low) / (high - low)).clamp(0, 1)
+    return image, framing

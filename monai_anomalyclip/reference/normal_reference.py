@@ -15,24 +15,31 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.reference.bank_growth import Taken, bank_of, encode_alike, take_in, thin
-from monai_anomalyclip.reference.comparison import Comparison, RankedNormal, calibration_of, compare
+from monai_anomalyclip.reference.comparison import (
+    Comparison,
+    RankedNormal,
+    calibration_of,
+    compare,
+    description_of,
+    notes_on,
+)
 from monai_anomalyclip.reference.conformal import ConformalScores, pixel_threshold
 from monai_anomalyclip.reference.encoder_choice import encoder_like, make_encoder
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
-from monai_anomalyclip.reference.framing import Framing, make_alike
 from monai_anomalyclip.reference.memory_bank import MemoryBank
 from monai_anomalyclip.reference.normal_facts import (
+    Framing,
     NormalFacts,
     as_unit_image,
     facts_of_image,
     known_modalities,
+    make_alike,
     modality_of,
     preset_of,
     refuse_other_preset,
 )
 from monai_anomalyclip.reference.normals import NormalImage
 from monai_anomalyclip.reference.reference_file import ReferenceContent, read_reference, write_reference
-from monai_anomalyclip.reference.reference_notes import description_of, notes_on
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
 if TYPE_CHECKING:

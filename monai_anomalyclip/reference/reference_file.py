@@ -17,8 +17,7 @@ from torch import Tensor
 
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.reference.encoders import MAX_GRID, EncoderIdentity
-from monai_anomalyclip.reference.framing import ALIKE
-from monai_anomalyclip.reference.normal_facts import THUMBNAIL, NormalFacts
+from monai_anomalyclip.reference.normal_facts import ALIKE, THUMBNAIL, NormalFacts
 
 __all__ = ["ReferenceContent", "read_reference", "write_reference"]
 

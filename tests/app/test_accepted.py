@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip.app.accepted import export_accepted
-from monai_anomalyclip.app.review import Decision, Review
+from monai_anomalyclip.app.findings import Decision, Review
 from tests.app.conftest import Scored
 
 

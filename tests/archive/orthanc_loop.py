@@ -110,9 +110,8 @@ def loud() -> io.StringIO:
 def web(folder: Path, bundle: Path) -> dict[str, Any]:
     """The whole loop by DICOMweb: once, again, with a slice more, transcoded, and with an archive that is gone."""
     from monai_anomalyclip.archive.dicomweb import DicomWebArchive
-    from monai_anomalyclip.archive.left_out import LeftOut
     from monai_anomalyclip.archive.results import ARCHIVE_IDS
-    from monai_anomalyclip.archive.transfer import transfer
+    from monai_anomalyclip.archive.transfer import LeftOut, transfer
     from monai_anomalyclip.scale.warm_run import RunOptions, WarmRun
 
     said = loud()
@@ -313,9 +312,8 @@ def stow(folder: Path, bundle: Path) -> dict[str, Any]:
 def vanish(folder: Path, bundle: Path) -> dict[str, Any]:
     """By DICOMweb: the archive vanishes while a series is fetched, and before its results are stored."""
     from monai_anomalyclip.archive.dicomweb import DicomWebArchive, FoundSeries
-    from monai_anomalyclip.archive.left_out import LeftOut
     from monai_anomalyclip.archive.results import ARCHIVE_IDS
-    from monai_anomalyclip.archive.transfer import transfer
+    from monai_anomalyclip.archive.transfer import LeftOut, transfer
     from monai_anomalyclip.scale.warm_run import RunOptions, WarmRun
 
     said = loud()

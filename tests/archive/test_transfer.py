@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
+from monai_anomalyclip.archive.transfer import LeftOut
 from monai_anomalyclip.scale.warm_run import RunOptions
 from tests.archive.scenes import identifiers, scene
 
@@ -52,3 +53,19 @@ def test_an_archive_that_vanishes_in_the_middle(phantoms: ModuleType, tmp_path: 
     assert seen["DicomWebArchive"] == [{"scored": 2}, []]
     assert seen["modalities"] == {"CT": 2, "SEG": 2, "SR": 2}
     assert [text for text in identifiers(tmp_path) if text in seen["said"]] == []
+
+
+def test_what_is_noted_stays(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "left_out.jsonl"
+    left = LeftOut(path)
+    assert left.reason("a") is None
+    left.note("a", "nothing to score")
+    left.note("b", "failed")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open("a") as stream:
+        stream.write('{"key": "c", "rea')  # the power failed
+    read = LeftOut(path)
+    assert [read.reason(key) for key in "abc"] == ["nothing to score", "failed", None]
+    path.write_text("my notes")
+    with pytest.raises(ValueError, match=r"'left_out\.jsonl' is not a list"):
+        LeftOut(path)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from monai_anomalyclip.demo.archive import PLUGIN
 from monai_anomalyclip.demo.studies import demo_seeds, demo_volume
-from monai_anomalyclip.label.ohif import COLOURS, fitted
+from monai_anomalyclip.label.pages import COLOURS, fitted
 
 pytestmark = pytest.mark.label_server
 

@@ -17,7 +17,7 @@ import json, logging, sys
 from types import SimpleNamespace
 import requests
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.label.scoring import AnomalyScoring
+from monai_anomalyclip.label.strategies import AnomalyScoring
 from monailabel.interfaces.exception import ImageNotFoundException
 
 logging.basicConfig(stream=sys.stderr)

@@ -14,8 +14,7 @@ from monai_anomalyclip.reference.bank_growth import bank_of
 from monai_anomalyclip.reference.comparison import Comparison, compare, volume_p_value
 from monai_anomalyclip.reference.conformal import ConformalScores
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
-from monai_anomalyclip.reference.framing import Framing
-from monai_anomalyclip.reference.normal_facts import NormalFacts
+from monai_anomalyclip.reference.normal_facts import Framing, NormalFacts
 from monai_anomalyclip.reference.reference_file import ReferenceContent
 
 TRIALS = 2000

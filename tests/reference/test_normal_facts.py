@@ -10,11 +10,13 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from monai_anomalyclip.reference.normal_facts import (
+    Framing,
     NormalFacts,
     as_unit_image,
     doubts_about,
     facts_of_image,
     group_key,
+    make_alike,
     near_duplicates,
     preset_of,
 )
@@ -142,3 +144,41 @@ def test_another_size_or_shape(size: tuple[int, int], doubted: bool) -> None:
 @pytest.mark.parametrize(("brightness", "doubted"), [(0.31, False), (0.69, False), (0.29, True), (0.71, True)])
 def test_another_brightness(brightness: float, doubted: bool) -> None:
     assert ("brightness" in doubts_about(facts(3, brightness=brightness), NORMALS, 0.5, 0.5)) == doubted
+
+
+def test_by_default_nothing_changes() -> None:
+    image = torch.rand(3, 9, 7)
+    same, framing = make_alike(image, ())
+    assert torch.equal(same, image)
+    assert framing == Framing(0, 9, 0, 7)
+
+
+def test_dark_frames_are_cut_off() -> None:
+    image = torch.zeros(1, 20, 30)
+    image[:, 4:15, 8:27] = 0.2 + 0.6 * torch.rand(1, 11, 19)
+    image[:, 0, 0] = 0.03  # noise of the background
+    cut, framing = make_alike(image, ("framing",))
+    assert framing == Framing(4, 15, 8, 27)
+    assert torch.equal(cut, image[:, 4:15, 8:27])
+
+
+def test_gray_values_are_stretched_to_black_and_white() -> None:
+    image = torch.linspace(0.4, 0.6, 1000).reshape(1, 20, 50)
+    bright, _ = make_alike(image, ("brightness",))
+    dark, _ = make_alike(image * 0.5, ("brightness",))
+    assert torch.allclose(bright, dark, atol=1e-3)
+    assert (float(bright.min()), float(bright.max())) == (0, 1)
+    assert float(bright.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_a_constant_image_stays(value: float) -> None:
+    image = torch.full((3, 5, 6), value)
+    same, framing = make_alike(image, ("brightness", "framing"))
+    assert torch.equal(same, image)
+    assert framing == Framing(0, 5, 0, 6)
+
+
+def test_an_unknown_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="Only brightness and framing can be made alike, not size"):
+        make_alike(torch.rand(1, 4, 4), ("size",))

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from monai_anomalyclip.data.datasets.listing import DataSet
-from monai_anomalyclip.experiments.datasets.dagm import DAGM
 from monai_anomalyclip.experiments.datasets.diagnoses import DIAGNOSIS_SETS
-from monai_anomalyclip.experiments.datasets.kolektor import SDD
+from monai_anomalyclip.experiments.datasets.industrial import DAGM, SDD, VISA
 from monai_anomalyclip.experiments.datasets.lesion_masks import COLON_MIX, LESION_MASK_SETS
 from monai_anomalyclip.experiments.datasets.product_classes import PRODUCT_CLASS_SETS
-from monai_anomalyclip.experiments.datasets.visa import VISA
 
 __all__ = ["DATA_SETS"]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.data import load_datalist
 from monai_anomalyclip.data.datasets import make_datalist, write_datalist
-from monai_anomalyclip.experiments.reproduce.demo_table import INDUSTRIAL_PHANTOMS
+from monai_anomalyclip.experiments.reproduce.tables import INDUSTRIAL_PHANTOMS
 
 __all__ = [
     "FOLDER_NAMES",

@@ -12,9 +12,8 @@ import pytest
 from monai_anomalyclip.data.datasets import data_sets
 from monai_anomalyclip.demo.phantoms import MEDICAL_FAMILIES
 from monai_anomalyclip.experiments.reproduce import METHODS, TABLES, Table
-from monai_anomalyclip.experiments.reproduce.demo_table import INDUSTRIAL_PHANTOMS, MEDICAL_PHANTOMS
 from monai_anomalyclip.experiments.reproduce.experiment import LABELS
-from monai_anomalyclip.experiments.reproduce.tables import INDUSTRIAL, MEDICAL
+from monai_anomalyclip.experiments.reproduce.tables import INDUSTRIAL, INDUSTRIAL_PHANTOMS, MEDICAL, MEDICAL_PHANTOMS
 
 REPOSITORY = Path(__file__).parents[3]
 PAPER = [table for table in TABLES.values() if not table.demo]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,59 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip.data import load_datalist, read_mask
-from monai_anomalyclip.data.datasets import make_datalist, write_datalist
+from monai_anomalyclip.data.datasets import LayoutError, make_datalist, write_datalist
+
+
+@pytest.fixture
+def visa(tmp_path: Path, planted: Callable[[Path, str], object]) -> Path:
+    planted(tmp_path, "visa")
+    return tmp_path
+
+
+def append(root: Path, line: str) -> None:
+    with (root / "split_csv/1cls.csv").open("a") as stream:
+        stream.write(line + "\n")
+
+
+def test_missing_files_are_named(visa: Path) -> None:
+    (visa / "candle/Data/Masks/Anomaly/000.png").unlink()
+    (visa / "pcb1/Data/Images/Anomaly/000.JPG").unlink()
+    listing = make_datalist("visa", visa)
+    assert listing.notes == (
+        "1 pictures of split_csv/1cls.csv are missing (000.JPG).",
+        "1 anomalous images have no mask (000.JPG).",
+    )
+    assert (listing.counts["testing"].anomalous, listing.counts["testing"].with_mask) == (1, 0)
+
+
+def test_table_without_pictures(visa: Path) -> None:
+    for picture in visa.rglob("*.JPG"):
+        picture.unlink()
+    with pytest.raises(LayoutError, match=r"expected the pictures that split_csv/1cls\.csv names"):
+        make_datalist("visa", visa)
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("candle,test,strange,a.JPG,", "line 6: label 'strange' and split 'test' are not known"),
+        ("candle,val,normal,a.JPG,", "line 6: label 'normal' and split 'val' are not known"),
+        ("candle,test,normal,../a.JPG,", r"line 6: '\.\./a\.JPG' is no path inside the data set"),
+        ("candle,test,anomaly,a.JPG,/etc/passwd", "'/etc/passwd' is no path inside the data set"),
+        ("candle,test,normal,,", "'' is no path inside"),
+    ],
+)
+def test_wrong_lines_are_refused(visa: Path, line: str, match: str) -> None:
+    append(visa, line)
+    with pytest.raises(ValueError, match=match):
+        make_datalist("visa", visa)
+
+
+def test_table_of_another_form(visa: Path) -> None:
+    (visa / "split_csv/1cls.csv").write_text("object,part,image\n")
+    with pytest.raises(ValueError, match=r"1cls\.csv has no column split, label, mask"):
+        make_datalist("visa", visa)
+
 
 RNG = np.random.default_rng(0)
 
@@ -91,3 +144,31 @@ def test_wrong_folder(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"expected folders kos01, kos02, .*; it holds the folders train"):
         make_datalist("sdd", tmp_path)
+
+
+@pytest.fixture
+def dagm(tmp_path: Path, planted: Callable[[Path, str], object]) -> Path:
+    planted(tmp_path, "dagm")
+    return tmp_path
+
+
+def test_lost_mask_does_not_make_an_image_normal(dagm: Path) -> None:
+    label = dagm / "Class10/Test/Label"
+    (label / "Labels.txt").write_text("1\n1\t0\t0001.PNG\t0\t0\n576\t1\t0576.PNG\t0\t0576_label.PNG\n")
+    before = make_datalist("dagm", dagm)
+    (label / "0576_label.PNG").unlink()
+    after = make_datalist("dagm", dagm)
+    assert [(entry.image.name, entry.image_label) for entry in after.sections["testing"]] == [
+        ("0001.PNG", 0),
+        ("0576.PNG", 1),
+    ]
+    assert after.sections["testing"][1].label is None
+    assert before.sections["testing"][1].label == label / "0576_label.PNG"
+    assert after.notes == (*before.notes, "Class10/Test: 1 anomalous images have no mask (0576.PNG).")
+
+
+def test_folder_of_masks_that_is_missing_is_said(dagm: Path) -> None:
+    (dagm / "Class10/Test/Label").rename(dagm / "Class10/Test/Masks")
+    listing = make_datalist("dagm", dagm)
+    assert "Class10/Test: there is no folder Label, so that every image counts as normal." in listing.notes
+    assert "9 of 10 classes" in listing.notes[0]

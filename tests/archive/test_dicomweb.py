@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from monai_anomalyclip.archive.quiet_logs import quiet_logs
+from monai_anomalyclip.archive.dicomweb import quiet_logs
 
 
 def test_no_level_lets_them_speak() -> None:

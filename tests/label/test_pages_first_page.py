@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.label.first_page import add_first_page, first_page
+from monai_anomalyclip.label.pages import add_first_page, first_page
 from tests.chromium import until
 
 fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed")

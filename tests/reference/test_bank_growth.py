@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from monai_anomalyclip.reference.thinning import farthest_first, how_many_to_keep, random_order
+from monai_anomalyclip.reference.bank_growth import farthest_first, how_many_to_keep, random_order
 
 
 def digests(count: int) -> list[bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_anomalyclip.label.ohif import COLOURS, fit_ohif, fitted
+from monai_anomalyclip.label.pages import COLOURS, fit_ohif, fitted
 from monai_anomalyclip.transforms.annotation_answer import level_names
 
 fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed")

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "demo/industrial": "demo/test_phantoms",
     "demo/medical": "demo/test_phantoms",
     "demo/textures": "demo/test_phantoms",
+    "experiments/reproduce/ablations": "experiments/reproduce/test_tables",
     "export/onnx_file": "export/test_exporting",
     "federated/job_script": "federated/test_job",
     "label/archive_labels": "label_server/test_own_app_dicomweb",

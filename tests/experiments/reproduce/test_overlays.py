@@ -14,8 +14,10 @@ from monai.bundle import ConfigWorkflow
 
 from monai_anomalyclip.experiments.baselines import PlainCLIP
 from monai_anomalyclip.experiments.reproduce import TABLES
-from monai_anomalyclip.experiments.reproduce.ablations import GlobalAndDiceLoss, GlobalAndFocalLoss, LocalLoss
-from monai_anomalyclip.experiments.reproduce.told_classes import (
+from monai_anomalyclip.experiments.reproduce.ablated_parts import (
+    GlobalAndDiceLoss,
+    GlobalAndFocalLoss,
+    LocalLoss,
     ObjectAwareAnomalyCLIP,
     PrepareClassBatch,
     ToldCoOp,

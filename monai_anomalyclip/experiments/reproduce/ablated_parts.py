@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Methods whose prompts name the class that each image is of, in tuning and in testing.
+"""Parts that the paper's ablations change: prompts with each image's class, a fixed context, losses without a term.
 
-So are the paper's VAND and CoOp, and the object-aware variant of AnomalyCLIP that its figure 5 is about.
+The paper's VAND and CoOp name the class in tuning and in testing, and so does the object-aware variant of AnomalyCLIP
+that its figure 5 is about.
 """
 
 from __future__ import annotations
@@ -10,16 +11,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import open_clip
 import torch
 from torch import Tensor, nn
 
 from monai_anomalyclip.engines import PrepareAnomalyBatch
 from monai_anomalyclip.experiments.baselines import VAND, CoOp, FixedPrompts, ensemble_prompts
+from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP, FrozenCLIPNetwork
 from monai_anomalyclip.networks.anomaly_clip import PromptTunedNetwork
 from monai_anomalyclip.networks.prompt_learner import PromptLearner
 
-__all__ = ["ObjectAwareAnomalyCLIP", "PrepareClassBatch", "ToldCoOp", "ToldVAND"]
+__all__ = [
+    "GlobalAndDiceLoss",
+    "GlobalAndFocalLoss",
+    "LocalLoss",
+    "ObjectAwareAnomalyCLIP",
+    "PrepareClassBatch",
+    "ToldCoOp",
+    "ToldVAND",
+    "deep_tokens_alone",
+]
 
 
 class PrepareClassBatch(PrepareAnomalyBatch):
@@ -142,3 +154,48 @@ class ObjectAwareAnomalyCLIP(_ToldLearner, AnomalyCLIP):
 
     def _prompts_of(self, word: str) -> PromptLearner:
         return self._learner_of(word, f"damaged {word}")
+
+
+def deep_tokens_alone(network: AnomalyCLIP, context: str) -> list[nn.Parameter]:
+    """Put words in the place of the learned context, and give what is left to be learned.
+
+    Args:
+        network: changed in place.
+        context: words of as many tokens as the network's ``prompt_length``, such as "a photo of a".
+
+    Returns:
+        the tokens inside the text tower, for an optimizer.
+
+    Raises:
+        ValueError: when the words have another number of tokens, or there are no tokens inside the text tower.
+    """
+    prompts = network.prompts
+    ids = open_clip.tokenize([context])[0]
+    ids = ids[1 : int(ids.argmax())]  # between start and end of text
+    if len(ids) != prompts.prompt_length:
+        raise ValueError(f"'{context}' has {len(ids)} tokens, but prompt_length is {prompts.prompt_length}.")
+    if not prompts.deep_prompts:
+        raise ValueError("There are no tokens inside the text tower (deep_prompt_depth 1): nothing would be learned.")
+    table = network.clip.token_embedding.weight
+    with torch.no_grad():
+        for tokens in prompts.contexts:
+            tokens.copy_(table[ids.to(table.device)].expand_as(tokens))
+    return list(prompts.deep_prompts)
+
+
+class LocalLoss(GlocalLoss):
+    """The pixel terms of :class:`~monai_anomalyclip.losses.GlocalLoss` alone, weighted by ``lambda_local``."""
+
+    counted = ("focal", "dice_abnormal", "dice_normal")
+
+
+class GlobalAndDiceLoss(GlocalLoss):
+    """The glocal loss without its focal term."""
+
+    counted = ("global", "dice_abnormal", "dice_normal")
+
+
+class GlobalAndFocalLoss(GlocalLoss):
+    """The glocal loss without its Dice terms."""
+
+    counted = ("global", "focal")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from monai_anomalyclip.experiments.baselines import VAND, CoOp
-from monai_anomalyclip.experiments.reproduce.told_classes import (
+from monai_anomalyclip.experiments.reproduce.ablated_parts import (
     ObjectAwareAnomalyCLIP,
     PrepareClassBatch,
     ToldCoOp,

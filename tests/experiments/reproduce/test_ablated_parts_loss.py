@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_anomalyclip.experiments.reproduce.ablations import GlobalAndDiceLoss, GlobalAndFocalLoss, LocalLoss
+from monai_anomalyclip.experiments.reproduce.ablated_parts import GlobalAndDiceLoss, GlobalAndFocalLoss, LocalLoss
 from monai_anomalyclip.losses import GlocalLoss, Logits
 
 

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from monai_anomalyclip.experiments.reproduce.ablations import deep_tokens_alone
+from monai_anomalyclip.experiments.reproduce.ablated_parts import deep_tokens_alone
 from monai_anomalyclip.networks import AnomalyCLIP
 
 SMALL: dict[str, Any] = {

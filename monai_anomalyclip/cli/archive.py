@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.lasting_imports import lasting_imports
 from monai_anomalyclip.cli.options import add_model_options, run_options
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, plain_messages
 
@@ -70,10 +71,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     quiet_logs()
     with plain_messages(arguments.verbose):
-        from monai_anomalyclip.archive.dicomweb import DicomWebArchive, Tls
-        from monai_anomalyclip.archive.results import ARCHIVE_IDS
-        from monai_anomalyclip.archive.transfer import LeftOut, transfer
-        from monai_anomalyclip.scale.warm_run import WarmRun
+        with lasting_imports():
+            from monai_anomalyclip.archive.dicomweb import DicomWebArchive, Tls
+            from monai_anomalyclip.archive.results import ARCHIVE_IDS
+            from monai_anomalyclip.archive.transfer import LeftOut, transfer
+            from monai_anomalyclip.scale.warm_run import WarmRun
 
         tls = Tls(arguments.ca, arguments.cert, arguments.key, arguments.token_file)
         source = DicomWebArchive(arguments.source, tls)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.lasting_imports import lasting_imports
 from monai_anomalyclip.cli.options import (
     add_reading_options,
     add_sharing_options,
@@ -189,7 +190,8 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.data.input_files import mode_of_input  # slow to import, and --help needs none of it
+    with lasting_imports():
+        from monai_anomalyclip.data.input_files import mode_of_input  # slow to import, and --help needs none of it
 
     check_sharing(arguments)
     for path in arguments.input:
@@ -197,7 +199,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.cluster is not None:
         return _on_cluster(arguments)
     with plain_messages(arguments.verbose):
-        from monai_anomalyclip.inference import run_inference
+        with lasting_imports():
+            from monai_anomalyclip.inference import run_inference
 
         document, failed, left_out = run_inference(
             arguments.input,
@@ -229,12 +232,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _on_cluster(arguments: argparse.Namespace) -> int:
     with plain_messages(arguments.verbose):
-        from tqdm import tqdm
+        with lasting_imports():
+            from tqdm import tqdm
 
-        from monai_anomalyclip.data.work_list import read_work_list, units_of
-        from monai_anomalyclip.scale.cluster import ClusterDone, connected, predict_on_cluster
-        from monai_anomalyclip.scale.warm_run import RunOptions, catalogue_of
-        from monai_anomalyclip.writers.output_folder import OutputFolder
+            from monai_anomalyclip.data.work_list import read_work_list, units_of
+            from monai_anomalyclip.scale.cluster import ClusterDone, connected, predict_on_cluster
+            from monai_anomalyclip.scale.warm_run import RunOptions, catalogue_of
+            from monai_anomalyclip.writers.output_folder import OutputFolder
 
         # Workers may have been started in another folder; what is none here is the name of a shipped bundle.
         bundle = arguments.bundle.absolute() if arguments.bundle and arguments.bundle.is_dir() else arguments.bundle

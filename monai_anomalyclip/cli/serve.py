@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
+from monai_anomalyclip.cli.lasting_imports import lasting_imports
 from monai_anomalyclip.cli.options import add_model_options, run_options
 from monai_anomalyclip.cli.plain_messages import plain_messages
 
@@ -70,12 +71,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     quiet_logs()
     with plain_messages(arguments.verbose):
-        from monai_anomalyclip.archive.dimse import Receiver
-        from monai_anomalyclip.archive.results import ARCHIVE_IDS
-        from monai_anomalyclip.archive.service import Health, Service, serve_health
-        from monai_anomalyclip.archive.spool import Spool
-        from monai_anomalyclip.engines.fault_tolerant_evaluator import stopped_by_signals
-        from monai_anomalyclip.scale.warm_run import WarmRun
+        with lasting_imports():
+            from monai_anomalyclip.archive.dimse import Receiver
+            from monai_anomalyclip.archive.results import ARCHIVE_IDS
+            from monai_anomalyclip.archive.service import Health, Service, serve_health
+            from monai_anomalyclip.archive.spool import Spool
+            from monai_anomalyclip.engines.fault_tolerant_evaluator import stopped_by_signals
+            from monai_anomalyclip.scale.warm_run import WarmRun
 
         tls = _tls(arguments)
         send, count = _archive(arguments, tls)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config.type_definitions import KeysCollection, NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from monai.utils.misc import ensure_tuple_rep
 from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
@@ -96,7 +97,7 @@ def resize_anomaly_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
 
 def _within(found: Tensor, given: Tensor) -> Tensor:
     """A weighted mean lies within the values of its map; the sum of rounded weights may lead out of them, above 1."""
-    return found.clamp(given.amin((-2, -1), keepdim=True), given.amax((-2, -1), keepdim=True))
+    return found.clamp_(given.amin((-2, -1), keepdim=True), given.amax((-2, -1), keepdim=True))
 
 
 class SmoothAnomalyMap(Transform):
@@ -185,8 +186,10 @@ class ThresholdAnomalyMap(Transform):
         values: Tensor = convert_to_tensor(img, track_meta=False)
         if values.numel() and values.amax().isnan():  # which is NaN where there is one
             raise ValueError("The anomaly map holds NaN: a mask made from it would call those pixels normal.")
-        result: NdarrayOrTensor = convert_to_dst_type(values >= self.threshold, img, dtype=torch.uint8)[0]
-        return result
+        mask = (values >= self.threshold).view(torch.uint8)  # laid out as the map is, however large
+        if isinstance(img, MetaTensor):
+            return MetaTensor(mask).copy_meta_from(img)
+        return mask if isinstance(img, Tensor) else mask.numpy()
 
 
 class SmoothAnomalyMapd(MapTransform):

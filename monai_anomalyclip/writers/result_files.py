@@ -209,8 +209,10 @@ def _checked(
     image: Tensor, anomaly_map: Tensor, mask: Tensor, spatial_dims: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """The map (1, *size) float32 and the mask (1, *size) of 0 and 1, after their shapes and range were looked at."""
-    heat = np.asarray(anomaly_map.detach().cpu(), dtype=np.float32)
-    marked = np.asarray(mask.detach().cpu() != 0, dtype=np.uint8)
+    heat = _plain(anomaly_map).detach().cpu().float().numpy()
+    flags = _plain(mask).detach().cpu()
+    flags = flags if flags.dtype == torch.bool else flags != 0
+    marked = flags.view(torch.uint8).numpy()  # no copy, however large
     marked = marked if marked.ndim == heat.ndim else marked[None]
     if image.ndim != 1 + spatial_dims or heat.shape != (1, *image.shape[1:]) or marked.shape != heat.shape:
         raise ValueError(

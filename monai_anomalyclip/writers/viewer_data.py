@@ -34,6 +34,7 @@ _MAP_SIDE = 128  # cells: where the map reaches a threshold of 0.3 then differs 
 _STACK_SIDE, _PICTURE_SIDE = 512, 1024  # pixels of the source, at most
 _SMALLEST_SIDE = 384  # of the drawing: outlines stay thin
 _QUALITY = 75
+_AT_ONCE = 4  # slices: copies of so many stay in the processor's cache
 _LETTERS = (("R", "L"), ("A", "P"), ("I", "S"))  # towards lower and higher coordinates of DICOM's patient: x, y, z
 _RAS = "RAS"
 _OBLIQUE = 0.35  # direction cosine from which a second letter is shown
@@ -120,8 +121,8 @@ def preview(
     shown = shown_frames(len(findings.scores), findings.order())
     frames = PreviewFrames(single=len(findings.scores) == 1)
     maps, limits = slices(anomaly_map)[:, 0], limits_of(plain)
-    for start in range(0, len(shown), 32):  # a large volume costs no second copy of itself
-        part = shown[start : start + 32]
+    for start in range(0, len(shown), _AT_ONCE):
+        part = shown[start : start + _AT_ONCE]
         run = slice(part[0], part[-1] + 1)  # a view, where it can be one
         near: slice | list[int] = run if part[-1] - part[0] < len(part) else part
         pictures = displayable(slices(plain)[near], limits).permute(0, 2, 3, 1).numpy()

@@ -147,4 +147,5 @@ def _content(kind: Kind, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], hd
         for level in LEVELS:
             reached += np.asarray(values) >= level
         return reached, hd.seg.SegmentationTypeValues.LABELMAP, [f"{_LABEL}, from {level:.2f}" for level in LEVELS]
-    return (np.asarray(values) != 0).astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY, [_LABEL]
+    inside = values if values.dtype == bool else values != 0
+    return inside.view(np.uint8), hd.seg.SegmentationTypeValues.BINARY, [_LABEL]

@@ -117,9 +117,9 @@ class EvaluationLoss:
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss
-        self._sums: dict[str, float] = {}
-        self._images = 0.0
-        self._masks = 0.0
+        self._names: list[str] = []
+        self._images: list[int] = []
+        self._found: list[Tensor] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to one of MONAI's evaluators, before what writes its metrics."""
@@ -128,27 +128,29 @@ class EvaluationLoss:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
 
     def _reset(self, _: Engine) -> None:
-        self._sums, self._images, self._masks = {}, 0.0, 0.0
+        self._names, self._images, self._found = [], [], []
 
     def _add(self, engine: Engine) -> None:
         output = engine.state.output  # of the whole batch, on its device: it is taken apart later
         target = output[CommonKeys.LABEL]
         with torch.no_grad():
             self.loss(output[CommonKeys.PRED], target)
-        images, masks = len(target["image_label"]), float(target["has_label"].sum())
-        self._images += images
-        self._masks += masks
-        for name, term in self.loss.last_terms.items():
-            if name != _SUM:
-                count = images if name == _PER_IMAGE else masks
-                self._sums[name] = self._sums.get(name, 0.0) + float(term) * count
+        terms = {name: term for name, term in self.loss.last_terms.items() if name != _SUM}
+        self._names = list(terms)
+        self._images.append(len(target["image_label"]))
+        # Asked for at the end: to ask here would make the host wait for a GPU.
+        self._found.append(torch.stack([*terms.values(), target["has_label"].sum().to(next(iter(terms.values())))]))
 
     def _report(self, engine: Engine) -> None:
-        totals = torch.tensor([*self._sums.values(), self._images, self._masks], dtype=torch.float64)
+        values = torch.stack(self._found).cpu().double() if self._found else torch.zeros(0, 1, dtype=torch.float64)
+        of_images = torch.tensor(self._images, dtype=torch.float64)
+        counts = [of_images if name == _PER_IMAGE else values[:, -1] for name in self._names]
+        sums = [(values[:, index] * count).sum() for index, count in enumerate(counts)]
+        totals = torch.stack([*sums, of_images.sum(), values[:, -1].sum()])
         if idist.get_world_size() > 1:
             totals = idist.all_reduce(totals)
-        *sums, images, masks = totals.tolist()
-        for name, value in zip(self._sums, sums, strict=True):
+        *found, images, masks = totals.tolist()
+        for name, value in zip(self._names, found, strict=True):
             count = images if name == _PER_IMAGE else masks
             engine.state.metrics[f"loss_{name}"] = value / count if count else float("nan")
 

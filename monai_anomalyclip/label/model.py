@@ -142,8 +142,9 @@ class AnomalyModel:
                 output = self.inferer(image[None], network)
         anomaly_map = output["anomaly_map"][0]
         score, index = output["anomaly_score"].flatten().max(dim=0)
-        assert network.features is not None
-        return Prediction(anomaly_map, float(score), int(index), short_descriptor(network.features), digest)
+        features = network.features
+        assert features is not None
+        return Prediction(anomaly_map, float(score), int(index), short_descriptor(features), digest)
 
     def threshold(self, value: Any, level: str = "pixel") -> float:
         """A request's threshold as a number (see :func:`~monai_anomalyclip.networks.resolve_threshold`).

@@ -143,10 +143,12 @@ def tune_prompts(
 def _mean_loss(trainer: Any) -> float:
     """Loss of all slices, always in the same batches: the trainer shuffles them anew for each epoch."""
     trainer.data_loader.sampler.set_epoch(0)
-    total = count = 0.0
-    for batch in trainer.data_loader:
-        inputs, target, _, options = trainer.prepare_batch(batch, trainer.state.device)
-        size = len(target["image_label"])
-        total += float(trainer.loss_function(trainer.network(inputs, **options), target)) * size
-        count += size
-    return total / count
+    losses, sizes = [], []
+    with trainer.network.fixed_prompts():
+        for batch in trainer.data_loader:
+            inputs, target, _, options = trainer.prepare_batch(batch, trainer.state.device)
+            losses.append(trainer.loss_function(trainer.inferer(inputs, trainer.network, **options), target))
+            sizes.append(len(target["image_label"]))
+    # Asked for at the end: to ask after each batch would make the host wait for a GPU.
+    found = torch.stack(losses).tolist()
+    return sum(loss * size for loss, size in zip(found, sizes, strict=True)) / sum(sizes)

@@ -46,15 +46,18 @@ class DescribedNetwork(nn.Module):
     Args:
         network: an :class:`~monai_anomalyclip.networks.AnomalyCLIP`.
 
-    Attributes:
-        features: (D,) of that slice; None before the first.
     """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        self.features: Tensor | None = None
-        self._highest = -1.0
+        self._highest: Tensor | None = None
+        self._features: Tensor | None = None
+
+    @property
+    def features(self) -> Tensor | None:
+        """(D,) of that slice, on the CPU; None before the first."""
+        return None if self._features is None else self._features.float().cpu()
 
     def fixed_prompts(self) -> AbstractContextManager[None]:
         """As the network's own: within it the text side is encoded once."""
@@ -66,10 +69,15 @@ class DescribedNetwork(nn.Module):
         global_features, patch_features = self.network.encode_image(image)
         encoded = {"global_features": global_features, "patch_features": torch.stack(patch_features, dim=1)}
         prediction: dict[str, Tensor] = self.network(encoded, output="prediction")
+        # Compared on the device: to ask for a number here would make the host wait for each batch.
         score, index = prediction["anomaly_score"].max(dim=0)
-        if float(score) > self._highest:
-            self._highest = float(score)
-            self.features = global_features[int(index)].float().cpu()
+        features = global_features.index_select(0, index[None])[0]
+        if self._highest is None or self._features is None:
+            self._highest, self._features = score, features
+        else:
+            higher = score > self._highest
+            self._highest = torch.where(higher, score, self._highest)
+            self._features = torch.where(higher, features, self._features)
         return prediction
 
 

@@ -66,6 +66,14 @@ class PretendTensor(Tensor):
         """What it says."""
         return True
 
+    def __getitem__(self, index: Any) -> Any:
+        """With a list as a tensor of the host: torch would make one of no data."""
+        return super().__getitem__(_make_tensor(index) if isinstance(index, list) else index)
+
+    def tolist(self) -> Any:
+        """As a copy to the host."""
+        return self.cpu().tolist()
+
     def __repr__(self) -> str:  # type: ignore[override]
         return f"PretendTensor({tuple(self.shape)}, {self.dtype})"
 
@@ -100,9 +108,13 @@ class PretendDevice(TorchDispatchMode):
         for target, name, replacement in (
             (torch.cuda, "current_stream", lambda *_: mock.Mock()),
             (torch.cuda, "Event", lambda *_, **__: _Event(self)),
+            (torch.cuda, "mem_get_info", lambda *_: (10**9, 10**9)),
             (torch, "tensor", _tensor),
             (Tensor, "to", lambda *args, **kwargs: self._to(*args, **kwargs)),
             (Tensor, "pin_memory", lambda tensor: tensor),
+            # What is made in it has no version, which a tensor that is none of torch's own must have.
+            (torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else contextlib.nullcontext()),
+            (torch.nn.Module, "to", lambda *args, **kwargs: _module_to(*args, **kwargs)),
         ):
             self._patches.enter_context(mock.patch.object(target, name, replacement))
         super().__enter__()
@@ -144,6 +156,10 @@ class PretendDevice(TorchDispatchMode):
         elif crosses:
             self.to_host += 1
             self.waits["copy to the host"] += 1
+        elif ours and func in _INDEXED:  # whose indices may lie on the host; torch copies them
+            indices = [index for index in args[1] if index is not None and not isinstance(index, PretendTensor)]
+            self.to_device += len(indices)
+            self._refuse_mixture(func, [args[0], *args[2:3]])
         elif ours:
             self._refuse_mixture(func, tensors)
         if ours and func in _VALUES_ARE_ASKED_FOR:
@@ -233,12 +249,21 @@ def pretend_device() -> Iterator[PretendDevice]:
 
 def moved(module: torch.nn.Module) -> torch.nn.Module:
     """A module with its parameters and buffers on the device."""
+    return _module_to(module, "cuda")
+
+
+def _module_to(module: torch.nn.Module, device: Any = None, *_: Any) -> torch.nn.Module:
+    """Module.to a device, with parameters of their own in the place of others."""
+    there = torch.device(device).type == "cuda"
+    seen: dict[int, torch.nn.Parameter] = {}
     for part in module.modules():
         for name, parameter in list(part._parameters.items()):
-            if parameter is not None:
-                on_device = PretendTensor(parameter.detach(), parameter.requires_grad)
-                part._parameters[name] = torch.nn.Parameter(on_device, parameter.requires_grad)
+            if parameter is not None and isinstance(parameter, PretendTensor) != there:
+                plain = parameter.detach()
+                value = PretendTensor(plain, parameter.requires_grad) if there else _held(plain)
+                other = seen.setdefault(id(parameter), torch.nn.Parameter(value, parameter.requires_grad))
+                part._parameters[name] = other
         for name, buffer in list(part._buffers.items()):
-            if buffer is not None:
-                part._buffers[name] = PretendTensor(buffer)
+            if buffer is not None and isinstance(buffer, PretendTensor) != there:
+                part._buffers[name] = PretendTensor(buffer) if there else _held(buffer)
     return module

@@ -150,5 +150,5 @@ def _mean_loss(trainer: Any) -> float:
             losses.append(trainer.loss_function(trainer.inferer(inputs, trainer.network, **options), target))
             sizes.append(len(target["image_label"]))
     # Asked for at the end: to ask after each batch would make the host wait for a GPU.
-    found = torch.stack(losses).tolist()
+    found: list[float] = torch.stack(losses).tolist()
     return sum(loss * size for loss, size in zip(found, sizes, strict=True)) / sum(sizes)

@@ -53,10 +53,8 @@ ELSEWHERE = {
     "label/archive_labels": "label_server/test_own_app_dicomweb",
     "label/checked_datastores": "label_server/test_hostile_requests",
     "label/server_checks": "label_server/test_hostile_requests",
-    "label/infer_tasks": "label_server/test_own_app_files",
+    "label/tasks": "label_server/test_own_app_files",
     "label/strategies": "label_server/test_own_app_files",
-    "label/train_task": "label_server/test_own_app_files",
-    "reference/encoder_choice": "reference/test_encoders",
 }
 """Modules that are tested through the one that they serve, or that need MONAI Label's server."""
 

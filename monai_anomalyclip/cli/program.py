@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of ``monai-anomalyclip``: one module per command beside this one."""
+"""Entry point of ``monai-anomalyclip``: the commands are beside this module; what completes them in a shell is here."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ import sys
 from collections.abc import Sequence
 from http.client import HTTPException
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED
 from monai_anomalyclip.data.errors import DamagedInputError
 
-__all__ = ["main", "program_parser"]
+__all__ = ["add_completion", "main", "program_parser"]
 
-# Command -> module (beside this one where it has no dots), in the order of --help; imported only when it is used or
-# when all are listed, and imports what is slow (torch, MONAI, pydicom) only when it runs.
+# Command -> module (beside this one where it has no dots) and the function in it that adds the command, "add_command"
+# where none is named; in the order of --help. A module is imported when its command is used or when all are listed, and
+# imports what is slow (torch, MONAI, pydicom) only when the command runs.
 _COMMANDS = {
     "predict": "predict",
     "reference": "reference",
     "inspect": "inspect",
     "report": "report",
-    "list": "work_list",
-    "merge": "merge",
-    "template": "template",
+    "list": "shared_work:add_list",
+    "merge": "shared_work:add_merge",
+    "template": "shared_work:add_template",
     "app": "app",
     "archive": "archive",
     "serve": "serve",
     "datalist": "datalist",
     "reproduce": "monai_anomalyclip.experiments.reproduce.command",  # a guest by name: nothing here imports it
     "weights": "weights",
-    "copy-bundle": "copy_bundle",
+    "copy-bundle": "bundle_folders:add_copy_bundle",
     "federated": "federated",
-    "convert-prompts": "convert_prompts",
+    "convert-prompts": "weights:add_convert_prompts",
     "export": "export",
-    "label-app": "label_app",
+    "label-app": "bundle_folders:add_label_app",
     "doctor": "doctor",
-    "completion": "completion",
+    "completion": "program:add_completion",
 }
 
 _EXAMPLES = f"""examples:
@@ -61,6 +64,14 @@ Tuning, inference and evaluation are MONAI bundles:
 
 {EXIT_STATUS}"""
 
+SHELLS = ("bash", "zsh", "fish")
+
+_PLACES = """examples:
+  monai-anomalyclip completion bash > ~/.local/share/bash-completion/completions/monai-anomalyclip
+  monai-anomalyclip completion zsh > ~/.zfunc/_monai-anomalyclip        (with ~/.zfunc in fpath, before compinit)
+  monai-anomalyclip completion fish > ~/.config/fish/completions/monai-anomalyclip.fish
+"""
+
 
 def program_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of the program: with one command when that is all that is needed, else with all of them."""
@@ -73,8 +84,9 @@ def program_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in [command] if command in _COMMANDS else _COMMANDS:
-        module = _COMMANDS[name]
-        import_module(module if "." in module else f"{__package__}.{module}").add_command(commands)
+        module, _, function = _COMMANDS[name].partition(":")
+        found = import_module(module if "." in module else f"{__package__}.{module}")
+        getattr(found, function or "add_command")(commands)
     return parser
 
 
@@ -103,3 +115,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {cause}{hint}", file=sys.stderr)
         return INPUTS_FAILED if isinstance(cause, DamagedInputError) else 1
     return status
+
+
+def add_completion(commands: Any) -> None:
+    """Add the command to the sub-parsers of the program."""
+    parser = commands.add_parser(
+        "completion",
+        help="print a script that completes commands, options and files in a shell",
+        description=f"Print a completion script; the examples say where each shell looks for it. {RESEARCH_USE_ONLY}",
+        epilog=_PLACES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
+    parser.set_defaults(run=_completion)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    parser = program_parser()
+    _complete_files(parser, shtab.FILE)
+    print(shtab.complete(parser, shell=arguments.shell))
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: Any) -> None:
+    """Let every argument that takes a path complete one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command, files)
+        elif action.type is Path or action.metavar == "INPUT":
+            action.complete = files  # type: ignore[attr-defined]

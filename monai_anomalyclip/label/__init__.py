@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the MONAI Label app.
 
-MONAI Label itself is needed by ``app`` and the modules that only it imports (``infer_tasks``, ``strategies``,
-``train_task``, ``archive_labels``, and for the sake of security ``server_checks`` and ``checked_datastores``); the
-others work, and are tested, without it.
+MONAI Label itself is needed by ``app`` and the modules that only it imports (``tasks``, ``strategies``,
+``archive_labels``, and for the sake of security ``server_checks`` and ``checked_datastores``); the others work, and are
+tested, without it.
 """
 
 from __future__ import annotations

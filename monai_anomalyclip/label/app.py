@@ -36,14 +36,13 @@ from monai_anomalyclip.label.checked_datastores import (
     told_to_the_client,
     upload_removed_on_failure,
 )
-from monai_anomalyclip.label.infer_tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask
 from monai_anomalyclip.label.model import AnomalyModel
 from monai_anomalyclip.label.pages import add_first_page, fit_ohif
 from monai_anomalyclip.label.reference_model import label_model
 from monai_anomalyclip.label.request_values import check_options, lies_inside, plain_name
 from monai_anomalyclip.label.server_checks import devices, guard_server, max_bytes
 from monai_anomalyclip.label.strategies import AnomalyScoring, HighestScore, MostDiverse, MostUncertain
-from monai_anomalyclip.label.train_task import PromptTuningTask
+from monai_anomalyclip.label.tasks import HeatMapTask, LevelSetTask, MaskTask, PolygonTask, PromptTuningTask
 
 __all__ = ["AnomalyLabelApp"]
 

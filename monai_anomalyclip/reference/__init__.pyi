@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
 
-from .clip_tower import clip_encoder
 from .cohort import CohortInferer, CohortNetwork
 from .comparison import Comparison, RankedNormal, volume_p_value
 from .conformal import ConformalScores, fewest_normals, pixel_threshold
-from .encoder_choice import make_encoder
+from .encoder_choice import clip_encoder, make_encoder
 from .encoders import EncoderIdentity, PatchEncoder, join_stages
 from .folders import build_reference, normals_in, reference_of_folder
 from .fusion import allowed_rule, fuse, measure_gain

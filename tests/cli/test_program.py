@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from http.client import IncompleteRead
@@ -18,7 +19,7 @@ from PIL import Image
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
 from monai_anomalyclip.cli import main
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS
-from monai_anomalyclip.cli.program import _COMMANDS
+from monai_anomalyclip.cli.program import _COMMANDS, SHELLS, program_parser
 
 COMMANDS = tuple(_COMMANDS)
 
@@ -194,3 +195,44 @@ def test_arguments_are_those_of_the_process_by_default(
     monkeypatch.setattr(sys, "argv", ["monai-anomalyclip", "inspect", str(tmp_path / "absent")])
     assert main() == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_script_knows_commands_and_options(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("predict", "copy-bundle", "preset", "slice-batch-size", "weights"))
+    (tmp_path / "script").write_text(script)
+    if program := shutil.which(shell):
+        subprocess.run([program, "-n", tmp_path / "script"], check=True)  # its syntax
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["pre"], {"predict"}),
+        (["weights", "ver"], {"verify"}),
+        (["predict", "--slice-b"], {"--slice-batch-size"}),
+        (["convert-prompts", "epo"], {"epoch_15.pth"}),
+        (["completion", "z"], {"zsh"}),
+    ],
+)
+def test_bash_completes(words: list[str], wanted: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "epoch_15.pth").touch()
+    line = ["monai-anomalyclip", *words]
+    ask = (
+        f"source ./script; COMP_WORDS=({' '.join(line)}); COMP_CWORD={len(words)}; COMP_TYPE=9; "
+        "$(complete -p monai-anomalyclip | sed 's/.*-F \\([^ ]*\\).*/\\1/') monai-anomalyclip; "
+        "printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert {word.strip() for word in done.stdout.split()} == wanted
+
+
+def test_every_path_completes() -> None:
+    """The parser that help is made of is left as it is: completion marks its own."""
+    parser = program_parser("convert-prompts")
+    assert not any(hasattr(action, "complete") for action in parser._actions)

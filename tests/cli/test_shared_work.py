@@ -1,7 +1,5 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""A work that parts share: list, predict --part, merge."""
-
 from __future__ import annotations
 
 import csv
@@ -15,6 +13,25 @@ import pytest
 from PIL import Image
 
 from monai_anomalyclip.cli import main
+from monai_anomalyclip.cli.shared_work import _KINDS
+from monai_anomalyclip.data.work_list import read_work_list
+from monai_anomalyclip.scale.templates import KINDS
+
+
+def test_what_is_found_and_left_out(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / "1.2.840" / "cut.dcm").write_bytes(next((study / "1.2.840").glob("*.dcm")).read_bytes()[:300])
+    path = tmp_path / "work.jsonl"
+    assert main(["list", str(study), "-o", str(path), "--exclude", "us"]) == 3  # a file is damaged
+    shown = capsys.readouterr().out
+    assert "left out: 1 x localizer series" in shown
+    assert "left out: 1 x damaged header" in shown
+    assert "QUIMBY" not in shown
+    header, units = read_work_list(path)
+    names = [name for unit in units for name in unit.names.values()]
+    assert (header.inputs, len(names)) == (len(set(names)), len(names))
+    assert header.left_out["excluded"] == 1
+    assert main(["list", str(tmp_path / "absent"), "-o", str(path)]) == 1
+
 
 PARTS = 3
 
@@ -95,3 +112,16 @@ def test_a_list_is_kept_apart_from_results(studies: Path, tmp_path: Path, capsys
     status = main(["list", str(studies), "-o", str(results / "work.jsonl")])
     assert (status, (results / "work.jsonl").exists()) == (1, False)
     assert "choose another place" in capsys.readouterr().err
+
+
+def test_the_command_writes_every_kind_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert KINDS == _KINDS
+    for kind in KINDS:
+        words = ["template", kind, "-o", str(tmp_path / kind), "--list", "/data/w.jsonl", "--results", "/data/out"]
+        assert main([*words, "--parts", "4"]) == 0
+        assert "/data/w.jsonl" in (tmp_path / kind).read_text()
+        assert main(words) == 1  # it exists
+        assert main([*words, "--force"]) == 0
+    assert main(["template", "slurm", "-o", str(tmp_path / "x"), "--list", "a'b", "--results", "out"]) == 1
+    assert "cannot stand in a template" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

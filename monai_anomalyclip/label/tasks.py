@@ -1,34 +1,43 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""What MONAI Label's clients can ask for: mask, nested labels, heat map, outlines. All share one model."""
+"""What MONAI Label's clients can ask for: mask, nested labels, heat map, outlines, and tuning. All share one model."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import tempfile
 import time
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from monai.config.type_definitions import NdarrayOrTensor
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.transform.writer import Writer
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.data.input_files import is_picture
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
 from monai_anomalyclip.label.polygons import mask_polygons
+from monai_anomalyclip.label.prompt_tuning import tune_prompts
 from monai_anomalyclip.label.reference_model import ReferenceModel
 from monai_anomalyclip.transforms import ThresholdAnomalyMap
 from monai_anomalyclip.transforms.annotation_answer import level_names, level_set_labels
 from monai_anomalyclip.transforms.intensity_presets import PRESET_NAMES
 
-__all__ = ["HeatMapTask", "LevelSetTask", "MaskTask", "PolygonTask", "single"]
+__all__ = ["HeatMapTask", "LevelSetTask", "MaskTask", "PolygonTask", "PromptTuningTask", "single"]
 
 _COLOURS = {"anomaly": (255, 0, 0)}
+
+logger = logging.getLogger(__name__)
 
 
 def single(value: Any) -> Any:
@@ -202,3 +211,69 @@ def _write(result: NdarrayOrTensor, prediction: Prediction, options: dict[str, A
     except RuntimeError as error:  # ITK's, whose message quotes the path
         raise ValueError(f"This result cannot be written as '{suffix}': ask for '.nii.gz' or '.nrrd'.") from error
     return file
+
+
+class PromptTuningTask(TrainTask):
+    """Tunes the prompts in use on all final labels; empty ones are normal studies.
+
+    The tuned prompts take effect for every task as soon as they are saved; those of before are kept. When the loss
+    does not fall, nothing changes.
+
+    Args:
+        model: whose prompts are tuned.
+    """
+
+    def __init__(self, model: AnomalyModel) -> None:
+        super().__init__("Re-tune the prompts on the final labels")
+        self.model = model
+
+    def config(self) -> dict[str, Any]:
+        """Options that clients show."""
+        return {
+            "device": device_list(),
+            "preset": list(PRESET_NAMES),
+            "max_epochs": 10,
+            "learning_rate": 0.001,
+            "train_batch_size": 8,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """What the last tuning did (see :class:`~monai_anomalyclip.label.prompt_tuning.TuningReport`)."""
+        try:
+            content: dict[str, Any] = json.loads(self._record.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Tune on what the datastore lists.
+
+        Returns:
+            what :meth:`stats` gives afterwards.
+
+        Raises:
+            ValueError: there is no final label, or an option has no such value.
+        """
+        options = {**self.config(), **request}
+        network, report = tune_prompts(
+            self.model,
+            [{key: pair[key] for key in ("image", "label")} for pair in datastore.datalist()],
+            device=name_to_device(options["device"]),
+            preset=single(options["preset"]),
+            max_epochs=int(single(options["max_epochs"])),
+            learning_rate=float(single(options["learning_rate"])),
+            batch_size=int(single(options["train_batch_size"])),
+        )
+        if report.improved:
+            self.model.save_prompts(network)
+        else:
+            logger.warning("The loss did not fall: the prompts stay as they were.")
+        result = {**report.to_dict(), "prompts": self.model.prompts_digest}
+        with replaced_when_complete(self._record) as unfinished:
+            unfinished.write_text(json.dumps(result, indent=4) + "\n")
+        return result
+
+    @property
+    def _record(self) -> Path:
+        self.model.folder.mkdir(parents=True, exist_ok=True)
+        return self.model.folder / "tuning.json"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,15 +21,33 @@ from monai_anomalyclip.writers import RunDocument
 if TYPE_CHECKING:
     from monai.bundle import ComponentLocator
 
-__all__ = ["predict", "run_inference"]
+__all__ = ["RunOutcome", "predict"]
 
 Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class RunOutcome:
+    """What a run did, besides what its folder holds: for the status of a program.
+
+    Attributes:
+        failed: which inputs failed in this run, and why; None where none did.
+        left_out: how many files were left aside, by reason.
+
+    Example:
+        >>> outcome = RunOutcome()
+        >>> document = predict("study", "results", outcome=outcome)
+        >>> outcome.failed is None
+    """
+
+    failed: InputsFailedError | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
 def predict(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: Inputs,
     output: str | os.PathLike[str],
     bundle: str | os.PathLike[str] | None = None,
     *,
@@ -50,6 +69,7 @@ def predict(
     links: str | os.PathLike[str] | None = None,
     part: str | None = None,
     work_list: str | os.PathLike[str] | None = None,
+    outcome: RunOutcome | None = None,
     **ids: Any,
 ) -> RunDocument:
     """Score everything in files and folders and write the results, as ``monai-anomalyclip predict`` does.
@@ -86,6 +106,8 @@ def predict(
         part: such as "3/8": of the inputs only those of this part (see
             :func:`~monai_anomalyclip.data.parts.parse_part`); tables are made by ``monai-anomalyclip merge``.
         work_list: a list of inputs that ``monai-anomalyclip list`` made, in place of `inputs`, which is then empty.
+        outcome: gets what became of the inputs in this run; what is returned then names no more of the folder's inputs
+            than a screen has room for.
         ids: further ids of the configuration, such as ``sigma=2.0`` or ``**{"reading#stride": 5}``.
 
     Returns:
@@ -100,44 +122,6 @@ def predict(
         >>> from monai_anomalyclip import predict
         >>> document = predict("study", "results", "bundles/anomalyclip_demo")
         >>> [(record.name, record.anomaly_score) for record in document.inputs]
-    """
-    part_of, _, _ = run_inference(
-        inputs, output, bundle, prompts=prompts, clip=clip, threshold=threshold, outputs=outputs, preset=preset,
-        reference=reference, normals=normals, calibrate_on=calibrate_on, fuse=fuse, cohort=cohort,
-        grouping=grouping, device=device, precision=precision, force=force, links=links, configs=configs,
-        part=part, work_list=work_list, **ids,
-    )  # fmt: skip
-    return part_of if part is not None else RunDocument.read(Path(output) / "results.json")
-
-
-def run_inference(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    bundle: str | os.PathLike[str] | None = None,
-    *,
-    prompts: str | os.PathLike[str] | None = None,
-    clip: str | os.PathLike[str] | None = None,
-    threshold: float | str | None = None,
-    outputs: Sequence[str] | None = None,
-    preset: str | None = None,
-    reference: str | os.PathLike[str] | None = None,
-    normals: Inputs | None = None,
-    calibrate_on: Inputs | None = None,
-    fuse: str | None = None,
-    cohort: bool = False,
-    grouping: str = "input",
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-    force: bool = False,
-    links: str | os.PathLike[str] | None = None,
-    configs: Sequence[str | os.PathLike[str]] = (),
-    part: str | None = None,
-    work_list: str | os.PathLike[str] | None = None,
-    **ids: Any,
-) -> tuple[RunDocument, InputsFailedError | None, dict[str, int]]:
-    """What :func:`predict` does; also which inputs failed, and what was left out, in this run: for a status.
-
-    With a `part`, of the inputs or of a `work_list` in their place, no tables are made (``monai-anomalyclip merge``).
     """
     from monai.bundle import ConfigWorkflow
 
@@ -209,7 +193,7 @@ def run_inference(
         **{key: value for key, value in given.items() if value is not None},
     )
     workflow.parser.locator = _locator()
-    failed: InputsFailedError | None = None
+    outcome, whole = outcome or RunOutcome(), outcome is None and part is None
     try:
         workflow.initialize()
         if links is not None:
@@ -218,11 +202,11 @@ def run_inference(
     except RuntimeError as error:  # MONAI wraps what its expressions raise
         if not isinstance(cause := cause_of(error), InputsFailedError):
             raise cause from None
-        failed = cause
-    left_out: dict[str, int] = workflow.parser.get_parsed_content("catalogue").left_out()
+        outcome.failed = cause
+    outcome.left_out = workflow.parser.get_parsed_content("catalogue").left_out()
     document: RunDocument = workflow.parser.get_parsed_content("writer").document()
     workflow.finalize()
-    return document, failed, left_out
+    return RunDocument.read(folder / "results.json") if whole else document
 
 
 def _locator() -> ComponentLocator:

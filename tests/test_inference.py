@@ -9,7 +9,7 @@ import pytest
 
 from monai_anomalyclip import Predictor, predict
 from monai_anomalyclip.bundles.shipped import shipped_folder
-from monai_anomalyclip.inference import run_inference
+from monai_anomalyclip.inference import RunOutcome
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def test_predict_returns_what_is_in_the_folder(face_bundle: Path, noise_picture:
     """The document of the function, of the run behind it, and of the folder are the same, now and the second time."""
     output = tmp_path / "out"
     document = predict(noise_picture, output, face_bundle, device="cpu", precision="float32")
-    again, failed, left_out = run_inference(noise_picture, output, face_bundle, device="cpu", precision="float32")
+    outcome = RunOutcome()
+    again = predict(noise_picture, output, face_bundle, device="cpu", precision="float32", outcome=outcome)
     assert [record.name for record in document.inputs] == [record.name for record in again.inputs]
     assert document.inputs[0].anomaly_score == again.inputs[0].anomaly_score
-    assert failed is None
-    assert left_out == {}
+    assert outcome == RunOutcome(failed=None, left_out={})
 
 
 def test_an_overlay_beside_a_network_and_none_in_its_place(face_bundle: Path) -> None:

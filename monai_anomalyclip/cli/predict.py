@@ -200,9 +200,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return _on_cluster(arguments)
     with plain_messages(arguments.verbose):
         with lasting_imports():
-            from monai_anomalyclip.inference import run_inference
+            from monai_anomalyclip.inference import RunOutcome, predict
 
-        document, failed, left_out = run_inference(
+        outcome = RunOutcome()
+        document = predict(
             arguments.input,
             arguments.output,
             arguments.bundle,
@@ -219,14 +220,15 @@ def _run(arguments: argparse.Namespace) -> int:
             links=arguments.links,
             part=None if arguments.part is None else str(arguments.part),
             work_list=arguments.work_list,
+            outcome=outcome,
             **_overrides(arguments),
         )
     show_summary(document, arguments.output, report=arguments.part is None)  # of all that is in the folder
-    if failed is not None and failed.passing:
+    if (failed := outcome.failed) is not None and failed.passing:
         print(f"{len(failed.passing)} inputs failed for a reason that may pass: run the same command again.")
         return 1
     # What the list's scan left aside was told when it was made.
-    damaged = arguments.work_list is None and damaged_files(left_out) > 0
+    damaged = arguments.work_list is None and damaged_files(outcome.left_out) > 0
     return status_of_part(arguments, INPUTS_FAILED if failed is not None or damaged else 0)
 
 

@@ -32,7 +32,7 @@ from plain_forward import READINGS, plain_forward
 from torch import Tensor
 
 from monai_anomalyclip.networks import DualPathVision, build_backbone
-from monai_anomalyclip.networks.compute_tower import compute_tower
+from monai_anomalyclip.networks.dpam import compute_tower
 
 OURS = "dual_path"
 MEBIBYTE = 2**20

@@ -32,7 +32,7 @@ from monai_anomalyclip.demo.network import demo_network
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP
-from monai_anomalyclip.networks.precision import autocast
+from monai_anomalyclip.networks.devices import autocast
 
 BUDGET = 480.0  # seconds
 

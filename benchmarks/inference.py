@@ -22,7 +22,7 @@ from measuring import Timing, machine, peak_mib, timings, write_record
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from monai_anomalyclip.networks import resolve_precision
-from monai_anomalyclip.networks.attention import linear
+from monai_anomalyclip.networks.dpam import linear
 
 PLAIN = "published"
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,8 @@ import torch
 
 from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.bundles.shipped import beside_overlays, inference_config, literal_path, shipped_folder
-from monai_anomalyclip.engines import InputsFailedError, default_device
+from monai_anomalyclip.engines import InputsFailedError
+from monai_anomalyclip.networks import default_device
 from monai_anomalyclip.writers import RunDocument
 
 if TYPE_CHECKING:

@@ -100,3 +100,17 @@ def test_every_file_states_its_license(path: Path) -> None:
     )
     assert "from __future__ import annotations" in text
     assert path.stem not in ("utils", "helpers", "common")
+
+
+def test_the_way_of_one_series_to_its_segmentation_is_short(face_bundle: Path, ct_study: Path, tmp_path: Path) -> None:
+    """The modules that `predict` imports for one series, command line included, but for packages' own ``__init__``."""
+    command = ["predict", str(ct_study), "-o", str(tmp_path / "out"), "--bundle", str(face_bundle), "--outputs", "seg"]
+    loaded = python(
+        f"import sys; from monai_anomalyclip.cli import main; assert main({command}) == 0; print(sorted(name "
+        "for name, module in sys.modules.items() if name.startswith('monai_anomalyclip.') "
+        "and not module.__file__.endswith('__init__.py')))"
+    )
+    names = ast.literal_eval(loaded.splitlines()[-1])
+    assert "monai_anomalyclip.writers.dicom.segmentation" in names
+    assert len(names) <= 70, names
+    assert list((tmp_path / "out").glob("*_seg.dcm"))

@@ -17,9 +17,9 @@ from monai_anomalyclip.data.dicom.series import digest_of_instances, group_of
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.scale.warm_run import WarmRun, WorkDone
 from monai_anomalyclip.writers.dicom.provenance import result_uid, uid_context
-from monai_anomalyclip.writers.dicom.saving import save
 from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import MadeWith
+from monai_anomalyclip.writers.result_files import save
 
 __all__ = ["ARCHIVE_IDS", "Predecessor", "Seal", "SeriesResults", "score_series", "seal_of"]
 

@@ -102,7 +102,7 @@ def add_command(commands: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from monai_anomalyclip.engines import default_device
+    from monai_anomalyclip.networks import default_device
     from monai_anomalyclip.reference.encoder_choice import make_encoder
     from monai_anomalyclip.reference.folders import build_reference
 
@@ -255,7 +255,7 @@ def _images_as(arguments: argparse.Namespace, failed: list[str]) -> dict[str, An
 
 
 def _loaded(arguments: argparse.Namespace) -> NormalReference:
-    from monai_anomalyclip.engines import default_device
+    from monai_anomalyclip.networks import default_device
     from monai_anomalyclip.reference import NormalReference
 
     reference = NormalReference.load(arguments.reference, weights=arguments.weights)

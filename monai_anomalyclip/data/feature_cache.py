@@ -25,8 +25,7 @@ from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from monai_anomalyclip.networks import FrozenCLIPNetwork, resolve_precision
-from monai_anomalyclip.networks.fitting_batches import FittingBatches
-from monai_anomalyclip.networks.precision import autocast, check_precision
+from monai_anomalyclip.networks.devices import FittingBatches, autocast, check_precision
 
 __all__ = ["EncodeImageD", "EncodeImageDict", "EncodeImaged", "FeatureKey", "feature_dataset"]
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_anomalyclip.data.slicing import SliceView
-from monai_anomalyclip.networks.fitting_batches import FittingBatches
-from monai_anomalyclip.networks.precision import autocast, check_precision
+from monai_anomalyclip.networks.devices import FittingBatches, autocast, check_precision
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map, smooth_anomaly_map
 from monai_anomalyclip.transforms.clip_preprocess import clip_normalize_resize, image_size_pair
 from monai_anomalyclip.transforms.intensity import check_unit_range

@@ -12,8 +12,7 @@ from monai.inferers.inferer import Inferer
 from torch import Tensor
 from torch.nn import functional
 
-from monai_anomalyclip.networks.fitting_batches import FittingBatches
-from monai_anomalyclip.networks.precision import autocast, check_precision
+from monai_anomalyclip.networks.devices import FittingBatches, autocast, check_precision
 from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 
 __all__ = ["Views", "ViewsInferer"]

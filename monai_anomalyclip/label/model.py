@@ -21,7 +21,7 @@ from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.label.ranking import DescribedNetwork, short_descriptor
 from monai_anomalyclip.label.reading import read_image
 from monai_anomalyclip.networks import AnomalyCLIP, resolve_threshold
-from monai_anomalyclip.networks.precision import check_precision
+from monai_anomalyclip.networks.devices import check_precision
 from monai_anomalyclip.networks.prompt_checkpoint import prompts_digest
 
 __all__ = ["AnomalyModel", "Prediction"]

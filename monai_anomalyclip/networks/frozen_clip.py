@@ -18,7 +18,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from monai_anomalyclip.networks.backbone import Backbone
-from monai_anomalyclip.networks.compute_tower import compute_tower
+from monai_anomalyclip.networks.dpam import compute_tower
 from monai_anomalyclip.networks.prompt_match import check_backbone_record, register_state_dict_hooks
 
 if TYPE_CHECKING:

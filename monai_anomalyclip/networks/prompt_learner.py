@@ -17,7 +17,7 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from monai_anomalyclip.networks.attention import attend, mlp, project_qkv
+from monai_anomalyclip.networks.dpam import attend, mlp, project_qkv
 
 __all__ = ["PromptLearner", "tokenize_words"]
 

@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write the results of one input: map, mask and overlay, in the input's own geometry."""
+"""Write the results of one input in its own geometry: map, mask and overlay, and finished DICOM objects as files."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data.meta_tensor import MetaTensor
+from pydicom.dataset import Dataset
 from torch import Tensor
 
-from monai_anomalyclip.atomic_file import make_private_folder, write_atomically
+from monai_anomalyclip.atomic_file import make_private_folder, replaced_when_complete, write_atomically
+from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.overlays import (
     Picture,
@@ -38,9 +42,12 @@ __all__ = [
     "FRAME_RESULTS",
     "NIFTI_RESULTS",
     "OVERLAY",
+    "check_size",
     "drawn_frame",
     "refuse_existing",
     "result_paths",
+    "save",
+    "silenced",
     "write_frame_result",
     "write_volume_result",
 ]
@@ -235,3 +242,54 @@ def _write_all(folder: str | os.PathLike[str], name: str, contents: Mapping[str,
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content, durable=False)  # a run seals the files of an input all at once
     return paths
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Silence pydicom and highdicom, whose messages quote names and identifiers; also a decorator: ``@silenced()``."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    with quiet_pydicom():  # and all warnings
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+_LARGEST_VALUE = 2**32 - 2  # bytes of one uncompressed element (DICOM PS3.5 section 7.1)
+
+
+def check_size(n_bytes: int) -> None:
+    """Refuse pixels that do not fit into one element.
+
+    Raises:
+        ValueError: more than 4 GiB.
+    """
+    if n_bytes > _LARGEST_VALUE:
+        raise ValueError(f"A DICOM object holds at most 4 GiB of pixels, got {n_bytes:,} bytes: use another format.")
+
+
+@silenced()
+def save(dataset: Dataset, path: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Write an object as a DICOM file that its owner alone can read, and that is never seen half-written.
+
+    Args:
+        dataset: with file meta information.
+        path: of the file; its folder must exist.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is False.
+    """
+    final = Path(path)
+    if not overwrite:
+        refuse_existing([final])
+    with replaced_when_complete(final) as unfinished:
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            dataset.save_as(stream, enforce_file_format=True)
+    return final

@@ -14,8 +14,8 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from monai_anomalyclip.experiments.baselines.prompt_ensemble import FixedPrompts, ensemble_prompts
-from monai_anomalyclip.networks.attention import TokenEmbedding, attend, mlp, project_qkv
 from monai_anomalyclip.networks.backbone import build_backbone
+from monai_anomalyclip.networks.dpam import TokenEmbedding, attend, mlp, project_qkv
 from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, check_settings
 
 __all__ = ["PlainCLIP", "PlainVision"]

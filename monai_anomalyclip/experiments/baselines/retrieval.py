@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from monai_anomalyclip.atomic_file import replaced_when_complete
 from monai_anomalyclip.losses import Logits
 from monai_anomalyclip.networks.backbone import build_backbone
+from monai_anomalyclip.networks.devices import autocast, check_precision
 from monai_anomalyclip.networks.dpam import DualPathVision, parse_dpam_attention
 from monai_anomalyclip.networks.frozen_clip import (
     FrozenCLIPNetwork,
@@ -24,7 +25,6 @@ from monai_anomalyclip.networks.frozen_clip import (
     check_settings,
     square_grid,
 )
-from monai_anomalyclip.networks.precision import autocast, check_precision
 from monai_anomalyclip.networks.prompt_checkpoint import RECORD_KEY, save_tensors
 
 __all__ = ["MemoryBuilder", "Retrieval", "read_memory"]

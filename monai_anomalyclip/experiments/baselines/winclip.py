@@ -15,8 +15,8 @@ from torch import Tensor
 
 from monai_anomalyclip.experiments.baselines.prompt_ensemble import FixedPrompts, ensemble_prompts
 from monai_anomalyclip.losses import Logits
-from monai_anomalyclip.networks.attention import TokenEmbedding
 from monai_anomalyclip.networks.backbone import build_backbone
+from monai_anomalyclip.networks.dpam import TokenEmbedding
 from monai_anomalyclip.networks.frozen_clip import FrozenCLIPNetwork, check_settings, cosine, square_grid
 
 __all__ = ["WinCLIP", "window_harmonic_mean", "window_patches"]

@@ -16,7 +16,6 @@ from pydicom.sr.coding import Code
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom.provenance import ANOMALY_MAP, NO_UNITS, Provenance, private_scheme_item
-from monai_anomalyclip.writers.dicom.saving import check_size, save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import (
     check_references,
     check_shape,
@@ -25,6 +24,7 @@ from monai_anomalyclip.writers.dicom.source_headers import (
 )
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
 from monai_anomalyclip.writers.overlays import check_map_range
+from monai_anomalyclip.writers.result_files import check_size, save, silenced
 
 __all__ = ["write_parametric_map"]
 

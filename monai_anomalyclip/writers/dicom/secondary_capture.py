@@ -24,9 +24,9 @@ import monai_anomalyclip
 from monai_anomalyclip.data.dicom.geometry import find_pixel_aspect
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom.provenance import Provenance
-from monai_anomalyclip.writers.dicom.saving import check_size, save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import check_references, decimal_strings, frame_headers
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
+from monai_anomalyclip.writers.result_files import check_size, save, silenced
 
 __all__ = ["write_secondary_capture"]
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.transforms.annotation_answer import LEVELS
 from monai_anomalyclip.writers.dicom.provenance import DEFAULT_CATEGORY, DEFAULT_TYPE, Provenance, parse_code
-from monai_anomalyclip.writers.dicom.saving import save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import (
     check_references,
     check_shape,
@@ -24,6 +23,7 @@ from monai_anomalyclip.writers.dicom.source_headers import (
     is_placed,
 )
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
+from monai_anomalyclip.writers.result_files import save, silenced
 
 __all__ = ["make_segmentation", "write_segmentation"]
 

@@ -27,9 +27,9 @@ from monai_anomalyclip.writers.dicom.provenance import (
     Provenance,
     private_scheme_item,
 )
-from monai_anomalyclip.writers.dicom.saving import save, silenced
 from monai_anomalyclip.writers.dicom.source_headers import check_references, frame_headers
 from monai_anomalyclip.writers.dicom.source_restoration import restore_source
+from monai_anomalyclip.writers.result_files import save, silenced
 
 __all__ = ["ReportedFinding", "write_report"]
 

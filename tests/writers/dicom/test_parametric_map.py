@@ -146,7 +146,7 @@ def test_refused(
     unplaced = replace(series, geometry=replace(series.geometry, pixel_spacing=None))
     with pytest.raises(ValueError, match="needs positions"):
         write_parametric_map(unplaced, np.zeros((1, 16, 20)), path, provenance=provenance)
-    monkeypatch.setattr("monai_anomalyclip.writers.dicom.saving._LARGEST_VALUE", 4 * 16 * 20 - 1)
+    monkeypatch.setattr("monai_anomalyclip.writers.result_files._LARGEST_VALUE", 4 * 16 * 20 - 1)
     with pytest.raises(ValueError, match="1,280 bytes"):
         write_parametric_map(series, np.zeros((1, 16, 20)), path, provenance=provenance)
     assert not list(tmp_path.iterdir())

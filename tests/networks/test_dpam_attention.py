@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor
 
-from monai_anomalyclip.networks import attention as frozen_linear
-from monai_anomalyclip.networks.attention import attend, linear, mlp, project_qkv
+from monai_anomalyclip.networks import dpam as frozen_linear
+from monai_anomalyclip.networks.dpam import attend, linear, mlp, project_qkv
 
 
 @pytest.fixture(params=[None, 0.3], ids=["plain", "layer scale"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from monai_anomalyclip.engines import default_device, local_device, start_process_group
+from monai_anomalyclip.networks import default_device, local_device, start_process_group
 
 CPU = torch.device("cpu")
 

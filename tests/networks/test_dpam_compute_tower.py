@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from monai_anomalyclip.networks import AnomalyCLIP, compute_tower
-from monai_anomalyclip.networks.attention import mlp
+from monai_anomalyclip.networks import AnomalyCLIP, dpam
+from monai_anomalyclip.networks.dpam import mlp
 
 BLOCKS = 12
 
@@ -79,7 +79,7 @@ def test_no_weight_is_cast_in_a_pass(network: AnomalyCLIP, dtype: torch.dtype, m
 def test_the_folded_block_is_the_block(network: AnomalyCLIP) -> None:
     """In float32 the two differ by rounding alone: by factors as they are, and by nothing else."""
     visual = network.clip.visual
-    block = compute_tower._copied(visual, torch.float32).transformer.resblocks[3]
+    block = dpam._copied(visual, torch.float32).transformer.resblocks[3]
     tokens = torch.randn(2, 17, 768)
     torch.testing.assert_close(mlp(block, tokens), mlp(visual.transformer.resblocks[3], tokens), rtol=1e-5, atol=1e-5)
     second = (block.mlp.c_proj.weight * 1.702, visual.transformer.resblocks[3].mlp.c_proj.weight)
@@ -89,11 +89,11 @@ def test_the_folded_block_is_the_block(network: AnomalyCLIP) -> None:
 def test_nothing_else_is_copied_and_nothing_is_changed(network: AnomalyCLIP) -> None:
     visual = network.clip.visual
     before = {name: value.clone() for name, value in visual.state_dict().items()}
-    assert compute_tower.compute_tower(visual) is visual  # without autocast: float32 to the last bit
+    assert dpam.compute_tower(visual) is visual  # without autocast: float32 to the last bit
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
-        made = compute_tower.compute_tower(visual)
+        made = dpam.compute_tower(visual)
         assert made is not visual
-        assert compute_tower.compute_tower(copy.deepcopy(network).clip.visual) is made  # deep copies share it, too
+        assert dpam.compute_tower(copy.deepcopy(network).clip.visual) is made  # deep copies share it, too
         network.predict(torch.randn(1, 3, 64, 64))
         assert {parameter.dtype for parameter in network.prompts.parameters()} == {torch.float32}
         assert network.encode_prompts().dtype == torch.float32
@@ -113,14 +113,14 @@ def test_nothing_else_is_copied_and_nothing_is_changed(network: AnomalyCLIP) -> 
 def test_it_is_made_anew_when_the_tower_changes_and_goes_with_it(network: AnomalyCLIP) -> None:
     visual = copy.deepcopy(network.clip.visual)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        first = compute_tower.compute_tower(visual)
-        assert compute_tower.compute_tower(visual) is first
+        first = dpam.compute_tower(visual)
+        assert dpam.compute_tower(visual) is first
         visual.proj.mul_(2)
-        second = compute_tower.compute_tower(visual)
+        second = dpam.compute_tower(visual)
         torch.testing.assert_close(second.proj.float(), first.proj.float() * 2)
         visual.proj.requires_grad_()
-        assert compute_tower.compute_tower(visual) is visual  # in training its gradients are wanted
-    count = len(compute_tower._made)
+        assert dpam.compute_tower(visual) is visual  # in training its gradients are wanted
+    count = len(dpam._made)
     del visual, first, second
     gc.collect()
-    assert len(compute_tower._made) == count - 1
+    assert len(dpam._made) == count - 1

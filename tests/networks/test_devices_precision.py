@@ -11,7 +11,7 @@ import torch
 from monai_anomalyclip.demo.network import demo_network
 from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.networks import AnomalyCLIP, resolve_precision
-from monai_anomalyclip.networks.precision import autocast
+from monai_anomalyclip.networks.devices import autocast
 
 MAP_MEAN, SCORE = 2e-3, 5e-3  # the agreement with float32 that is promised
 

@@ -16,7 +16,7 @@ from pydicom import Dataset
 
 from monai_anomalyclip.data.dicom.series import DicomSeries
 from monai_anomalyclip.writers.dicom import Provenance, write_segmentation
-from monai_anomalyclip.writers.dicom.saving import check_size, silenced
+from monai_anomalyclip.writers.result_files import check_size, silenced
 
 
 def test_private_complete_and_not_overwritten(

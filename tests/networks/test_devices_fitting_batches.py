@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_anomalyclip.networks.fitting_batches import FittingBatches
+from monai_anomalyclip.networks.devices import FittingBatches
 
 
 def test_what_does_not_fit_goes_through_in_halves_from_then_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,7 @@ from monai_anomalyclip.experiments.reproduce.experiment import (
 from monai_anomalyclip.experiments.reproduce.journal import RunFolder
 from monai_anomalyclip.experiments.reproduce.timing import time_method
 from monai_anomalyclip.experiments.reproduce.workflows import BundleRuns
-from monai_anomalyclip.networks.precision import autocast
+from monai_anomalyclip.networks.devices import autocast
 
 __all__ = ["FIRST_SEED", "Outcome", "TableRun"]
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_anomalyclip.engines import default_device
 from monai_anomalyclip.experiments.reproduce.experiment import METRICS
+from monai_anomalyclip.networks import default_device
 
 __all__ = ["BundleRuns"]
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from monai_anomalyclip.cli.lasting_imports import lasting_imports
+from monai_anomalyclip.cli.program import lasting_imports
 
 
 def import_what_is_not_there() -> None:
@@ -28,7 +28,7 @@ def test_collection_goes_on_afterwards_even_after_an_error() -> None:
 def test_only_what_was_imported_is_kept_from_collection() -> None:
     program = """
 import gc
-from monai_anomalyclip.cli.lasting_imports import lasting_imports
+from monai_anomalyclip.cli.program import lasting_imports
 with lasting_imports():
     pass
 print(gc.get_freeze_count())

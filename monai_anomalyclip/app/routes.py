@@ -17,8 +17,7 @@ from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.app.accepted import export_accepted
 from monai_anomalyclip.app.findings import Decision, Review, StaleReviewError, find_regions
 from monai_anomalyclip.app.intake import Intake, RefusedUploadError
-from monai_anomalyclip.app.runner import Runner
-from monai_anomalyclip.app.studies import Study, Workplace
+from monai_anomalyclip.app.studies import Runner, Study, Workplace
 from monai_anomalyclip.writers.finished import InputState
 from monai_anomalyclip.writers.html_report import script, style, template
 from monai_anomalyclip.writers.output_folder import preview_path

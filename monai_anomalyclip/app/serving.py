@@ -16,8 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from monai_anomalyclip.app.routes import Routes
-from monai_anomalyclip.app.runner import Runner
-from monai_anomalyclip.app.studies import Workplace
+from monai_anomalyclip.app.studies import Runner, Workplace
 
 __all__ = [
     "AddressChecks",

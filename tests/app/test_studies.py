@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from monai_anomalyclip.app.studies import Workplace
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_anomalyclip.app import studies
+from monai_anomalyclip.app.studies import Runner, Study, Workplace
 from tests.app.conftest import Scored
 
 
@@ -39,3 +49,98 @@ def test_records_are_read_anew_when_they_change(scored: Callable[[], Scored]) ->
     assert study.state(name) is None
     path.unlink()
     assert study.state(name) is None
+
+
+# Stands for the command: it notes its words, and ends, fails or waits as the study's settings say.
+PROGRAM = """
+import pathlib, sys, time
+words = sys.argv[1:]
+out = pathlib.Path(words[words.index("-o") + 1])
+out.mkdir(exist_ok=True)
+(out / "words.txt").write_text("\\n".join(words))
+if "fail" in words:
+    print("error: There are no prompts.")
+    sys.exit(1)
+if "wait" in words:
+    time.sleep(600)
+(out / "results.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Runner]:
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    real = subprocess.Popen
+
+    def instead(command: list[str], **options: Any) -> Any:
+        assert command[:4] == [sys.executable, "-m", "monai_anomalyclip", "predict"]
+        return real([sys.executable, "-S", str(script), *command[4:]], **options)
+
+    monkeypatch.setattr(studies.subprocess, "Popen", instead)
+    made = Runner(["--device", "cpu"], 10**6, 100)
+    yield made
+    made.close()
+
+
+def study_of(tmp_path: Path, *settings: str) -> Study:
+    study = Workplace(tmp_path / "app").new("S", "", settings)
+    study.sent.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(study.sent / "skin.png")
+    return study
+
+
+def wait(study: Study, *states: str) -> None:
+    end = time.monotonic() + 60
+    while study.record.state not in states:
+        assert time.monotonic() < end, study.record
+        threading.Event().wait(0.02)
+
+
+def test_a_study_is_scored(queue: Runner, tmp_path: Path) -> None:
+    study = study_of(tmp_path, "--threshold", "0.4")
+    queue.add(study)
+    wait(study, "finished")
+    words = (study.results / "words.txt").read_text().splitlines()
+    assert words[0] == str(study.sent)
+    assert words[-4:] == ["--device", "cpu", "--threshold", "0.4"]
+    assert len(study.record.names) == 1
+    assert set(study.record.labels.values()) == {"skin.png"}
+
+
+def test_failures_are_sentences_and_the_next_study_is_scored(queue: Runner, tmp_path: Path) -> None:
+    failing, empty, good = study_of(tmp_path, "fail"), study_of(tmp_path), study_of(tmp_path)
+    (empty.sent / "skin.png").rename(empty.sent / "note.txt")
+    (empty.sent / "note.txt").write_text("nothing")
+    for study in (failing, empty, good):
+        queue.add(study)
+    wait(good, "finished")
+    assert (failing.record.state, failing.record.message) == ("failed", "There are no prompts.")
+    assert empty.record.state == "failed"
+    assert empty.record.message
+
+
+def test_stopped_ones_can_go_on(queue: Runner, tmp_path: Path) -> None:
+    study, waiting = study_of(tmp_path, "wait"), study_of(tmp_path)
+    queue.add(study)
+    queue.add(waiting)
+    queue.stop(waiting)
+    wait(study, "running")
+    while not (study.results / "words.txt").exists():
+        threading.Event().wait(0.02)
+    queue.stop(study)
+    wait(study, "stopped")
+    study.change(settings=())
+    queue.add(study)
+    wait(study, "finished")
+    assert waiting.record.state == "stopped"
+
+
+def test_what_runs_at_the_end_is_resumed_next_time(queue: Runner, tmp_path: Path) -> None:
+    study = study_of(tmp_path, "wait")
+    queue.add(study)
+    wait(study, "running")
+    while not (study.results / "words.txt").exists():
+        threading.Event().wait(0.02)
+    queue.close()
+    assert study.record.state == "queued"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from monai_anomalyclip.cli.options import add_reading_options, matching, reading_options
+from monai_anomalyclip.cli import main
+from monai_anomalyclip.cli.options import add_model_options, add_reading_options, matching, reading_options, run_options
 from monai_anomalyclip.data import ReadOptions
 
 
@@ -52,3 +54,37 @@ def test_only_texts_of_a_pattern_pass(pattern: str, good: list[str], bad: list[s
     for text in bad:
         with pytest.raises(argparse.ArgumentTypeError, match="does not look like a value of this option"):
             value(text)
+
+
+def test_what_is_said_and_what_is_not() -> None:
+    parser = argparse.ArgumentParser()
+    add_model_options(parser)
+    plain = run_options(parser.parse_args([]), {"outputs": ["seg"]})
+    assert (plain.bundle, plain.configs, plain.ids) == (None, (), {"keep_names": False, "outputs": ["seg"]})
+    words = ["--bundle", "b", "--prompts", "p.pt", "--preset", "ct-lung", "--device", "cpu", "--config", "c.json"]
+    said = run_options(parser.parse_args(words), {})
+    assert (said.bundle, said.prompts, said.configs) == (Path("b"), Path("p.pt"), (Path("c.json"),))
+    assert said.ids == {"reading#preset": "ct-lung", "device": "cpu", "keep_names": False}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--part", "0/4", "studies"], "Part 0 of 4 does not exist"),
+        (["--part", "4", "studies"], "A part is written K/N"),
+        (["--part", "auto", "studies"], "finds no RANK"),
+        ([], "give INPUT, or --list FILE"),
+        (["studies", "--list", "work.jsonl"], "INPUT and --list"),
+        (["--list", "work.jsonl", "--series", "1.2", "--keep-names"], "--series, --keep-names and --list"),
+    ],
+)
+def test_wrong_usage_is_status_2(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as left:
+        main(["predict", *words, "-o", str(tmp_path / "out")])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -50,7 +50,7 @@ SLOW = (
     "cli/test_doctor.py::test_command_survives",
     "cli/test_export",
     "cli/test_merge.py::test_parts",
-    "cli/test_predict.py",
+    "cli/test_predict",
     "cli/test_program.py::test_quick_commands",
     "cli/test_reference.py",
     "configurations/",

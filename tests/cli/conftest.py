@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from monai_anomalyclip.cli import main
 from monai_anomalyclip.demo import demo_network
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "anomalyclip_demo"
@@ -52,3 +55,13 @@ def study(picture: Path, phantoms: ModuleType) -> Path:
     phantoms.make_cine(picture / "us", count=3, size=(32, 40))
     (picture / "quimby.png").write_text("no picture")
     return picture
+
+
+@pytest.fixture
+def predict(options: list[str], tmp_path: Path) -> Callable[..., int]:
+    """Run `predict` with results in ``out`` below the test's folder."""
+
+    def run(*arguments: Any, out: Path | None = None) -> int:
+        return main(["predict", *map(str, arguments), "-o", str(out or tmp_path / "out"), *options])
+
+    return run

@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from tests.data.encoded_pictures import encodings, items, make_net, net, small_weights
+
+__all__ = ["encodings", "items", "make_net", "net", "small_weights"]  # fixtures
+
 
 class MadeVideo(NamedTuple):
     path: Path

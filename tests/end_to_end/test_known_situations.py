@@ -3,7 +3,7 @@
 """Situations from public bug trackers in which an earlier version erred, one test each, with the right value.
 
 Two more have their tests where they belong: a tuning that is run again when all is done keeps the identity of its
-prompts (``tests/cli/test_predict.py``), and folders of digits on MONAI's command line
+prompts (``tests/cli/test_predict_again.py``), and folders of digits on MONAI's command line
 (``tests/bundles/test_errors_path_arguments.py``).
 """
 

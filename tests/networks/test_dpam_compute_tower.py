@@ -120,6 +120,7 @@ def test_it_is_made_anew_when_the_tower_changes_and_goes_with_it(network: Anomal
         torch.testing.assert_close(second.proj.float(), first.proj.float() * 2)
         visual.proj.requires_grad_()
         assert dpam.compute_tower(visual) is visual  # in training its gradients are wanted
+    gc.collect()  # towers of other tests
     count = len(dpam._made)
     del visual, first, second
     gc.collect()

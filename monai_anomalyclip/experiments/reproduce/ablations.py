@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from monai_anomalyclip.experiments.reproduce.experiment import Experiment, Group, Table
 
 __all__ = ["ABLATIONS", "FIGURES", "INDUSTRIAL", "MEDICAL"]
@@ -167,38 +170,24 @@ _SWEEPS: dict[str, _Rows] = {
 _PICTURE = "a picture in the paper, whose figures are not printed"
 
 
-def _everywhere(rows: _Rows) -> tuple[Group, ...]:
+_Make = Callable[[tuple[str, ...], str], tuple[Experiment, ...]]
+
+
+def _everywhere(make: _Make) -> tuple[Group, ...]:
     """On all 17 data sets."""
     return (
-        Group(
-            "tuned on MVTec AD",
-            tuple(
-                Experiment(title, (*INDUSTRIAL[1:], *MEDICAL), "mvtec", overlays=overlays, paper="")
-                for title, overlays in rows.items()
-            ),
-        ),
-        Group(
-            "tuned on VisA",
-            tuple(
-                Experiment(title, INDUSTRIAL[:1], "visa", overlays=overlays, paper="")
-                for title, overlays in rows.items()
-            ),
-        ),
+        Group("tuned on MVTec AD", make((*INDUSTRIAL[1:], *MEDICAL), "mvtec")),
+        Group("tuned on VisA", make(INDUSTRIAL[:1], "visa")),
     )
 
 
-def _renamed(tested_on: tuple[str, ...], tuned_on: str) -> tuple[Experiment, ...]:
-    return (
-        Experiment("object", tested_on, tuned_on, paper=""),
-        Experiment("class names after tuning", tested_on, tuned_on, object_words=True, paper=""),
-    )
+def _each(rows: dict[str, dict[str, Any]]) -> _Make:
+    """AnomalyCLIP with some settings of an experiment, by title of the row; the paper prints none of their figures."""
 
+    def make(tested_on: tuple[str, ...], tuned_on: str) -> tuple[Experiment, ...]:
+        return tuple(Experiment(title, tested_on, tuned_on, paper="", **more) for title, more in rows.items())
 
-def _object_aware(tested_on: tuple[str, ...], tuned_on: str) -> tuple[Experiment, ...]:
-    return (
-        Experiment("object-agnostic", tested_on, tuned_on, paper=""),
-        Experiment("object-aware", tested_on, tuned_on, overlays=_overlay("object_aware"), paper=""),
-    )
+    return make
 
 
 FIGURES = (
@@ -206,17 +195,14 @@ FIGURES = (
         "figure-5",
         "Figure 5: object-agnostic and object-aware prompts",
         "'object' in the prompts, or the class of each image, in tuning and in testing.",
-        (
-            Group("tuned on MVTec AD", _object_aware((*INDUSTRIAL[1:], *MEDICAL), "mvtec")),
-            Group("tuned on VisA", _object_aware(INDUSTRIAL[:1], "visa")),
-        ),
+        _everywhere(_each({"object-agnostic": {}, "object-aware": {"overlays": _overlay("object_aware")}})),
         remark=f"{_PICTURE}, and which data sets it has is our reading. {_RELEASED}",
     ),
     Table(
         "figure-6",
         "Figure 6: DPAM",
         "The attention of DPAM: V-V, Q-Q or K-K.",
-        _everywhere(_ATTENTION),
+        _everywhere(_each({name: {"overlays": overlays} for name, overlays in _ATTENTION.items()})),
         remark=f"{_PICTURE}. {_RELEASED}",
     ),
     Table(
@@ -231,10 +217,7 @@ FIGURES = (
         "figure-9",
         "Figure 9: class names in the place of 'object', after tuning",
         "The prompts as tuned, and with each class's name put in.",
-        (
-            Group("tuned on MVTec AD", _renamed((*INDUSTRIAL[1:], *MEDICAL), "mvtec")),
-            Group("tuned on VisA", _renamed(INDUSTRIAL[:1], "visa")),
-        ),
+        _everywhere(_each({"object": {}, "class names after tuning": {"object_words": True}})),
         remark=f"{_PICTURE}. {_RELEASED}",
     ),
 )

@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from forward import OURS, Setup, build, make_pass, peak_memory
 from measuring import machine, write_record
-from open_clip.transformer import VisionTransformer
-
 from monai_anomalyclip.networks.attention import linear
+from open_clip.transformer import VisionTransformer
 
 GOAL = 0.8
 Product = tuple[int, int, int]  # rows, inputs, outputs
@@ -72,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="ViT-L-14-336-quickgelu", help="open_clip name, or a .json config file")
     parser.add_argument("--image-size", type=int, default=518, help="side of the image in pixels (default: 518)")
     parser.add_argument("--dpam-start", type=int, default=6, help="first block with a second path (default: 6)")
+    parser.add_argument("--device", choices=("cpu",), default="cpu", help="no other is measured here")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--repeats", type=int, default=3, help="of which the fastest counts (default: 3)")
     parser.add_argument("--json", type=Path, help="file of the record")

@@ -46,6 +46,7 @@ TOY = {
         "1",
     ],
     "export": ["--image-size", "84", "--dpam-start", "2", "--repeats", "1", "--ways", "float32", "onnx"],
+    "cpu_ceiling": ["--image-size", "84", "--dpam-start", "2", "--repeats", "1"],
     "forward": ["--image-size", "84", "--dpam-start", "2", "--repeats", "1", "--dtype", "float32"],
 }
 

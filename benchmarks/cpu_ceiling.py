@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from forward import OURS, Setup, build, make_pass, peak_memory
 from measuring import machine, write_record
-from monai_anomalyclip.networks.attention import linear
 from open_clip.transformer import VisionTransformer
+
+from monai_anomalyclip.networks.dpam import linear
 
 GOAL = 0.8
 Product = tuple[int, int, int]  # rows, inputs, outputs

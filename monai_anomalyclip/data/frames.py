@@ -23,14 +23,17 @@ from monai_anomalyclip.data.checksums import check_jpeg, check_png, check_tiff, 
 from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, deep_jpeg_2000, eight_bits, opened, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.png import MovingPng, moving_png, scale_hidden_gray
-from monai_anomalyclip.data.tiff_by_tifffile import joined_jpegs, misread_by_pillow, page_by_tifffile, size_by_tifffile
 from monai_anomalyclip.data.tiff_pages import (
     MAX_PAGES,
     check_complete,
     check_size,
     check_types,
     deepest_sample,
+    joined_jpegs,
+    misread_by_pillow,
+    page_by_tifffile,
     picture_pages,
+    size_by_tifffile,
     tiff_pages,
     white_is_zero,
 )

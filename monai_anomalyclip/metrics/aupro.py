@@ -15,8 +15,7 @@ from sklearn.metrics import auc
 from torch import Tensor
 
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
-from monai_anomalyclip.metrics.histogram import DEFAULT_BINS
-from monai_anomalyclip.metrics.pixel_metric import PixelMetric, label_regions, numpy_maps_and_masks
+from monai_anomalyclip.metrics.pixel_metric import DEFAULT_BINS, PixelMetric, label_regions, numpy_maps_and_masks
 from monai_anomalyclip.metrics.ranking import Ranked, Ranking, aupro, aupro_error
 
 __all__ = [

@@ -151,11 +151,6 @@ class NormalScores:
         says = {"says": calibration.sentence(p)}
         return _as_output(p, {**numbers, **says}, self._doubts(found, others, alike, calibration, p))
 
-    def k_of_each(self) -> dict[tuple[str, str], int]:
-        """How many normals (patients, or inputs that stand alone) there are of each kind and preset."""
-        keys = {(one.kind, one.preset) for one in self.normals}
-        return {key: len({one.group for one in self.normals if (one.kind, one.preset) == key}) for key in sorted(keys)}
-
     def digest(self) -> str:
         """SHA-256 of all that p-values depend on, whatever the order of the normals."""
         known = sorted((one.content, one.score, one.preset, one.kind) for one in self.normals)

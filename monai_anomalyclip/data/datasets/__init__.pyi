@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from .listing import DataSet, DataSetInfo, DataSetListing, Entry, LayoutError, write_datalist
-from .registry import SPLITS, data_sets, describe_data_sets, make_datalist
+from .registry import SPLITS, data_sets, make_datalist
 
 __all__ = [
     "SPLITS",
@@ -12,7 +12,6 @@ __all__ = [
     "Entry",
     "LayoutError",
     "data_sets",
-    "describe_data_sets",
     "make_datalist",
     "write_datalist",
 ]

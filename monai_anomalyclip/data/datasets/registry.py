@@ -15,7 +15,6 @@ from monai_anomalyclip.data.datasets.own_data import OWN_DATA
 __all__ = [
     "SPLITS",
     "data_sets",
-    "describe_data_sets",
     "make_datalist",
 ]
 
@@ -80,15 +79,6 @@ def make_datalist(name: str, root: str | os.PathLike[str], *, split: str | None 
     if not sections:
         raise LayoutError(f"There are no images of {info.title} in '{root}'.")
     return DataSetListing(info, split, sections, tuple(found.notes))
-
-
-def describe_data_sets() -> str:
-    """One line per data set with its name, title and domain, for the terminal."""
-    known = data_sets()
-    width = max(map(len, known))
-    return "\n".join(
-        f"  {name:<{width}}  {data_set.info.title}: {data_set.info.domain}" for name, data_set in known.items()
-    )
 
 
 def _hint(data_set: DataSet, root: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_anomalyclip.metrics.histogram import ScoreHistogram, check_bins
+from monai_anomalyclip.metrics.pixel_metric import ScoreHistogram, check_bins
 
 LARGEST = np.finfo(np.float32).max
 

@@ -76,7 +76,9 @@ def check_png(stream: BinaryIO) -> None:
         raise UnreadableInputError(_ENDS_EARLY)
 
 
-def check_jpeg(content: bytes, decoded: npt.NDArray[Any], decode: Callable[[bytes], npt.NDArray[Any]]) -> None:
+def check_jpeg(
+    content: bytes, decoded: npt.NDArray[Any] | Image.Image, decode: Callable[[bytes], npt.NDArray[Any]]
+) -> None:
     """Refuse a JPEG whose last scan stops before the picture's end, which decoders fill up without a word.
 
     Such a picture ends in a flat block, unless it is progressive. Then more data are put behind the last scan: a whole
@@ -84,7 +86,7 @@ def check_jpeg(content: bytes, decoded: npt.NDArray[Any], decode: Callable[[byte
 
     Args:
         content: the file, or a frame's codestream.
-        decoded: (H, W) or (H, W, channels) what it was decoded to.
+        decoded: what it was decoded to, (H, W) or (H, W, channels), or Pillow's picture.
         decode: what decoded it.
 
     Raises:
@@ -96,15 +98,15 @@ def check_jpeg(content: bytes, decoded: npt.NDArray[Any], decode: Callable[[byte
         place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
     if found is None or _SCAN not in kinds or kinds.isdisjoint(_HUFFMAN):
         return
-    rows, columns = decoded.shape[:2]
-    block = decoded[(rows - 1) // 8 * 8 :, (columns - 1) // 8 * 8 :].reshape(-1, *decoded.shape[2:]).astype(np.float64)
+    corner = _last_block(decoded)
+    block = corner.reshape(-1, *corner.shape[2:]).astype(np.float64)
     # Colours of neighbouring blocks run into each other; the brightness does not.
     brightness = block if block.ndim == 1 else block[:, :3] @ _LUMA[: min(block.shape[1], 3)]
     flat = np.ptp(brightness) <= _FLAT or (block.ndim > 1 and np.ptp(block[:, 0]) <= _FLAT)
     if not flat and _PROGRESSIVE not in kinds:
         return
     longer = content[: found.start()] + _MORE + content[found.start() : found.end()]
-    if not np.array_equal(decode(longer), decoded):
+    if not np.array_equal(decode(longer), np.asarray(decoded)):
         raise UnreadableInputError(_ENDS_EARLY)
 
 
@@ -183,6 +185,14 @@ def _predicted(values: npt.NDArray[np.int32], predictor: int, first: int) -> npt
     predicted[1:, 1:] = ways[predictor]()
     predicted[0, 1:], predicted[1:, 0], predicted[0, 0] = values[0, :-1], values[:-1, 0], first
     return predicted
+
+
+def _last_block(decoded: npt.NDArray[Any] | Image.Image) -> npt.NDArray[Any]:
+    if isinstance(decoded, Image.Image):  # an array of the whole would be a copy
+        columns, rows = decoded.size
+        return np.asarray(decoded.crop(((columns - 1) // 8 * 8, (rows - 1) // 8 * 8, columns, rows)))
+    rows, columns = decoded.shape[:2]
+    return decoded[(rows - 1) // 8 * 8 :, (columns - 1) // 8 * 8 :]
 
 
 def _png_bytes(header: bytes) -> int:

@@ -233,7 +233,7 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
         samples = deep_colour(image, path, page or 0)
         decoded = _decoded(image, path, page or 0)  # also where the samples are known: this finds damage
         if image.format in ("JPEG", "MPO"):
-            check_jpeg(Path(path).read_bytes(), np.asarray(image), decode_jpeg)
+            check_jpeg(Path(path).read_bytes(), image, decode_jpeg)
         if samples is not None:
             decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
         if decoded is not image and image.format != "TIFF":  # which is upright already
@@ -308,7 +308,7 @@ def to_rgb(picture: Image.Image, name: str, largest: int = 0) -> npt.NDArray[np.
             rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
         return np.asarray(rgba)[..., :3].copy()
     try:
-        return np.array(picture.convert("RGB"))
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except ValueError as error:
         raise UnreadableInputError(
             f"Cannot read {name!r}: colours of the kind {picture.mode} are not supported; save it as RGB first."

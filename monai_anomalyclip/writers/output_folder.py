@@ -237,10 +237,13 @@ class OutputFolder:
 
     def keep_picture(self, name: str, picture: Picture, preview: str = "") -> None:
         """Keep what stands for an input in the report: its picture, and what its viewer shows."""
+        from PIL import Image
+
         from monai_anomalyclip.writers.overlays import jpeg, thumbnail  # needs torch, which tables alone do not
 
-        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(picture), durable=False)
-        write_atomically(self._hidden(f"{_short(name)}_small.jpg"), jpeg(thumbnail(picture)), durable=False)
+        image = Image.fromarray(picture)
+        write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(image), durable=False)
+        write_atomically(self._hidden(f"{_short(name)}_small.jpg"), jpeg(thumbnail(image)), durable=False)
         shown = preview_path(self.path, name)
         if preview:
             write_atomically(shown, preview.encode(), durable=False)

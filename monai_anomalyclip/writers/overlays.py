@@ -253,8 +253,8 @@ def font_of(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def jpeg(picture: Picture, quality: int = 82, thin: bool | None = None) -> bytes:
-    """Encode a picture (H, W, 3) as JPEG without metadata.
+def jpeg(picture: Picture | Image.Image, quality: int = 82, thin: bool | None = None) -> bytes:
+    """Encode a picture (H, W, 3), or Pillow's of it, as JPEG without metadata.
 
     Args:
         picture: the picture.
@@ -263,8 +263,9 @@ def jpeg(picture: Picture, quality: int = 82, thin: bool | None = None) -> bytes
             time. By default by its size, as that of an overlay or of two panels.
     """
     stream = io.BytesIO()
-    subsampling = 0 if (max(picture.shape) < _LARGE if thin is None else thin) else 2
-    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=subsampling)
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    subsampling = 0 if (max(image.size) < _LARGE if thin is None else thin) else 2
+    image.save(stream, format="JPEG", quality=quality, subsampling=subsampling)
     return stream.getvalue()
 
 
@@ -286,11 +287,11 @@ def gray_png(pixels: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
     )
 
 
-def thumbnail(picture: Picture, side: int = 96) -> Picture:
+def thumbnail(picture: Image.Image, side: int = 96) -> Image.Image:
     """A picture within a square of so many pixels."""
-    small = Image.fromarray(picture)
+    small = picture.copy()
     small.thumbnail((side, side), Image.Resampling.BOX)
-    return np.asarray(small)
+    return small
 
 
 def framed(picture: Picture, caption: str, ceiling: float = 1.0) -> Picture:

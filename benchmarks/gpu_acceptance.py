@@ -13,6 +13,7 @@ of a GPU: on a CPU, where the script runs at small size, the table has "not meas
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -20,16 +21,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from end_to_end import BUNDLE, PROMPTS, TREE, make_ct, make_pictures
 from inference import ceiling
 from measuring import Timing, machine, peak_mib, random_network, write_record
+from torch.nn.parallel import DistributedDataParallel
 from tuning import tune
 
 from monai_anomalyclip import predict
 from monai_anomalyclip.demo.network import demo_network
+from monai_anomalyclip.demo.studies import demo_seeds, demo_volume
+from monai_anomalyclip.demo.volumes import write_nifti
 from monai_anomalyclip.inferers import AnomalySliceInferer
+from monai_anomalyclip.label import AnomalyModel, tune_prompts
 from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP
 from monai_anomalyclip.networks.devices import autocast
@@ -68,6 +74,9 @@ GOALS: dict[str, tuple[str, float]] = {
     "tuning.steps s": ("at most", 12),
     "predict.CT s": ("at most", 4),
     "predict.pictures/s": ("at least", 200),
+    "forward.bfloat16, batch 1, graph, images/s": ("at least", 280),
+    "annotation.map after": ("at most", 1e-3),
+    "processes.loss": ("at most", 1e-5),
     "memory.growth MiB": ("at most", 1),
 }
 
@@ -173,7 +182,83 @@ def forward(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str,
                     for _ in range(size.repeats):
                         timing.measure(lambda images=images: network.predict(images), device)  # type: ignore[misc]
                 found[f"{precision}, batch {count}, images/s"] = count / timing.median
+        if device.type == "cuda":
+            found |= _tf32_and_graph(network, device, size)
     return found
+
+
+def _tf32_and_graph(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, float]:
+    """Images a second in TF32 at the largest batch, and of one image in bfloat16 as a CUDA graph."""
+    images = torch.randn(size.batches[-1], 3, size.image_size, size.image_size, device=device)
+    tf32, graphed = Timing(), Timing()
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        for _ in range(size.repeats):
+            tf32.measure(lambda: network.predict(images), device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    with autocast("bfloat16", device):
+        network.predict(images[:1])
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            network.predict(images[:1])
+        for _ in range(size.repeats):
+            graphed.measure(graph.replay, device)
+    return {
+        f"TF32, batch {len(images)}, images/s": len(images) / tf32.median,
+        "bfloat16, batch 1, graph, images/s": 1 / graphed.median,
+    }
+
+
+def annotation(_: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, float]:
+    """Predict, tune, predict with what was tuned, as the MONAI Label app does: differences from the CPU."""
+    phantom = demo_volume("brain_mr", next(iter(demo_seeds("brain_mr"))))
+    with tempfile.TemporaryDirectory() as name:
+        folder, results = Path(name), []
+        image = write_nifti(folder / "a.nii.gz", phantom.image, phantom.affine)
+        label = write_nifti(folder / "a_l.nii.gz", phantom.mask.astype("uint8"), phantom.affine)
+        torch.manual_seed(0)
+        prompts = folder / "prompts.pt"
+        demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4).save_prompts(prompts)
+        for place in ("cpu", device):
+            own = folder / f"on {place} {len(results)}"
+            own.mkdir()
+            shutil.copy(prompts, own / "prompts.pt")
+            model = AnomalyModel(TREE / BUNDLE, own, "float32")
+            before = model.predict(image, device=place)
+            begun = time.perf_counter()
+            # The wheels that are brought there have no TensorBoard.
+            settings = {"max_epochs": size.epochs, "summary_writer": mock.Mock()}
+            tuned, report = tune_prompts(model, [{"image": image, "label": label}], device=place, **settings)
+            seconds = time.perf_counter() - begun
+            model.save_prompts(tuned)
+            results.append((before.anomaly_map, model.predict(image, device=place).anomaly_map, report.loss_after))
+    here, there = results
+    return {
+        "map before": float((here[0] - there[0]).abs().max()),
+        "map after": float((here[1] - there[1]).abs().max()),
+        "loss": abs(here[2] - there[2]),
+        "tuning s": seconds,
+    }
+
+
+def processes(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, Any]:
+    """One process of a group (NCCL on a GPU, else Gloo): a step in DistributedDataParallel against one without."""
+    network.to(device)
+    images = torch.randn(2, 3, size.image_size, size.image_size, device=device)
+    labels = torch.tensor([0, 1], device=device)
+    target = {"image_label": labels, "label": images[:, :1] > 2, "has_label": torch.ones_like(labels)}
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with tempfile.TemporaryDirectory() as name:
+        torch.distributed.init_process_group(backend, init_method=f"file://{name}/group", rank=0, world_size=1)
+        try:
+            losses = [
+                float(GlocalLoss()(module(images, output="logits"), target))
+                for module in (network, DistributedDataParallel(network))
+            ]
+        finally:
+            torch.distributed.destroy_process_group()
+    return {"backend": backend, "loss": abs(losses[0] - losses[1])}
 
 
 def waits(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, Any]:
@@ -258,6 +343,8 @@ SECTIONS: dict[str, Callable[[AnomalyCLIP, torch.device, Size], dict[str, Any]]]
     "waits": waits,
     "tuning": tuning,
     "predict": end_to_end,
+    "annotation": annotation,
+    "processes": processes,
     "memory": memory,
 }
 

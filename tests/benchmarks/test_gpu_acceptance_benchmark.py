@@ -27,6 +27,9 @@ def test_every_section_runs_at_small_size(
     assert record["sections"]["agreement"]["bfloat16 score"] < 0.05
     assert verdicts["predict.pictures/s"] == verdicts["waits.operators that wait in a tuning step"] == "not measured"
     assert record["sections"]["predict"]["pictures/s"] > 0
+    assert record["sections"]["annotation"]["map after"] == record["sections"]["annotation"]["loss"] == 0
+    assert record["sections"]["processes"]["backend"] == "gloo"
+    assert record["sections"]["processes"]["loss"] < 1e-6
     assert "| goal | | measured | verdict |" in capsys.readouterr().out
 
 

@@ -22,7 +22,7 @@ from monai_anomalyclip.reference.comparison import (
     compare,
     description_of,
     notes_on,
-)
+)  # fmt: skip
 from monai_anomalyclip.reference.conformal import ConformalScores, pixel_threshold
 from monai_anomalyclip.reference.encoder_choice import encoder_like, make_encoder
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder

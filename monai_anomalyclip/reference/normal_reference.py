@@ -22,7 +22,7 @@ from monai_anomalyclip.reference.comparison import (
     compare,
     description_of,
     notes_on,
-)  # fmt: skip
+)
 from monai_anomalyclip.reference.conformal import ConformalScores, pixel_threshold
 from monai_anomalyclip.reference.encoder_choice import encoder_like, make_encoder
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NormalReference"]
 
-CAPACITY = 192
-"""Images' worth of patches that a bank holds at most: with the default encoder 59 MB on disk."""
+CAPACITY = 192  # images' worth of patches that a bank holds at most: with the default encoder 59 MB on disk
 
 _FINE = 4  # how much finer than the patches' grid maps are looked at for a pixel threshold
 _FINISH_EVERY = 200  # images after which an unfinished reference is kept

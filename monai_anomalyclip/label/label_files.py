@@ -11,7 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 import torch
 from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
@@ -95,6 +94,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.bool_], npt.NDAr
             while values.ndim > 3 and values.shape[-1] == 1:
                 values = values[..., 0]
         else:
+            import SimpleITK as sitk  # large, and needed for these files alone
+
             image = sitk.ReadImage(str(path))
             values, affine = sitk.GetArrayFromImage(image), itk_affine(image)
             if image.GetNumberOfComponentsPerPixel() > 1:  # segments of their own

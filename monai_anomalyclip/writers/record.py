@@ -41,12 +41,12 @@ _NUMBERS_OVER_LINES = re.compile(r"\[\s+(?:(?:-?\d[\d.eE+-]*|null)(?:,\s+|\s+(?=
 
 def _plain(value: Any) -> Any:
     """What JSON holds: lists for arrays and tuples, None for NaN and infinities, no half characters in texts."""
+    if isinstance(value, str):  # names of damaged files hold lone surrogates
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, str):  # names of damaged files hold lone surrogates
-        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
         return {_plain(key): _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
@@ -255,8 +255,10 @@ class InputRecord(Record):
 
 def json_text(record: Record | Sequence[Any] | Mapping[str, Any]) -> str:
     """JSON that people can read, too: indented, but lists of numbers on one line."""
-    values = record.model_dump(mode="json") if isinstance(record, Record) else record
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    if isinstance(record, Record):
+        text = record.model_dump_json(indent=2)  # a tenth of the time of the standard library's
+    else:
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     # Line breaks inside of texts are escaped: what matches is a list.
     return _NUMBERS_OVER_LINES.sub(lambda match: f"[{' '.join(match[0][1:-1].split())}]", text) + "\n"
 
@@ -269,6 +271,7 @@ _PATH_START = (
 _QUOTED_PATH = re.compile(rf"""(['"]){_PATH_START}.*?\1""")
 _BARE_PATH = re.compile(rf"{_PATH_START}.*")
 _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}")
+_PERHAPS = re.compile(r"[/\\]|(?:\.\d+){4}")  # in every path and UID: most texts have neither
 
 
 def redacted(text: str) -> str:
@@ -277,4 +280,6 @@ def redacted(text: str) -> str:
     A path in quotation marks ends with them; any other takes the rest of its line along, as folders' names may hold
     spaces. Five or more numbers joined by dots are a UID.
     """
+    if not _PERHAPS.search(text):
+        return text
     return _UID.sub("[UID]", _BARE_PATH.sub("[path]", _QUOTED_PATH.sub(r"\1[path]\1", text)))

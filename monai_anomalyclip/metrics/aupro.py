@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.metrics import auc
 from torch import Tensor
 
 from monai_anomalyclip.metrics.anomaly_metric import AnomalyMetric
@@ -132,6 +131,8 @@ def published_pro(ranking: Ranking, fpr_limit: float = 0.3) -> float | None:
     rate, overlap = rate[kept], overlap[kept]
     if len(rate) < 2 or rate.min() == rate.max():
         return None
+    from sklearn.metrics import auc  # slow to import, and a machine lent for a check need not have it
+
     return float(auc((rate - rate.min()) / (rate.max() - rate.min()), overlap))
 
 

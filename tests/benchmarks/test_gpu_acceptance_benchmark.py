@@ -19,7 +19,7 @@ def test_every_section_runs_at_small_size(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for absent in ("SimpleITK", "av", "tensorboard"):  # no wheels that are brought to a GPU
+    for absent in ("SimpleITK", "av", "sklearn", "tensorboard"):  # no wheels that are brought to a GPU
         monkeypatch.setitem(sys.modules, absent, None)
     acceptance = script("gpu_acceptance")
     target = tmp_path / "record.json"

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time per image of PyTorch (float32, bfloat16 autocast), ONNX and INT8, in one run, and what the fast ones cost.
+"""Time per image of PyTorch (float32, bfloat16), ONNX, INT8, float16, OpenVINO in one run, and what each costs.
 
 The ways take turns, so that a busy machine slows all of them. The weights are random: speed does not depend on them,
-and differences from float32 say nothing of a trained model. Exports are made and run on the CPU, by onnxruntime.
+and differences from float32 say nothing of a trained model. Exports are made and run on the CPU, by
+onnxruntime or OpenVINO; float16 is for GPUs, and here for its agreement alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from monai_anomalyclip.export import ONNXNetwork, export_model
 from monai_anomalyclip.export.agreement import check_batches, measure_agreement, predict_exactly
 from monai_anomalyclip.networks import AnomalyCLIP
 
-WAYS = ("float32", "bfloat16", "onnx", "int8")
+WAYS = ("float32", "bfloat16", "onnx", "int8", "float16", "openvino")
+EXPORTED = WAYS[2:]
 BASELINE = "float32"
 # Model -> image size, first block of the DPAM path; the tapped block is the last one.
 PRESETS = {"ViT-B-16-quickgelu": (336, 3), "ViT-L-14-336-quickgelu": (518, 6)}
@@ -71,8 +73,8 @@ def torch_run(network: AnomalyCLIP, device: torch.device, bfloat16: bool) -> Run
     return run
 
 
-def onnx_run(path: Path, threads: int) -> Run:
-    network = ONNXNetwork(path, threads=threads)
+def onnx_run(path: Path, threads: int, way: str) -> Run:
+    network = ONNXNetwork(path, threads=threads, runtime="openvino" if way == "openvino" else "onnxruntime")
 
     def run(image: Tensor) -> tuple[Tensor, Tensor]:
         result = network.predict(image)
@@ -86,11 +88,11 @@ def prepare(options: argparse.Namespace, network: AnomalyCLIP, folder: Path) -> 
     device = torch.device(options.device)
     runs: dict[str, Run] = {}
     facts: dict[str, Any] = {way: {} for way in options.ways}
-    for way in [way for way in options.ways if way in ("onnx", "int8")]:
+    for way in [way for way in options.ways if way in EXPORTED]:
         path, start = folder / f"{way}.onnx", time.perf_counter()
-        export_model(network, path, int8=way == "int8", opset=options.opset)
+        export_model(network, path, int8=way == "int8", float16=way == "float16", opset=options.opset)
         facts[way] = {"export_seconds": time.perf_counter() - start, "file_mib": path.stat().st_size / 2**20}
-        runs[way] = onnx_run(path, options.threads)
+        runs[way] = onnx_run(path, options.threads, way)
     network.to(device)
     for way in [way for way in options.ways if way not in runs]:
         runs[way] = torch_run(network, device, way == "bfloat16")

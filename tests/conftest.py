@@ -26,6 +26,7 @@ import monai
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from monai_anomalyclip import Predictor
@@ -91,6 +92,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, figure in report.user_properties:
             if name == "figure":
                 terminalreporter.write_line(figure)
+
+
+@pytest.fixture(params=["cuda", "mps"])
+def accelerator(request: pytest.FixtureRequest) -> str:
+    """A device beside the CPU, NVIDIA's or Apple's; skips where there is none."""
+    name: str = request.param
+    if not (torch.cuda.is_available() if name == "cuda" else torch.backends.mps.is_available()):
+        pytest.skip(f"no {name} device")
+    return name
 
 
 @pytest.fixture(autouse=True)

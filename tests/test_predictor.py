@@ -187,6 +187,16 @@ def test_the_device_is_given_back(face_bundle: Path, noise_picture: Path) -> Non
     assert predictor(noise_picture).anomaly_score == first
 
 
+def test_an_accelerator_computes_the_same(
+    face_bundle: Path, predictor: Predictor, noise_picture: Path, nifti_volume: Path, accelerator: str
+) -> None:
+    with Predictor(face_bundle, device=accelerator, precision="float32") as there:
+        for path in (noise_picture, nifti_volume):
+            expected, actual = predictor(path), there(path)
+            np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-3)
+            np.testing.assert_allclose(actual.map.numpy(), expected.map.numpy(), atol=2e-3)
+
+
 def test_a_film_is_scored_frame_by_frame(predictor: Predictor, tmp_path: Path) -> None:
     pytest.importorskip("av")
     frames, _ = make_clip(0, frames=6, size=64)

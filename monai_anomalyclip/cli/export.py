@@ -63,6 +63,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--int8", action="store_true", help="8-bit weights for CPUs (ONNX); less exact, the difference is measured"
     )
+    parser.add_argument(
+        "--float16", action="store_true", help="half precision for GPUs (ONNX); less exact, the difference is measured"
+    )
     parser.add_argument("--opset", type=int, default=18, metavar="N", help="ONNX operators (default: 18)")
     parser.add_argument("--force", action="store_true", help="replace the file when it exists")
     parser.add_argument(
@@ -76,7 +79,14 @@ def _export_reference(arguments: argparse.Namespace) -> int:
     from monai_anomalyclip.export.baked_reference import export_reference
     from monai_anomalyclip.reference import NormalReference
 
-    if arguments.bundle or arguments.prompts or arguments.int8 or arguments.config or arguments.image_size:
+    if (
+        arguments.bundle
+        or arguments.prompts
+        or arguments.int8
+        or arguments.float16
+        or arguments.config
+        or arguments.image_size
+    ):
         raise ValueError("A reference is exported as it is: leave the options of bundles out.")
     reference = NormalReference.load(arguments.reference, weights=arguments.encoder_weights)
     description = export_reference(reference, arguments.output, opset=arguments.opset, overwrite=arguments.force)
@@ -116,19 +126,20 @@ def _run(arguments: argparse.Namespace) -> int:
         sigma=parser.get_parsed_content("sigma"),
         opset=arguments.opset,
         int8=arguments.int8,
+        float16=arguments.float16,
         overwrite=arguments.force,
     )
     opset = f", opset {description['opset']}" if "opset" in description else ""
     size = description["image_size"]
     print(f"{output}: {description['format']}{opset}, image (B, 3, {size}, {size}), {description['precision']}.")
     print(f"Difference from PyTorch on the CPU: {Agreement(**description['agreement'])}.")
-    if arguments.int8:
-        measured = Agreement(**description["agreement_int8"])
-        print(f"Difference of INT8 from PyTorch on the CPU: {measured}.")
+    for smaller in [name for name in ("int8", "float16") if getattr(arguments, name)]:
+        measured = Agreement(**description[f"agreement_{smaller}"])
+        print(f"Difference of {smaller.replace('int', 'INT')} from PyTorch on the CPU: {measured}.")
         if not (measured.map_mean <= MAP_MEAN_BOUND and measured.score_max <= SCORE_BOUND):
             print(
                 f"Warning: that is more than {MAP_MEAN_BOUND} for the mean of the map or {SCORE_BOUND} for a score: "
-                "compare both models on your own images before INT8 is used, and calibrate its threshold again."
+                "compare both models on your own images before it is used, and calibrate its threshold again."
             )
     print(RESEARCH_USE_ONLY)
     return 0

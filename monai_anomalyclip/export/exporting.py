@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from monai_anomalyclip.export import onnx_file
 from monai_anomalyclip.export.agreement import EXACT, Agreement, check_batches, measure_agreement, predict_exactly
 from monai_anomalyclip.export.description import DESCRIPTION_KEY, describe_export
-from monai_anomalyclip.export.onnx_file import quantise
+from monai_anomalyclip.export.onnx_file import halve, quantise
 from monai_anomalyclip.networks import FrozenCLIPNetwork
 
 __all__ = ["SUFFIXES", "BakedNetwork", "Format", "export_model", "quiet_exporters"]
@@ -108,6 +108,7 @@ def export_model(
     sigma: float = 4.0,
     opset: int = 18,
     int8: bool = False,
+    float16: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Export a network with its prompts baked in: ``image`` (B, 3, S, S) to ``anomaly_map`` and ``anomaly_score``.
@@ -123,11 +124,12 @@ def export_model(
         sigma: of the Gaussian that the map is to be smoothed with, for the description.
         opset: version of ONNX's standard operators.
         int8: quantise the linear layers of an ONNX model to 8 bits.
+        float16: bring an ONNX model into half precision, for GPUs.
         overwrite: whether an existing file may be replaced.
 
     Returns:
-        the description that the file carries; under "agreement" the measured differences from PyTorch, of an 8-bit
-        model under "agreement_int8" its own.
+        the description that the file carries; under "agreement" the measured differences from PyTorch, of a smaller
+        model under "agreement_int8" or "agreement_float16" its own.
 
     Raises:
         FileExistsError: when the file exists and ``overwrite`` is false.
@@ -138,8 +140,11 @@ def export_model(
     """
     path = Path(path)
     kind = _format_of(path)
-    if int8 and kind != "onnx":
-        raise ValueError(f"INT8 is made by onnxruntime, for .onnx only; '{path.name}' would be torch.export.")
+    if int8 and float16:
+        raise ValueError("A model is either in INT8 or in float16: choose one.")
+    if (int8 or float16) and kind != "onnx":
+        smaller = "INT8" if int8 else "float16"
+        raise ValueError(f"{smaller} is made by onnxruntime, for .onnx only; '{path.name}' would be torch.export.")
     if opset not in onnx_file.OPSETS:
         first, last = onnx_file.OPSETS[0], onnx_file.OPSETS[-1]
         raise ValueError(f"The opset {opset} is not one of {first} to {last}, which the exporter writes.")
@@ -158,7 +163,7 @@ def export_model(
         unfinished = Path(folder) / path.name
         program = _trace(baked, size, type(network).__name__)
         if kind == "onnx":
-            weights = _finish_onnx(network, program, unfinished, description, opset, int8)
+            weights = _finish_onnx(network, program, unfinished, description, opset, int8, float16)
         else:
             weights = None
             _finish_torch_export(network, program, unfinished, description)
@@ -178,6 +183,7 @@ def _finish_onnx(
     description: dict[str, Any],
     opset: int,
     int8: bool,
+    float16: bool,
 ) -> Path | None:
     """Write and check the model; returns its weights file, if it has one."""
     batches = check_batches(description["image_size"])
@@ -187,7 +193,7 @@ def _finish_onnx(
         session = onnx_file.open_session(model)
         return measure_agreement(expected, [onnx_file.run_session(session, batch) for batch in batches])
 
-    exact = path.with_name("float32.onnx") if int8 else path
+    exact = path.with_name("float32.onnx") if int8 or float16 else path
     onnx_file.write_onnx(program, exact, opset)
     description |= {"opset": opset, "precision": "float32"}
     description["agreement"] = _checked(agreement_of(exact)).as_dict()
@@ -195,6 +201,10 @@ def _finish_onnx(
         layers = quantise(exact, path)
         description["precision"] = f"{layers} linear layers in int8 (weights per channel, activations dynamic)"
         description["agreement_int8"] = agreement_of(path).as_dict()
+    elif float16:
+        halve(exact, path)
+        description["precision"] = "float16 (the comparison with the prompts in float32)"
+        description["agreement_float16"] = agreement_of(path).as_dict()
     onnx_file.add_description(path, description)
     return onnx_file.name_external_data(path, path.name)
 

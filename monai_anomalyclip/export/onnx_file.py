@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: monai_anomalyclip authors
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX files: written, with weights beside them where one file cannot hold them, described, quantised, and run."""
+"""ONNX files: written, with weights beside them where one file cannot hold them, described, made smaller, and run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ __all__ = [
     "SCORE_BOUND",
     "add_description",
     "check_installed",
+    "chosen_providers",
+    "halve",
     "name_external_data",
     "open_session",
     "quantise",
@@ -34,10 +37,14 @@ __all__ = [
     "write_onnx",
 ]
 
+logger = logging.getLogger(__name__)
+
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights up to which a model is one file; protobuf, its format, ends at 2 GiB."""
 
 OPSETS = range(18, 24)
+Runtime: TypeAlias = Literal["onnxruntime", "openvino"]
+_ON_CPU, _ON_CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 OUTPUTS = ["anomaly_map", "anomaly_score"]
 
 
@@ -75,6 +82,12 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, opset: int) ->
     onnx_ir.passes.common.ClearMetadataAndDocStringPass()(model)  # paths of source files on this machine
     _name_batch_dimension(model)
     _fold_transposed_weights(model)
+    _save(model, path)
+
+
+def _save(model: Any, path: Path) -> None:
+    import onnx_ir
+
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     onnx_ir.save(model, path, external_data="weights.data" if weights > LARGEST_FILE else None)
 
@@ -122,19 +135,75 @@ def stale_external_data(path: Path, current: Path | None) -> list[Path]:
     return [other for other in path.parent.iterdir() if pattern.fullmatch(other.name) and other.name != kept]
 
 
-def open_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None) -> Any:
-    """An onnxruntime session.
+def chosen_providers(device: str | torch.device, listed: Sequence[str] | None = None) -> list[str]:
+    """onnxruntime's execution providers for a device, best first.
+
+    Args:
+        device: on a GPU CUDA's provider is taken where onnxruntime has it, else the CPU's with a warning.
+        listed: those to take instead, such as TensorRT's, which builds an engine for minutes first.
+
+    Raises:
+        ValueError: one of `listed` is not there; onnxruntime would compute on the CPU without a word.
+    """
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    if listed is not None:
+        if missing := [name for name in listed if name not in there]:
+            raise ValueError(
+                f"onnxruntime has no '{missing[0]}' here, only {', '.join(there)}: install onnxruntime-gpu or "
+                "another of its packages in place of onnxruntime, or leave the providers out."
+            )
+        return list(listed)
+    if torch.device(device).type != "cuda":
+        return [_ON_CPU]
+    if _ON_CUDA not in there:
+        logger.warning("onnxruntime has no CUDA here and computes on the CPU: install onnxruntime-gpu in its place.")
+        return [_ON_CPU]
+    return [_ON_CUDA, _ON_CPU]
+
+
+def open_session(
+    path: Path, providers: Sequence[str] = (_ON_CPU,), threads: int | None = None, runtime: Runtime = "onnxruntime"
+) -> Any:
+    """A model that is ready to run.
 
     Args:
         path: the model.
         providers: onnxruntime's execution providers, best first.
         threads: CPU threads; by default as many as torch uses.
+        runtime: "openvino" for Intel's on the CPU, which takes no providers.
+
+    Raises:
+        RuntimeError: OpenVINO is not installed.
     """
+    count = threads or torch.get_num_threads()
+    if runtime == "openvino":
+        return _OpenVINOSession(path, count)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    return onnxruntime.InferenceSession(path, options, providers=list(providers))
+    options.intra_op_num_threads = count
+    session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+    if lost := [name for name in providers if name not in session.get_providers()]:
+        logger.warning("onnxruntime could not start %s and computes without.", ", ".join(lost))
+    return session
+
+
+class _OpenVINOSession:
+    """An ONNX file in OpenVINO, in float32 (by itself it takes bfloat16 where the CPU can), run as onnxruntime is."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise RuntimeError("OpenVINO is not installed: pip install openvino, or leave the runtime out.") from error
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        self._model = openvino.Core().compile_model(path, "CPU", settings)
+
+    def run(self, outputs: Sequence[str], inputs: dict[str, npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+        results = self._model(inputs)
+        return [np.array(results[name]) for name in outputs]
 
 
 def run_session(session: Any, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,6 +243,30 @@ def _name_batch_dimension(model: Any) -> None:
             value.shape = onnx_ir.Shape(
                 [size if isinstance(size, int) else symbol.sub("batch", str(size)) for size in value.shape]
             )
+
+
+def halve(source: Path, target: Path) -> None:
+    """Bring an ONNX model into float16, for GPUs; the image, the comparison with the prompts and what follows stay.
+
+    Args:
+        source: ONNX model in float32.
+        target: ONNX model to write.
+    """
+    import onnx
+    import onnx_ir
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(source)
+    small = {tensor.name for tensor in model.graph.initializer if list(tensor.dims)[1:] == [2]}
+    exact, names = [], set(small)
+    for node in model.graph.node:  # in the order in which they are computed
+        if names & set(node.input):
+            exact.append(node.name)
+            names |= set(node.output)
+    halved = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, node_block_list=exact)
+    turned = onnx_ir.from_proto(halved)
+    turned.graph.sort()  # the casts were put behind what they are for
+    _save(turned, target)
 
 
 MAP_MEAN_BOUND = 0.02

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monai_anomalyclip.export.description import read_description
-from monai_anomalyclip.export.onnx_file import check_installed, open_session, run_session
+from monai_anomalyclip.export.onnx_file import Runtime, check_installed, chosen_providers, open_session, run_session
 
 __all__ = ["ONNXNetwork"]
 
@@ -21,13 +22,16 @@ class ONNXNetwork(nn.Module):
 
     Args:
         path: the .onnx file.
-        providers: onnxruntime's execution providers, best first.
+        providers: onnxruntime's execution providers, best first; by default those for `device`
+            (see :func:`~monai_anomalyclip.export.onnx_file.chosen_providers`).
         threads: CPU threads; by default as many as torch uses.
+        device: "cpu", "cuda", ...
+        runtime: "openvino" to run it by OpenVINO on a CPU instead of onnxruntime.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it was not written by ``monai-anomalyclip export``.
-        RuntimeError: when onnxruntime is missing.
+        ValueError: when it was not written by ``monai-anomalyclip export``, or onnxruntime has no such provider.
+        RuntimeError: when onnxruntime, or OpenVINO where it is asked for, is missing.
 
     Example::
 
@@ -38,8 +42,10 @@ class ONNXNetwork(nn.Module):
     def __init__(
         self,
         path: str | Path,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] | None = None,
         threads: int | None = None,
+        device: str | torch.device = "cpu",
+        runtime: Runtime = "onnxruntime",
     ) -> None:
         super().__init__()
         check_installed()
@@ -56,7 +62,7 @@ class ONNXNetwork(nn.Module):
             "precision": self.description["precision"],
         }
         del self.settings["method"]
-        self._session = open_session(Path(path), providers, threads)
+        self._session = open_session(Path(path), chosen_providers(device, providers), threads, runtime)
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """Anomaly map and image-level score.

@@ -65,7 +65,7 @@ def documented(clone: Path) -> Path:
 
 
 def test_documented_commands(documented: Path) -> None:
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 6
     model = onnx.load(documented / BUNDLE / "models" / "anomalyclip.onnx")
     assert model.doc_string == RESEARCH_USE_ONLY
     assert (documented / "anomalyclip_int8.onnx").stat().st_size < model.ByteSize() / 2
@@ -76,7 +76,7 @@ def test_what_the_export_prints(documented: Path) -> None:
     shown = (documented / "shown.txt").read_text()
     assert "anomalyclip.pt2: torch_export, image (B, 3, 112, 112), float32." in shown
     assert "anomalyclip.onnx: onnx, opset 18, image (B, 3, 112, 112), float32." in shown
-    assert len(re.findall(r"^Difference from PyTorch on the CPU: map .* \(4 images\)", shown, re.MULTILINE)) == 3
+    assert len(re.findall(r"^Difference from PyTorch on the CPU: map .* \(4 images\)", shown, re.MULTILINE)) == 4
     assert shown.count(RESEARCH_USE_ONLY) >= 3
 
 
@@ -97,11 +97,22 @@ def test_int8_of_the_demonstration(documented: Path) -> None:
     )
 
 
+def test_float16_of_the_demonstration(documented: Path) -> None:
+    description = read_description(documented / "anomalyclip_float16.onnx")
+    assert 1e-6 < description["agreement_float16"]["map_mean"] < 3e-4
+    assert description["agreement_float16"]["score_max"] < 2e-3
+    whole = (documented / BUNDLE / "models" / "anomalyclip.onnx").stat().st_size
+    assert (documented / "anomalyclip_float16.onnx").stat().st_size < 0.55 * whole
+    assert "Difference of float16 from PyTorch on the CPU: map " in (documented / "shown.txt").read_text()
+
+
 def test_predict_on_onnx_equals_predict_on_pytorch(documented: Path, prompts: Path, tmp_path: Path) -> None:
     command = ["predict", str(documented / "frames"), "-o", str(tmp_path), "--bundle", str(documented / BUNDLE)]
     assert main([*command, "--prompts", str(prompts), "--device", "cpu"]) == 0
-    results = [json.loads((folder / "results.json").read_text()) for folder in (documented / "results", tmp_path)]
-    (on_onnx,), (on_pytorch,) = (result["inputs"] for result in results)
+    folders = (documented / "results", tmp_path, documented / "results_openvino")
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    (on_onnx,), (on_pytorch,), (by_openvino,) = (result["inputs"] for result in results)
+    assert by_openvino["anomaly_score"] == pytest.approx(on_pytorch["anomaly_score"], abs=1e-4)
     assert on_onnx["anomaly_score"] == pytest.approx(on_pytorch["anomaly_score"], abs=1e-4)
     assert on_onnx["status"] == "ok"
     assert results[0]["model"]["settings"]["exported_prompts_sha256"] == results[1]["model"]["prompts_sha256"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,31 @@ def test_another_size_and_opset_in_int8_with_weights_beside_the_model(
     assert read_description(path) == json.loads(json.dumps(description))
 
 
+@pytest.mark.parametrize("largest", [1000, 2_000_000_000])
+def test_float16_keeps_its_ends_and_the_comparison_in_float32(
+    tiny: AnomalyCLIP, tmp_path: Path, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "LARGEST_FILE", largest)
+    path = tmp_path / "model.onnx"
+    description = export_model(tiny, path, float16=True)
+    model = onnx.load(path)
+    onnx.checker.check_model(path)
+    assert len(list(tmp_path.iterdir())) == (2 if largest == 1000 else 1)
+    kinds = Counter(tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1)
+    assert kinds[onnx.TensorProto.FLOAT16] > 20
+    whole = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert any(list(tensor.dims)[1:] == [2] for tensor in whole)
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    image = torch.randn(2, 3, 84, 84)
+    with torch.no_grad():
+        expected = tiny.predict(image)
+    anomaly_map, score = run(path, image.numpy())
+    assert 0 < np.abs(anomaly_map - expected["anomaly_map"].numpy()).max() < 0.02
+    assert np.abs(score - expected["anomaly_score"].numpy()).max() < 0.005
+    assert description["agreement"]["map_max"] <= 1e-4 < description["agreement_float16"]["map_max"]
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
 def test_no_path_of_this_machine_is_in_the_file(name: str, exported: Exported) -> None:
     content = exported(name)[0].read_bytes()
@@ -182,7 +208,9 @@ def test_no_path_of_this_machine_is_in_the_file(name: str, exported: Exported) -
         ("exists.onnx", {}, FileExistsError, "'.*exists.onnx' exists"),
         ("absent/model.onnx", {}, FileNotFoundError, "no folder"),
         ("model.engine", {}, ValueError, "must end in .onnx"),
-        ("model.pt2", {"int8": True}, ValueError, "for .onnx only"),
+        ("model.pt2", {"int8": True}, ValueError, "INT8 is made by onnxruntime, for .onnx only"),
+        ("model.pt2", {"float16": True}, ValueError, "float16 is made by onnxruntime, for .onnx only"),
+        ("model.onnx", {"float16": True, "int8": True}, ValueError, "either in INT8 or in float16"),
         ("model.onnx", {"opset": 9}, ValueError, "opset 9 is not one of 18 to 23"),
         ("model.onnx", {"image_size": 50}, ValueError, "image size 50 is no multiple of the patch size 14"),
     ],

@@ -187,8 +187,7 @@ def test_what_cannot_be_read_is_left_out(
         tune_prompts(model, [bad])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_tuning_on_a_gpu_between_predictions(model: AnomalyModel, pairs: Pairs) -> None:
-    model.predict(pairs[3]["image"], device="cuda")
-    assert tune_prompts(model, pairs[:3], device="cuda", max_epochs=2)[1].improved
-    assert model.predict(pairs[3]["image"], device="cuda").prompts
+def test_tuning_on_a_gpu_between_predictions(model: AnomalyModel, pairs: Pairs, accelerator: str) -> None:
+    model.predict(pairs[3]["image"], device=accelerator)
+    assert tune_prompts(model, pairs[:3], device=accelerator, max_epochs=2)[1].improved
+    assert model.predict(pairs[3]["image"], device=accelerator).prompts

@@ -277,11 +277,11 @@ def test_inputs_are_left_alone(brute: ModuleType) -> None:
     assert torch.equal(masks, before[1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_tensors_on_a_gpu(brute: ModuleType) -> None:
+def test_tensors_on_a_gpu(brute: ModuleType, accelerator: str) -> None:
     maps, masks = (torch.tensor(array) for array in brute.random_maps())
     for method in AUPROMetric.methods:
-        assert value(maps.cuda(), masks.cuda(), 2, method=method) == value(maps, masks, 2, method=method)
+        there = value(maps.float().to(accelerator), masks.to(accelerator), 2, method=method)
+        assert there == value(maps.float(), masks, 2, method=method)
 
 
 def test_arguments() -> None:

@@ -16,8 +16,8 @@ from packaging.version import Version
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = (
-    "app", "cluster", "dicomweb", "dimse", "export", "federated", "fullshot", "label", "notebooks", "parquet",
-    "reference", "video",
+    "app", "cluster", "dicomweb", "dimse", "export", "federated", "fullshot", "label", "notebooks", "openvino",
+    "parquet", "reference", "video",
 )  # fmt: skip
 
 

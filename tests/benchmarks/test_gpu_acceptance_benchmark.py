@@ -36,6 +36,7 @@ def test_every_section_runs_at_small_size(
     assert record["sections"]["predict"]["pictures/s"] > 0
     assert record["sections"]["annotation"]["map after"] == record["sections"]["annotation"]["loss"] == 0
     assert record["sections"]["processes"]["backend"] == "gloo"
+    assert record["sections"]["forward"]["MATH, batch 2, images/s"] > 0
     assert record["sections"]["processes"]["loss"] < 1e-6
     assert "| goal | | measured | verdict |" in capsys.readouterr().out
 

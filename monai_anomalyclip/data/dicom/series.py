@@ -259,7 +259,8 @@ class DicomSeries:
     @property
     def instance_numbers(self) -> tuple[int | None, ...]:
         """DICOM's Instance Number of each frame's file, None where it is missing or no number."""
-        return tuple(_whole_number(text_of(frame.instance.header, "InstanceNumber")) for frame in self.frames)
+        with quiet_pydicom():
+            return tuple(_whole_number(text_of(frame.instance.header, "InstanceNumber")) for frame in self.frames)
 
     @property
     def slice_positions(self) -> tuple[float | None, ...]:

@@ -76,9 +76,9 @@ def write_report(
 ) -> Path:
     """Write scores as a Comprehensive 3D SR by template TID 1500, Measurement Report (DICOM PS3.16).
 
-    One measurement group holds the score of the series and the threshold; one further group per slice, in descending
-    order of score, refers to the slice's file, and frame number in a multi-frame file. Each finding is a group, too,
-    which refers to all slices that it lies on. The report is partial, preliminary and unverified, and says that it is
+    One measurement group holds the score of the series and the threshold, which refer to the most suspicious slice; the
+    group itself refers to all. One further group per slice, in descending order of score, refers to the slice's file,
+    and frame number in a multi-frame file. Each finding is a group, too, which refers to all slices that it lies on. The report is partial, preliminary and unverified, and says that it is
     for research only.
 
     Args:
@@ -112,12 +112,14 @@ def write_report(
         raise ValueError(f"The series has {len(values)} frames, a finding lies on frame {beyond[0]}, counted from 0.")
 
     headers = frame_headers(series)
+    ranked = np.argsort(-values, kind="stable").tolist()
     everything = _source_images(series, headers, range(len(values)))
-    measurements = [_measurement(ANOMALY_SCORE, score, everything)]
+    worst = _source_images(series, headers, ranked[:1])
+    measurements = [_measurement(ANOMALY_SCORE, score, worst)]
     if threshold is not None:
-        measurements.append(_measurement(ANOMALY_THRESHOLD, threshold, everything))
+        measurements.append(_measurement(ANOMALY_THRESHOLD, threshold, worst))
     groups = [_group("series", measurements, everything, series, provenance)]
-    for index in np.argsort(-values, kind="stable")[:top].tolist():
+    for index in ranked[:top]:
         name = f"frame {index + 1} of {len(values)}"
         images = _source_images(series, headers, [index])
         measurements = [_measurement(ANOMALY_SCORE, values[index], images)]

@@ -62,9 +62,11 @@ def test_each_number_names_its_images(stacks: dict[str, DicomSeries], tmp_path: 
     path = write_report(series, SCORES, tmp_path / "sr.dcm", score=0.75, threshold=0.5, provenance=provenance, top=1)
     uids = [frame.instance.header.SOPInstanceUID for frame in series.frames]
     whole, first = groups_of(path)
-    for group, expected in ((whole, uids), (first, [uids[1]])):
+    worst = [uids[int(np.argmax(SCORES))]]  # the slice that the score of the series comes from, and where to look first
+    for group in (whole, first):
         for measurement in group.get_measurements():
-            assert [image.referenced_sop_instance_uid for image in measurement.referenced_images] == expected
+            assert [image.referenced_sop_instance_uid for image in measurement.referenced_images] == worst
+    assert [uid for _, uid, _ in references(whole)] == uids
 
 
 @pytest.mark.parametrize("name", ["enhanced", "cine"])

@@ -78,8 +78,8 @@ def write_report(
 
     One measurement group holds the score of the series and the threshold, which refer to the most suspicious slice; the
     group itself refers to all. One further group per slice, in descending order of score, refers to the slice's file,
-    and frame number in a multi-frame file. Each finding is a group, too, which refers to all slices that it lies on. The report is partial, preliminary and unverified, and says that it is
-    for research only.
+    and frame number in a multi-frame file. Each finding is a group, too, which refers to all slices that it lies on.
+    The report is partial, preliminary and unverified, and says that it is for research only.
 
     Args:
         series: the source, of any kind.

@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record: dict[str, Any] = {"machine": machine(torch.device("cpu")), "repeats": given.repeats}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        torch.manual_seed(0)  # untuned prompts: how noisy their maps are decides what packing takes
         demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4).save_prompts(folder / PROMPTS)
         if given.pictures:
             sizes = make_pictures(folder / "pictures", given.pictures)

@@ -98,14 +98,21 @@ def remove_abandoned(folder: str | os.PathLike[str]) -> None:
 
     Whether a process of another computer lives cannot be told: what one left is removed after a week.
     """
-    for path in list(Path(folder).rglob(".unfinished-*")):  # all, for folders vanish with what is in them
-        match = _UNFINISHED.fullmatch(path.name)
-        if not match or _goes_on(path, int(match[1]), *match.groups()[1:]):
-            continue
-        if path.is_dir() and not path.is_symlink():  # of a bundle that was being made
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for root, folders, files in os.walk(folder):  # passes over folders that another process removes meanwhile
+        inside = set(folders)
+        for name in folders + files:
+            match = _UNFINISHED.fullmatch(name)
+            if not match:
+                continue
+            inside.discard(name)  # what is in it lives or goes with it
+            path = Path(root, name)
+            if _goes_on(path, int(match[1]), *match.groups()[1:]):
+                continue
+            if path.is_dir() and not path.is_symlink():  # of a bundle that was being made
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        folders[:] = sorted(inside)
 
 
 def _goes_on(path: Path, process: int, host: str, token: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,27 @@ def test_folders_that_dead_processes_left_are_removed_and_no_link_is_followed(tm
     remove_abandoned(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == [mine]
     assert (kept / "mine.txt").exists()
+
+
+def test_folders_that_vanish_meanwhile_do_not_hinder_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=leave_unfinished_folder, args=(tmp_path, tmp_path))
+    process.start()
+    process.join()
+    live = unfinished_path(tmp_path / "of another thread")
+    gone = tmp_path / "gone"
+    for folder in (live, gone):
+        folder.mkdir()
+    scan = os.scandir
+
+    def scan_late(path: Any) -> Any:
+        if path in map(str, (live, gone)) or path in (live, gone):  # its owner was quicker
+            shutil.rmtree(path, ignore_errors=True)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+    remove_abandoned(tmp_path)
+    monkeypatch.undo()
+    assert set(tmp_path.iterdir()) <= {live}
 
 
 def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,13 +139,17 @@ def _nifti(slices: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64]) -> st
     return base64.b64encode(stream.getvalue()).decode()
 
 
-@functools.cache
 def _script() -> Inline:
     """NiiVue, as a module that ends with our own part."""
     package = find_spec("ipyniivue")  # its script alone is read: the package needs Jupyter's
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("3-D pages need NiiVue: pip install ipyniivue, or this package with [viewer3d].")
-    text = (Path(package.submodule_search_locations[0]) / "static" / "widget.js").read_text(encoding="utf-8")
+    return _with_our_part(Path(package.submodule_search_locations[0]) / "static" / "widget.js")
+
+
+@functools.cache
+def _with_our_part(widget: Path) -> Inline:
+    text = widget.read_text(encoding="utf-8")
     found = _CLASS.search(text)
     if found is None:
         raise ValueError("The installed ipyniivue is built otherwise than 2.4.4: pip install ipyniivue==2.4.4.")

@@ -61,7 +61,19 @@ def test_there_is_an_example_that_fits_the_signature(name: str) -> None:
     one = CLASSES[name]
     code = example(one)
     assert code, f"{one.__module__}.{one.__name__} has no example in its docstring"
+    made = {
+        line.targets[0].id
+        for line in ast.walk(ast.parse(code))
+        if isinstance(line, ast.Assign)
+        and isinstance(line.targets[0], ast.Name)
+        and isinstance(line.value, ast.Call)
+        and isinstance(line.value.func, ast.Name)
+        and line.value.func.id == one.__name__
+    }
+    attributes = set(dir(one)) | {*inspect.get_annotations(one)} | {*re.findall(r"self\.(\w+)", inspect.getsource(one))}
     for call in ast.walk(ast.parse(code)):
+        if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) and call.value.id in made:
+            assert call.attr in attributes, f"{one.__name__} has no {call.attr}"
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != one.__name__:
             continue
         if any(isinstance(argument, ast.Constant) and argument.value is ... for argument in call.args):

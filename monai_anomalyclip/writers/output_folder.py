@@ -136,7 +136,7 @@ class OutputFolder:
     Example::
 
         folder = OutputFolder("results", make=False)
-        folder.write_tables()  # results.json, CSV files and report, from the records
+        folder.summarise()  # results.json, CSV files and report, from the records
     """
 
     def __init__(self, path: str | os.PathLike[str], make: bool = True) -> None:

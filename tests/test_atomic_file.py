@@ -88,7 +88,7 @@ def test_folders_that_dead_processes_left_are_removed_and_no_link_is_followed(tm
     assert (kept / "mine.txt").exists()
 
 
-def test_folders_that_vanish_meanwhile_do_not_hinder_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_vanish_meanwhile_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = multiprocessing.get_context("spawn").Process(target=leave_unfinished_folder, args=(tmp_path, tmp_path))
     process.start()
     process.join()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +25,17 @@ def until(page: Any, expression: str, seconds: float = 300) -> None:
         page.wait_for_timeout(30)
 
 
+def patient(opening: Callable[..., Any]) -> Callable[..., Any]:
+    """What opens pages, so that they wait longer than Playwright's half minute: the machine may have other work."""
+
+    def opened(**settings: Any) -> Any:
+        place = opening(**settings)
+        place.set_default_timeout(300_000)
+        return place
+
+    return opened
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Of a module, not of the session: Playwright's event loop would be in the way of tests that run one."""
@@ -34,5 +45,6 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=program, args=list(_OPTIONS))
+        opened.new_page, opened.new_context = patient(opened.new_page), patient(opened.new_context)
         yield opened
         opened.close()

@@ -32,7 +32,7 @@ def served(scored: Callable[[], Scored]) -> Iterator[tuple[Scored, Ask]]:
             sent = {"Origin": origin, "Content-Type": "application/json", **headers}
             request = urllib.request.Request(server.address + path, data, sent, method=method)
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with urllib.request.urlopen(request, timeout=300) as answer:
                     status, body = answer.status, answer.read()
             except urllib.error.HTTPError as error:
                 status, body = error.code, error.read()

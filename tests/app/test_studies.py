@@ -91,7 +91,7 @@ def study_of(tmp_path: Path, *settings: str) -> Study:
 
 
 def wait(study: Study, *states: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while study.record.state not in states:
         assert time.monotonic() < end, study.record
         threading.Event().wait(0.02)

@@ -102,7 +102,7 @@ def test_health_page_is_for_this_machine(tmp_path: Path) -> None:
     port = server.server_address[1]
 
     def ask(host: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         connection.request("GET", "/", headers={"Host": host})
         answer = connection.getresponse()
         return answer.status, answer.read()

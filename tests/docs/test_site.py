@@ -109,7 +109,7 @@ def test_search_works_in_a_page_opened_from_a_folder(browser: Any, site: Path) -
     page.goto((site / "how_to" / "chest_xray.html").as_uri())  # a folder deeper than the index
     page.locator(".md-search__input").click()
     page.locator(".md-search__input").press_sequentially("segmentation")
-    page.locator(".md-search-result__item a").first.wait_for(state="attached", timeout=60_000)
+    page.locator(".md-search-result__item a").first.wait_for(state="attached", timeout=300_000)
     found = page.eval_on_selector_all(".md-search-result__item > a", "links => links.map(link => link.href)")
     assert len(found) > 3
     for address in found:

@@ -101,7 +101,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def get(address: str) -> tuple[str, str]:
-    with urllib.request.urlopen(address, timeout=30) as answer:
+    with urllib.request.urlopen(address, timeout=300) as answer:
         return answer.read().decode(), answer.headers["content-type"].split(";")[0]
 
 
@@ -161,7 +161,7 @@ def test_the_first_page_works_offline(browser: Any, home: str) -> None:
 
 
 def test_it_says_what_the_server_can_do(home: str) -> None:
-    with urllib.request.urlopen(f"{home}/info/", timeout=30) as answer:
+    with urllib.request.urlopen(f"{home}/info/", timeout=300) as answer:
         assert answer.read() == b'{"name":"anomaly"}'
     right = first_page("http://127.0.0.1:8000", True, [("GET", "/info/")])
     assert "Open OHIF" in right

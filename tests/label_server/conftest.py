@@ -32,7 +32,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 VARIABLE = "MONAI_ANOMALYCLIP_LABEL_PYTHON"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-START_SECONDS = 120
+START_SECONDS = 600
 
 
 class RequestFailedError(AssertionError):
@@ -89,10 +89,10 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
 
 @dataclass
@@ -202,7 +202,7 @@ def wait_for(server: Server, path: str) -> None:
     while time.monotonic() < deadline:
         assert server.process.poll() is None, f"{server.process.args!r} ended at once:\n{server.tail()}"
         try:
-            server.request(path, timeout=5)
+            server.request(path, timeout=30)
             return
         except (OSError, RequestFailedError):
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -122,7 +122,7 @@ def test_tls(
         dask.config.refresh()
         stack.callback(dask.config.refresh)
         with connected(address) as client:
-            client.wait_for_workers(1, timeout=120)
+            client.wait_for_workers(1, timeout=600)
             done = predict_on_cluster(client, iter(units), tmp_path / "out", options)
     assert (done.written, done.failed) == (2, 0)
 

@@ -91,7 +91,7 @@ def page(browser: Any, volume: Made) -> Iterator[Any]:
 
 def at(page: Any, index: int) -> None:
     """Wait until a slice is shown."""
-    page.wait_for_selector(f".place[data-shown='{index}']", timeout=10_000)
+    page.wait_for_selector(f".place[data-shown='{index}']", timeout=300_000)
     assert f" {index} of 0 to " in page.inner_text(".said")
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor, nn
 
+from monai_anomalyclip.transforms.clip_preprocess import antialiasing_device
 from monai_anomalyclip.transforms.intensity import check_unit_range
 
 if TYPE_CHECKING:
@@ -198,11 +199,11 @@ class PatchEncoder(nn.Module):
     @torch.no_grad()
     def feature_maps(self, images: Tensor) -> Sequence[Tensor]:
         """Feature maps of the stages, (B, C_s, h_s, w_s), of images as :meth:`forward` takes them."""
-        given = images.to(self.device)
         if self._prepare is not None:
-            return self.stages(self._prepare(given))
+            return self.stages(self._prepare(images.to(self.device)))
         size = [self.image_size, self.image_size]
-        square = tvf.resize(given.float(), size, interpolation=tvf.InterpolationMode.BILINEAR, antialias=True)
+        shown = images.to(antialiasing_device(self.device, images.shape[-2:], size), torch.float32)
+        square = tvf.resize(shown, size, interpolation=tvf.InterpolationMode.BILINEAR, antialias=True).to(self.device)
         return self.stages((square.clamp(0, 1).expand(-1, 3, -1, -1) - self._mean) / self._std)
 
     def train(self, mode: bool = True) -> Self:

@@ -162,7 +162,7 @@ def facts_of_image(image: Tensor, group: str | None, salt: bytes) -> NormalFacts
     digest = hashlib.sha256(repr(tuple(bytes_.shape)).encode())
     digest.update(np.ascontiguousarray(bytes_.cpu().numpy()).data)
     gray = image.mean(0)
-    small = F.interpolate(gray[None, None], size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
+    small = F.interpolate(gray[None, None].cpu(), size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
     thumbnail = (small * 255).round().clamp(0, 255).to(torch.uint8).flatten()
     key = digest.digest()
     return NormalFacts(
@@ -170,7 +170,7 @@ def facts_of_image(image: Tensor, group: str | None, salt: bytes) -> NormalFacts
         key if group is None else group_key(group, salt),
         (int(image.shape[1]), int(image.shape[2])),
         float(gray.mean()),
-        thumbnail.cpu(),
+        thumbnail,
     )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -270,19 +271,25 @@ def _mean_and_deviation(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean[:, None, None], deviation[:, None, None]
 
 
-_WIDEST = 32  # times that a GPU's kernel shrinks: its shared memory holds no much wider window
+_SHARED = 12_288  # float32 values in the 48 KiB that the threads of a block share on every NVIDIA GPU
+_COLUMNS = 32  # of a block
+_MOST_BLOCKS = 65_535  # down a picture; one may have a single row
 
 
 def antialiasing_device(device: torch.device, before: Sequence[int], after: Sequence[int]) -> torch.device:
-    """Where images are resized with antialiasing: on the CPU where a GPU cannot, such as 25,000 pixels to 518.
+    """Where images are resized with antialiasing: on the CPU where torch's kernel for GPUs cannot, such as to 5 rows.
+
+    A block of that kernel shares the weights of each of its columns and rows and, for each of its pixels, a row's
+    values. The window is taken to be that of bicubic interpolation, twice as wide as bilinear.
 
     Args:
         device: where it would be done.
         before: (H, W).
         after: (H, W).
     """
-    too_steep = any(old > _WIDEST * new for old, new in zip(before, after, strict=True))
-    return torch.device("cpu") if too_steep and device.type == "cuda" else device
+    high, wide = (1 + 2 * math.ceil(2 * max(1.0, old / new)) for old, new in zip(before, after, strict=True))
+    possible = _COLUMNS * wide + (_COLUMNS + 1) * high <= _SHARED and after[0] <= _MOST_BLOCKS
+    return device if possible or device.type != "cuda" else torch.device("cpu")
 
 
 def _pil_picture(img: Image.Image) -> Tensor:

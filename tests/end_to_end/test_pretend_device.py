@@ -22,6 +22,7 @@ from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.metrics import ImageAUROCMetric, PixelAUROCMetric
 from monai_anomalyclip.metrics.thresholds import PixelThresholdMetric
 from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.reference import PatchEncoder
 
 from pretend_device import PretendTensor, moved, pretend_device  # isort: skip
 
@@ -194,3 +195,17 @@ def test_evaluation_and_calibration_take_what_lies_there() -> None:
             here(y_pred=given[0], y=given[1])
             there(y_pred=given[0].to("cuda:0"), y=given[1].to("cuda:0"))
             assert float(there.aggregate()) == float(here.aggregate())
+
+
+def test_what_a_gpu_cannot_resize_an_encoder_resizes_before_it_goes_there() -> None:
+    torch.manual_seed(0)
+    patches = torch.nn.Conv2d(3, 6, 8, stride=8)
+    encoder = PatchEncoder(lambda images: [patches(images)], "one", image_size=32, n_stages=1, grid=4, weights=patches)
+    strip, square = torch.rand(1, 3, 6_000, 2), torch.rand(1, 3, 60, 20)
+    expected = [encoder(strip), encoder(square)]
+    with pretend_device() as device:
+        moved(encoder), moved(patches)
+        for images, given, there in ((strip, expected[0], 0), (square, expected[1], 1)):
+            device.forget()
+            assert torch.equal(encoder(images).cpu(), given)
+            assert device.kernels["aten._upsample_bilinear2d_aa.default"] == there

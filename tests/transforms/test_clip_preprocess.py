@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from monai_anomalyclip.transforms import (
     CLIPPreprocessDict,
     clip_normalize_resize,
 )
+from monai_anomalyclip.transforms.clip_preprocess import antialiasing_device
 
 MEAN = np.array(OPENAI_DATASET_MEAN, dtype=np.float64).reshape(3, 1, 1)
 STD = np.array(OPENAI_DATASET_STD, dtype=np.float64).reshape(3, 1, 1)
@@ -320,3 +322,56 @@ def test_real_frames_in_every_mode_they_come_in(real_data: Path) -> None:
             values = unit(CLIPPreprocess(84)(image))
         assert values.shape == (3, 84, 84)
         assert np.ptp(values) > 0.1
+
+
+def torch_can_on_a_gpu(before: tuple[int, int], after: tuple[int, int], taps: int) -> bool:
+    """As torch's ``upsample_gen2d_aa_out_cuda_template`` reckons, with the 48 KiB and 32 lanes of NVIDIA's GPUs."""
+
+    def window(old: int, new: int) -> int:
+        scale = np.float32(old) / np.float32(new)
+        return 1 + 2 * int(np.ceil(np.float32(taps * 0.5 * scale if scale >= 1 else taps * 0.5)))
+
+    high, wide = window(before[0], after[0]), window(before[1], after[1])
+    rows = int((49_152 / 4 - wide * 32) / (high * 33))  # towards 0, as in C
+    if rows < 0:  # as an unsigned number it is huge, and so is what it asks for
+        return False
+    block = min(256 // 32, 2 ** max(0, rows.bit_length() - 1))
+    shared = 4 * (wide * 32 + high * block + high * block * 32)
+    covered = min(65_535, -(-after[0] // block)) * block  # what lies below is left as it is, without an error
+    return shared <= 49_152 and covered >= after[0]
+
+
+EDGES = [  # the last that it can do, and the first that it cannot, for bicubic windows
+    (((24_346, 24_346), (518, 518)), ((24_347, 24_347), (518, 518))),
+    (((47_138, 600), (518, 518)), ((47_139, 600), (518, 518))),
+    (((600, 48_433), (518, 518)), ((600, 48_434), (518, 518))),
+    (((518, 518), (12, 12)), ((518, 518), (11, 11))),
+    (((518, 518), (65_535, 300)), ((518, 518), (65_536, 300))),
+]
+
+
+@pytest.mark.parametrize(("possible", "impossible"), EDGES)
+def test_a_gpu_gets_what_its_kernel_can_resize(
+    possible: tuple[tuple[int, int], tuple[int, int]], impossible: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    gpu, cpu = torch.device("cuda:1"), torch.device("cpu")
+    assert antialiasing_device(gpu, *possible) == gpu
+    assert torch_can_on_a_gpu(*possible, 4)
+    assert antialiasing_device(gpu, *impossible) == cpu
+    # In half of the window and in more rows than a block's one it can go further, which no picture is worth.
+    assert not torch_can_on_a_gpu(*impossible, 4) or impossible[1][0] > 65_535
+    assert antialiasing_device(cpu, *possible) == antialiasing_device(cpu, *impossible) == cpu
+
+
+def test_no_size_that_a_gpu_gets_is_beyond_its_kernel() -> None:
+    numbers, gpu, chosen = random.Random(0), torch.device("cuda"), []
+    for _ in range(20_000):
+        before, after = ((int(10 ** numbers.uniform(0, 6)), int(10 ** numbers.uniform(0, 6))) for _ in range(2))
+        if antialiasing_device(gpu, before, after) == gpu:
+            chosen.append(True)
+            assert torch_can_on_a_gpu(before, after, 4), (before, after)
+            assert torch_can_on_a_gpu(before, after, 2), (before, after)
+        else:
+            chosen.append(False)
+            assert not torch_can_on_a_gpu(before, after, 4) or after[0] > 65_535, (before, after)
+    assert 0.2 < np.mean(chosen) < 0.8

@@ -24,7 +24,7 @@ from monai_anomalyclip.atomic_file import make_private_folder
 from monai_anomalyclip.data.naming import anonymous_names
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource
-from monai_anomalyclip.writers.record import Compared, Fused
+from monai_anomalyclip.writers.record import Compared, Fused, caution_of
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -224,11 +224,12 @@ class Prediction:
             ("geometry", self.geometry.verdict),
             *(("warning", text) for text in self.warnings),
         ]
+        said = f"{RESEARCH_USE_ONLY} {caution_of(self._model.network.backbone_sha256)}".strip()
         table = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
         picture = base64.b64encode(self._repr_png_()).decode()
         return (
             f'<img src="data:image/png;base64,{picture}" alt="anomaly map over the image" style="max-width: 30em">'
-            f"<table>{table}</table><small>{html.escape(RESEARCH_USE_ONLY)}</small>"
+            f"<table>{table}</table><small>{html.escape(said)}</small>"
         )
 
     def save(self, folder: str | Path, outputs: Sequence[str] = ("default",), name: str = "") -> list[Path]:

@@ -29,6 +29,7 @@ __all__ = [
     "Text",
     "Timings",
     "Tool",
+    "caution_of",
     "json_text",
     "redacted",
 ]
@@ -156,6 +157,21 @@ class Tool(Record):
     version: Text
 
 
+_DEMONSTRATION = "a8a05476054b29fb2c1fc2b381c7ef3e1ae6892c13c2d7f970010a2c2af1adc9"
+_CAUTION = (
+    "The model is the demonstration's tiny CLIP, which was trained on synthetic images only: its scores on real scans are "
+    "meaningless."
+)
+
+
+def caution_of(backbone_sha256: str | None) -> str:
+    """What must be said beside scores of a model; empty where there is nothing.
+
+    The demonstration's backbone is known by its weights, whatever bundle or exported file they came in.
+    """
+    return _CAUTION if backbone_sha256 == _DEMONSTRATION else ""
+
+
 class Model(Record):
     """Which network it was."""
 
@@ -166,6 +182,11 @@ class Model(Record):
     )
     words: dict[str, tuple[Text, ...]] = Field(default={}, description="Of the normal and the abnormal prompts.")
     settings: Settings = {}
+
+    @property
+    def caution(self) -> str:
+        """See :func:`caution_of`."""
+        return caution_of(self.backbone_sha256)
 
 
 class MadeWith(Record):

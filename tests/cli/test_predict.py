@@ -44,6 +44,8 @@ def test_a_mixture_is_scored_and_one_bad_input_is_status_3(
     assert "left out: 1 x localizer series" in shown.out
     assert f"Report: {out / 'report.html'}" in shown.out
     assert RESEARCH_USE_ONLY in shown.out
+    for text in (shown.out, (out / "report.html").read_text()):
+        assert text.count("scores on real scans are meaningless") == 1  # it is the demonstration's model
     for name in names:
         assert (out / f"{name}_overlay.{'mp4' if name.startswith('us') else 'jpg'}").is_file() == (name != bad)
     assert len(list(out.glob("ct_*_seg.dcm"))) == len(list(out.glob("ct_*_sr.dcm"))) == 2

@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from monai_anomalyclip.demo import network as backbone
-from monai_anomalyclip.demo.network import DEMO_BANNER, WEIGHTS_FOLDER, demo_backbone
+from monai_anomalyclip.demo.network import DEMO_BANNER, WEIGHTS_FOLDER, demo_backbone, demo_network
+from monai_anomalyclip.networks.clip_weights import tensors_digest
+from monai_anomalyclip.writers.dicom.provenance import describe_model
+from monai_anomalyclip.writers.record import caution_of
 
 
 def test_weights_fit_open_clip() -> None:
@@ -34,6 +37,14 @@ def test_only_rows_of_caption_words_are_stored() -> None:
     tokens = open_clip.SimpleTokenizer()(["a damaged object.", "a flawless fabric", "an endoscopy frame with a polyp"])
     assert rows[tokens[tokens > 0]].all()
     assert not rows[open_clip.SimpleTokenizer()(["zebra"])[0, 1]]
+
+
+def test_its_results_say_that_scores_on_real_scans_are_meaningless() -> None:
+    network = demo_network(deep_prompt_depth=4)
+    assert "synthetic images only" in describe_model(network, None).caution
+    network.clip.visual.conv1.weight.data.add_(1e-3)
+    changed = tensors_digest(network.clip.state_dict())
+    assert caution_of(changed) == caution_of(None) == ""
 
 
 def test_size_on_disk() -> None:

@@ -85,6 +85,7 @@ class Provenance:
             elsewhere.
         context: text that such UIDs depend on alone, and that is told nowhere (see :func:`result_uid`); "": they depend
             on series, stack and configuration.
+        caution: what must be said of the model beside its scores.
 
     Raises:
         ValueError: a text is empty, too long for its attribute, or not printable ASCII; not a SHA-256.
@@ -98,6 +99,7 @@ class Provenance:
     software_versions: tuple[str, ...] = field(default_factory=_versions)
     deterministic: bool = False
     context: str = ""
+    caution: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{64}", self.prompts_sha256):
@@ -117,7 +119,7 @@ class Provenance:
 
     @cached_property
     def configuration_hash(self) -> str:
-        """SHA-256 of all fields but `deterministic` and `context`, as hexadecimal digits."""
+        """SHA-256 of all fields but `deterministic`, `context` and `caution`, as hexadecimal digits."""
         fields: list[Any] = [self.algorithm_name, self.algorithm_version, self.software_versions, self._settings]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -301,6 +303,7 @@ def provenance_of(
         algorithm_name=str(model.settings["method"]),
         deterministic=deterministic,
         context=context,
+        caution=model.caution,
     )
 
 

@@ -223,5 +223,6 @@ def _content(
     report = hd.sr.MeasurementReport(
         observation_context=context, procedure_reported=_PROCEDURE, imaging_measurements=groups
     )
-    report[0].ContentSequence.append(_comment(monai_anomalyclip.RESEARCH_USE_ONLY))  # TID 1500 and 1501 are extensible
+    said = f"{monai_anomalyclip.RESEARCH_USE_ONLY} {provenance.caution}".strip()
+    report[0].ContentSequence.append(_comment(said))  # TID 1500 and 1501 are extensible
     return report

@@ -154,6 +154,10 @@ def test_preliminary_and_for_research(stacks: dict[str, DicomSeries], tmp_path: 
     )  # fmt: skip
     assert result.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert result.ContentSequence[-1].TextValue == RESEARCH_USE_ONLY
+    of_demonstration = replace(provenance, caution="Its scores on real scans are meaningless.")
+    write_report(stacks["regular"], SCORES, tmp_path / "d.dcm", score=0.75, threshold=0.5, provenance=of_demonstration)
+    said = pydicom.dcmread(tmp_path / "d.dcm").ContentSequence[-1].TextValue
+    assert said == f"{RESEARCH_USE_ONLY} Its scores on real scans are meaningless."
     scheme = result.CodingSchemeIdentificationSequence[0]
     assert scheme.CodingSchemeDesignator == "99ANOMALYCLIP"
     observer = hd.sr.srread(path).content.get_observer_contexts()[0].observer_identifying_attributes

@@ -149,9 +149,8 @@ def show_summary(document: RunDocument, output: Path, report: bool = True) -> in
     for reason, count in skipped.items():
         print(f"left out: {count} x {reason}")
     where = f"Report: {output / 'report.html'}" if report else f"Tables: monai-anomalyclip merge {output}"
-    print(
-        f"\nScores are not calibrated: they rank images. {where}\n{RESEARCH_USE_ONLY} {document.model.caution}".rstrip()
-    )
+    said = f"{RESEARCH_USE_ONLY} {document.model.caution}".strip()
+    print(f"\nScores are not calibrated: they rank images. {where}\n{said}")
     return damaged_files(skipped)
 
 

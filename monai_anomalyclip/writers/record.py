@@ -159,8 +159,8 @@ class Tool(Record):
 
 _DEMONSTRATION = "a8a05476054b29fb2c1fc2b381c7ef3e1ae6892c13c2d7f970010a2c2af1adc9"
 _CAUTION = (
-    "The model is the demonstration's tiny CLIP, which was trained on synthetic images only: its scores on real scans are "
-    "meaningless."
+    "The model is the demonstration's tiny CLIP, which was trained on synthetic images only: its scores on real scans "
+    "are meaningless."
 )
 
 

@@ -13,7 +13,6 @@ of a GPU: on a CPU, where the script runs at small size, the table has "not meas
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 import time
@@ -21,22 +20,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from end_to_end import BUNDLE, PROMPTS, TREE, make_ct, make_pictures
+from gpu_acceptance_learning import annotation, evaluation, processes, small_network, tuning
 from inference import ceiling
 from measuring import Timing, machine, peak_mib, random_network, write_record
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parallel import DistributedDataParallel
-from tuning import tune
 
 from monai_anomalyclip import predict
-from monai_anomalyclip.demo.network import demo_network
-from monai_anomalyclip.demo.studies import demo_seeds, demo_volume
-from monai_anomalyclip.demo.volumes import write_nifti
 from monai_anomalyclip.inferers import AnomalySliceInferer
-from monai_anomalyclip.label import AnomalyModel, tune_prompts
 from monai_anomalyclip.losses import GlocalLoss
 from monai_anomalyclip.networks import AnomalyCLIP
 from monai_anomalyclip.networks.devices import autocast
@@ -58,10 +51,11 @@ class Size:
     pictures: int
     slices: int
     flat: int
+    evaluated: int
 
 
-FULL = Size("ViT-L-14-336-quickgelu", 518, 8192, (1, 8, 32), 10, 543, 15, 1000, 300, 200)
-SMALL = Size("ViT-B-16-quickgelu", 112, 256, (1, 2), 2, 4, 2, 3, 4, 5)
+FULL = Size("ViT-L-14-336-quickgelu", 518, 8192, (1, 8, 32), 10, 543, 15, 1000, 300, 200, 48)
+SMALL = Size("ViT-B-16-quickgelu", 112, 256, (1, 2), 2, 4, 2, 3, 4, 5, 16)
 
 GOALS: dict[str, tuple[str, float]] = {
     "agreement.float32 map": ("at most", 1e-4),
@@ -77,7 +71,10 @@ GOALS: dict[str, tuple[str, float]] = {
     "predict.pictures/s": ("at least", 200),
     "forward.bfloat16, batch 1, graph, images/s": ("at least", 280),
     "annotation.map after": ("at most", 1e-3),
+    "evaluation.metrics": ("at most", 1e-4),
+    "evaluation.thresholds": ("at most", 1e-4),
     "processes.loss": ("at most", 1e-5),
+    "processes.prompts of two": ("at most", 1e-5),
     "memory.growth MiB": ("at most", 1),
     "memory.map with scarce memory": ("at most", 1e-4),
 }
@@ -247,57 +244,6 @@ def _tf32_and_graph(network: AnomalyCLIP, device: torch.device, size: Size) -> d
     }
 
 
-def annotation(_: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, float]:
-    """Predict, tune, predict with what was tuned, as the MONAI Label app does: differences from the CPU."""
-    phantom = demo_volume("brain_mr", next(iter(demo_seeds("brain_mr"))))
-    with tempfile.TemporaryDirectory() as name:
-        folder, results = Path(name), []
-        image = write_nifti(folder / "a.nii.gz", phantom.image, phantom.affine)
-        label = write_nifti(folder / "a_l.nii.gz", phantom.mask.astype("uint8"), phantom.affine)
-        torch.manual_seed(0)
-        prompts = folder / "prompts.pt"
-        demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4).save_prompts(prompts)
-        for place in ("cpu", device):
-            own = folder / f"on {place} {len(results)}"
-            own.mkdir()
-            shutil.copy(prompts, own / "prompts.pt")
-            model = AnomalyModel(TREE / BUNDLE, own, "float32")
-            before = model.predict(image, device=place)
-            begun = time.perf_counter()
-            # The wheels that are brought there have no TensorBoard.
-            settings = {"max_epochs": size.epochs, "summary_writer": mock.Mock()}
-            tuned, report = tune_prompts(model, [{"image": image, "label": label}], device=place, **settings)
-            seconds = time.perf_counter() - begun
-            model.save_prompts(tuned)
-            results.append((before.anomaly_map, model.predict(image, device=place).anomaly_map, report.loss_after))
-    here, there = results
-    return {
-        "map before": float((here[0] - there[0]).abs().max()),
-        "map after": float((here[1] - there[1]).abs().max()),
-        "loss": abs(here[2] - there[2]),
-        "tuning s": seconds,
-    }
-
-
-def processes(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, Any]:
-    """One process of a group (NCCL on a GPU, else Gloo): a step in DistributedDataParallel against one without."""
-    network.to(device)
-    images = torch.randn(2, 3, size.image_size, size.image_size, device=device)
-    labels = torch.tensor([0, 1], device=device)
-    target = {"image_label": labels, "label": images[:, :1] > 2, "has_label": torch.ones_like(labels)}
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    with tempfile.TemporaryDirectory() as name:
-        torch.distributed.init_process_group(backend, init_method=f"file://{name}/group", rank=0, world_size=1)
-        try:
-            losses = [
-                float(GlocalLoss()(module(images, output="logits"), target))
-                for module in (network, DistributedDataParallel(network))
-            ]
-        finally:
-            torch.distributed.destroy_process_group()
-    return {"backend": backend, "loss": abs(losses[0] - losses[1])}
-
-
 def waits(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, Any]:
     """Whether torch reports an operator that waits for the device within a batch, or a tuning step; GPUs alone."""
     if device.type != "cuda":
@@ -332,21 +278,11 @@ def waits(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, A
     return found
 
 
-def tuning(network: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, Any]:
-    """Seconds of encoding and of all steps."""
-    found = tune(network.to(device), size.tuned, size.epochs, 8, "memory", "float32")
-    return {
-        "encoding s": found["encode_s"],
-        "steps s": found["total_s"] - found["encode_s"],
-        "losses": found["losses"],
-    }
-
-
 def end_to_end(_: AnomalyCLIP, device: torch.device, size: Size) -> dict[str, float]:
     """`predict` on pictures and on a CT, with the demonstration's network, after a first picture."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4).save_prompts(folder / PROMPTS)
+        small_network().save_prompts(folder / PROMPTS)
         make_pictures(folder / "one", 1)
         make_pictures(folder / "pictures", size.pictures)
         make_ct(folder / "ct", size.slices)
@@ -402,6 +338,7 @@ SECTIONS: dict[str, Callable[[AnomalyCLIP, torch.device, Size], dict[str, Any]]]
     "tuning": tuning,
     "predict": end_to_end,
     "annotation": annotation,
+    "evaluation": evaluation,
     "processes": processes,
     "memory": memory,
 }

@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import gdcm
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +163,8 @@ def _needs_decompression(source: DicomSource) -> bool:
 
 def _decompress(source: Path, target: Path) -> None:
     """Write a DICOM file again without compression, by GDCM."""
+    import gdcm  # slow to import, and only compressed files need it
+
     reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
     reader.SetFileName(str(source))
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tomllib
 import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name

@@ -74,7 +74,7 @@ scores.csv      one row per picture; per volume or film one row per slice or fra
 *_record.json   that an input is finished, with what it was made, and what its files hold: the files above are
                 made from these records (monai-anomalyclip report FOLDER makes them again)
 *_heat.png      anomaly map of a picture, 8-bit gray: 0 to 255 stands for 0 to 1 (16-bit, 0 to 65535, on request)
-*_map.nii.gz    anomaly map of a volume, 0 to 1 in steps of 1/65535 (float32 on request), on the input's grid
+*_map.nii.gz    anomaly map of a volume, 0 to 1 in steps of 1/32768 (float32 on request), on the input's grid
 *_mask.*        where the map reaches the threshold that scores.csv states
 *_seg_*.dcm     the map as DICOM segmentation: fractional, or three levels as a label map, on request
 *_seg.dcm       the mask as DICOM segmentation; *_sr.dcm scores as structured report; *_pm.dcm the map; *_sc.dcm

@@ -149,7 +149,7 @@ def write_volume_result(
 ) -> list[Path]:
     """Write a volume's map, mask and contact sheet.
 
-    ``<name>_map.nii.gz`` (uint16 with the slope 1/65535, which readers apply) and ``<name>_mask.nii.gz`` (uint8, 0 or
+    ``<name>_map.nii.gz`` (uint16 with the slope 1/32768, which readers apply) and ``<name>_mask.nii.gz`` (uint8, 0 or
     1) lie on the input's grid; ``<name>_overlay.jpg`` is the contact sheet.
 
     Args:

@@ -132,7 +132,7 @@ def map_precision(outputs: Sequence[str]) -> dict[str, str]:
         "heat16": ("heat.png", "16 bits, off by at most 1/131070"),
         "png": ("heat.png", "8 bits, off by at most 1/510"),
         "map32": ("map.nii.gz", "float32, nothing lost"),
-        "nifti": ("map.nii.gz", "16 bits, off by at most 1/131070"),
+        "nifti": ("map.nii.gz", "16 bits, off by at most 1/65536"),
     }
     found: dict[str, str] = {}
     for kind, (file, precision) in kinds.items():

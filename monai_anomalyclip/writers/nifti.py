@@ -20,7 +20,7 @@ from monai_anomalyclip.data.nifti import describe_volume, nifti_header
 __all__ = ["MAP_STEPS", "NiftiGrid"]
 
 MAP_STEPS = 2**15
-"""A rounded map has so many steps from 0 to 1: a power of two, which readers get exactly; a bit less is a fifth less file."""
+"""A rounded map has so many steps from 0 to 1: a power of two, which readers get exactly."""
 
 _LEVEL = 2  # a quarter of the time of level 3, and of noise-like maps as small
 _GZIP = 31  # zlib's number for the container

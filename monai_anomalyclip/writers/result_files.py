@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data.meta_tensor import MetaTensor
+from PIL import Image
 from pydicom.dataset import Dataset
 from torch import Tensor
 
@@ -23,13 +24,13 @@ from monai_anomalyclip.atomic_file import make_private_folder, replaced_when_com
 from monai_anomalyclip.data.dicom.pydicom_api import quiet_pydicom
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.overlays import (
-    Picture,
     check_map_range,
     displayable,
     framed,
     gray_png,
     jpeg,
-    side_by_side,
+    panels,
+    whole_levels,
     with_square_pixels,
 )
 from monai_anomalyclip.writers.record import SAFE_NAME
@@ -70,7 +71,7 @@ def write_frame_result(
     caption: str = "",
     overwrite: bool = False,
     deep: bool = False,
-    drawn: Picture | None = None,
+    drawn: Image.Image | None = None,
     ceiling: float = 1.0,
 ) -> list[Path]:
     """Write a frame's map, mask and overlay, at the frame's resolution and without metadata.
@@ -100,9 +101,8 @@ def write_frame_result(
     """
     heat, marked = _checked(image, anomaly_map, mask, spatial_dims=2)
     panels = drawn_frame(image, heat, marked, ceiling=ceiling) if drawn is None else drawn
-    steps, kind = (65535, np.uint16) if deep else (255, np.uint8)
     makers: dict[str, Callable[[], bytes]] = {
-        "_heat.png": lambda: gray_png(np.rint(heat[0] * np.float32(steps)).astype(kind)),
+        "_heat.png": lambda: gray_png(whole_levels(heat[0], 65535 if deep else 255)),
         "_mask.png": lambda: gray_png(marked[0] * np.uint8(255)),
         OVERLAY: lambda: jpeg(framed(panels, caption, ceiling), _QUALITY),
     }
@@ -117,7 +117,7 @@ def drawn_frame(
     *,
     ceiling: float = 1.0,
     beside: Tensor | None = None,
-) -> Picture:
+) -> Image.Image:
     """A frame beside its overlay, without a margin; arguments as for :func:`write_frame_result`.
 
     `aspect` says how much wider than high a pixel is; it is drawn with square ones. `beside` is another map (1, H, W)
@@ -127,7 +127,7 @@ def drawn_frame(
     marked = np.asarray(mask)[0]
     drawn = with_square_pixels(shown, np.asarray(anomaly_map)[0], marked, aspect)
     other = None if beside is None else with_square_pixels(shown, beside[0].numpy(), marked, aspect)[1]
-    return side_by_side(*drawn, margin=False, ceiling=ceiling, beside=other)
+    return panels(*drawn, ceiling=ceiling, beside=other)
 
 
 def write_volume_result(

@@ -20,6 +20,8 @@ from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import InputRecord, MadeWith, redacted
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from monai_anomalyclip.writers.overlays import Picture
 
 __all__ = ["InputChangedError", "NotWritten", "Resume"]
@@ -180,7 +182,7 @@ class Resume:
         record: InputRecord,
         findings: Findings,
         content: str,
-        picture: Picture | None = None,
+        picture: Picture | Image.Image | None = None,
         preview: str = "",
     ) -> None:
         """Put an input's files in place and note that it is finished.

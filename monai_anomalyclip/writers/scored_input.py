@@ -104,18 +104,18 @@ class ScoredInput:
         return volume[None] if self.view is None else self.view.to_slices(volume)
 
     @cached_property
-    def drawn(self) -> Picture:
+    def drawn(self) -> Image.Image:
         """A picture beside its overlay, drawn once for its own file and for the report."""
         aspect = 1.0 if self.source is None else float(self.source.pixel_aspect())
         tensors = (_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
         return drawn_frame(*tensors, aspect, ceiling=self.ceiling, beside=self.beside)
 
-    def picture(self) -> Picture:
+    def picture(self) -> Picture | Image.Image:
         """What stands for it in the report."""
         if self.view is None:
             # As small as the page shows it: cheaper to keep, and encoded once.
-            factor = math.ceil(max(self.drawn.shape) / _LONGEST_SIDE)
-            return self.drawn if factor == 1 else np.asarray(Image.fromarray(self.drawn).reduce(factor))
+            factor = math.ceil(max(self.drawn.size) / _LONGEST_SIDE)
+            return self.drawn if factor == 1 else self.drawn.reduce(factor)
         labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(self.findings.scores)]
         tensors = (_plain(self.image), self.anomaly_map, self.mask)
         order = self.findings.order()

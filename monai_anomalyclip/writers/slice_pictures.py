@@ -80,7 +80,7 @@ def contact_sheet(
     tiles = _tiles(volume, maps, mask, view, chosen, labels, 14, ceiling, beside)
     columns = _columns(len(tiles), tiles[0].shape[1] / tiles[0].shape[0])
     sheet, text = _grid(tiles, columns), f"{len(chosen)} of {view.n_slices} {view.plane} slices"
-    return framed(sheet, joined(text, caption), ceiling)
+    return np.asarray(framed(sheet, joined(text, caption), ceiling))
 
 
 def montage(

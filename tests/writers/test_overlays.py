@@ -44,7 +44,7 @@ def test_colours_to_a_ceiling() -> None:
     np.testing.assert_array_equal(overlay(IMAGE, low, None, ceiling=0.25), IMAGE)
     full = overlay(IMAGE, np.full_like(heat, 0.5), None)
     assert np.abs(overlay(IMAGE, high, None, ceiling=0.25).astype(int) - full).max() <= 2
-    bars = [framed(IMAGE, "", ceiling) for ceiling in (1.0, 0.5)]
+    bars = [np.asarray(framed(IMAGE, "", ceiling)) for ceiling in (1.0, 0.5)]
     np.testing.assert_array_equal(bars[0][:, :80], bars[1][:, :80])
     assert (bars[0] != bars[1]).any()  # the numbers
 

@@ -89,7 +89,7 @@ def test_a_jpeg_overlay_looks_like_what_was_drawn(tmp_path: Path) -> None:
     (path,) = write_frame_result(tmp_path, "a", ramp, heat, heat > 2, suffixes=(OVERLAY,), drawn=drawn)
     with Image.open(path) as picture:
         assert picture.format == "JPEG"
-        stored = np.asarray(picture)[: drawn.shape[0], : drawn.shape[1]].astype(int)
+        stored = np.asarray(picture)[: drawn.height, : drawn.width].astype(int)
     assert np.abs(stored - drawn).mean() < 2
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data import Dataset
+from PIL import Image
 
-from monai_anomalyclip.data import InputLoader, input_loader, resolve_workers
+from monai_anomalyclip.data import (
+    FaultTolerantDataset,
+    InputCatalogue,
+    InputLoader,
+    LoadInputd,
+    input_loader,
+    resolve_workers,
+)
 from monai_anomalyclip.data.input_loader import picture_batches
 
 
@@ -61,6 +72,40 @@ def test_lists_come_in_order_and_uncollated(tmp_path: Path, workers: int) -> Non
     for number, item in enumerate(item for batch in found for item in batch):
         assert item["name"] == str(number)
         assert torch.equal(item["image"], torch.full((3, 2, 2 + number), number, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_handed_on_is_what_is_read_to_the_last_bit(
+    tmp_path: Path, phantoms: ModuleType, nifti_volume: Path, make_video: Callable[..., Any], workers: int
+) -> None:
+    numbers = np.random.default_rng(0)
+    bytes_, floats = torch.uint8, torch.float32
+    stored = {
+        "picture": bytes_, "deep": bytes_, "ct": floats, "nifti": floats, "ultrasound": bytes_, "inverted": floats,
+        "colour": bytes_, "video": bytes_,
+    }  # fmt: skip
+    folders = {name: tmp_path / name for name in stored}
+    for folder in folders.values():
+        folder.mkdir()
+    Image.fromarray(numbers.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(folders["picture"] / "a.png")
+    deep = numbers.integers(0, 65536, (9, 7), dtype=np.uint16)
+    Image.fromarray(deep).save(folders["deep"] / "a.png")
+    phantoms.make_series(folders["ct"], count=3)
+    shutil.copy(nifti_volume, folders["nifti"])
+    phantoms.make_cine(folders["ultrasound"], photometric="MONOCHROME2")
+    phantoms.make_cine(folders["inverted"], photometric="MONOCHROME1")
+    phantoms.make_cine(folders["colour"])
+    make_video("a.mp4", n=3).path.rename(folders["video"] / "a.mp4")
+    items = [item for folder in folders.values() for item in InputCatalogue(folder).items()]
+    loader = InputLoader(FaultTolerantDataset(items, LoadInputd(eight_bit=True)), 2, workers)
+    found = [item["image"] for batch in loader for item in batch]
+    assert [image.dtype for image in found] == list(stored.values())
+    for item, image in zip(items, found, strict=True):
+        whole = item["image"].load()
+        assert whole.dtype == torch.float32
+        assert torch.equal(image / 255 if image.dtype == torch.uint8 else image, whole), item
+        assert torch.equal(image.affine, whole.affine)
+        assert image.meta["intensity"] == whole.meta["intensity"]
 
 
 def test_no_more_processes_than_lists(tmp_path: Path) -> None:

@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +18,7 @@ from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED
 from monai_anomalyclip.data.errors import DamagedInputError
 
-__all__ = ["add_completion", "lasting_imports", "main", "program_parser"]
+__all__ = ["add_completion", "main", "program_parser"]
 
 # Command -> module (beside this one where it has no dots) and the function in it that adds the command, "add_command"
 # where none is named; in the order of --help. A module is imported when its command is used or when all are listed, and
@@ -149,26 +147,3 @@ def _complete_files(parser: argparse.ArgumentParser, files: Any) -> None:
                 _complete_files(command, files)
         elif action.type is Path or action.metavar == "INPUT":
             action.complete = files  # type: ignore[attr-defined]
-
-
-@contextmanager
-def lasting_imports() -> Iterator[None]:
-    """Within the block no garbage is collected, and what is there at its end never.
-
-    Torch and MONAI are a million objects. Looking through them again and again takes a second while they are imported,
-    some time whenever a run collects its own garbage, and more than a second when the program ends.
-
-    Example::
-
-        with lasting_imports():
-            from monai_anomalyclip.inference import predict
-    """
-    enabled, known = gc.isenabled(), len(sys.modules)
-    gc.disable()
-    try:
-        yield
-    finally:
-        if len(sys.modules) > known:  # else what a caller has made would be kept, too
-            gc.freeze()
-        if enabled:
-            gc.enable()

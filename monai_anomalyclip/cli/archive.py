@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.fast_start import lasting_imports
 from monai_anomalyclip.cli.options import add_model_options, run_options
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, plain_messages
+from monai_anomalyclip.cli.program import lasting_imports
 
 __all__ = ["add_command"]
 

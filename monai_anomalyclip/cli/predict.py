@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.cli.fast_start import lasting_imports
 from monai_anomalyclip.cli.options import (
     add_reading_options,
     add_sharing_options,
@@ -20,6 +19,7 @@ from monai_anomalyclip.cli.options import (
     status_of_part,
 )
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED, damaged_files, plain_messages, show_summary
+from monai_anomalyclip.cli.program import lasting_imports
 
 __all__ = ["add_command"]
 

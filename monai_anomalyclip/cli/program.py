@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from monai_anomalyclip import RESEARCH_USE_ONLY, __version__
@@ -18,7 +23,7 @@ from monai_anomalyclip.bundles.errors import cause_of
 from monai_anomalyclip.cli.plain_messages import EXIT_STATUS, INPUTS_FAILED
 from monai_anomalyclip.data.errors import DamagedInputError
 
-__all__ = ["add_completion", "main", "program_parser"]
+__all__ = ["add_completion", "lasting_imports", "main", "program_parser"]
 
 # Command -> module (beside this one where it has no dots) and the function in it that adds the command, "add_command"
 # where none is named; in the order of --help. A module is imported when its command is used or when all are listed, and
@@ -147,3 +152,107 @@ def _complete_files(parser: argparse.ArgumentParser, files: Any) -> None:
                 _complete_files(command, files)
         elif action.type is Path or action.metavar == "INPUT":
             action.complete = files  # type: ignore[attr-defined]
+
+
+# Modules that MONAI imports with all of itself, and what it takes from each by name, which it only calls. A second of
+# the processor and 140 MiB, for transforms and metrics that few runs use.
+_LATE: dict[str, tuple[str, ...]] = {
+    "bs4": ("BeautifulSoup",),
+    "matplotlib.pyplot": (),
+    "pandas": ("DataFrame",),
+    "scipy.signal": ("hilbert", "iirnotch"),
+    "scipy.spatial": ("KDTree",),
+    "skimage.exposure": (),
+    "skimage.measure": ("centroid", "find_contours"),
+    "skimage.morphology": ("disk", "opening"),
+    "skimage.segmentation": ("watershed",),
+    "sklearn": (),
+    "sklearn.linear_model": ("LogisticRegression",),
+    "sklearn.metrics": ("silhouette_score",),
+}
+
+
+@contextmanager
+def lasting_imports() -> Iterator[None]:
+    """Within the block no garbage is collected, and what is there at its end never; MONAI's rarer parts come later.
+
+    Torch and MONAI are a million objects. Looking through them again and again takes a second while they are imported,
+    some time whenever a run collects its own garbage, and more than a second when the program ends. What MONAI holds of
+    the modules that come later is imported when something of it is used; others that import them get them as ever.
+
+    Example::
+
+        with lasting_imports():
+            from monai_anomalyclip.inference import predict
+    """
+    enabled, known = gc.isenabled(), len(sys.modules)
+    gc.disable()
+    watch = _BeforeMONAI()
+    sys.meta_path.insert(0, watch)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(watch)
+        for module in watch.late:
+            _withdraw(module)
+        if len(sys.modules) > known:  # else what a caller has made would be kept, too
+            gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+class _BeforeMONAI:
+    """Is asked for every module that is not there yet, has none itself, but prepares what MONAI is about to ask for."""
+
+    def __init__(self) -> None:
+        self.late: list[_LateModule] = []
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Where a module lies: not here."""
+        if name == "monai":
+            self.late += [module for each in _LATE if (module := _late(each)) is not None]
+
+
+class _LateModule(ModuleType):
+    """Stands for a module until something of it is used.
+
+    The import system asks for ``__path__`` before it imports anything below, which brings the module itself.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _LATE[self.__name__] and sys.modules.get(self.__name__) is self:
+            return partial(_call, self.__name__, name)
+        _withdraw(self)
+        return getattr(import_module(self.__name__), name)
+
+
+def _call(module: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(import_module(module), name)(*args, **kwargs)
+
+
+def _late(name: str) -> _LateModule | None:
+    """Put a stand-in where the import system looks; None where the module is there already, or is not installed."""
+    package, _, own = name.rpartition(".")
+    if package and package not in sys.modules:
+        with suppress(ImportError):
+            import_module(package)
+    holder = sys.modules.get(package)
+    if name in sys.modules or (package and holder is None):
+        return None
+    folders = holder.__spec__.submodule_search_locations if holder and holder.__spec__ else None
+    if (spec := PathFinder.find_spec(name, folders)) is None:
+        return None
+    module = _LateModule(name)
+    module.__spec__, module.__file__ = spec, spec.origin  # MONAI takes what has no file for a folder
+    sys.modules[name] = module
+    if holder:
+        setattr(holder, own, module)
+    return module
+
+
+def _withdraw(module: _LateModule) -> None:
+    """Take a stand-in away, so that the module itself is imported by the next who asks for it."""
+    package, _, own = module.__name__.rpartition(".")
+    for place, name in ((sys.modules, module.__name__), (vars(sys.modules.get(package, module)), own)):
+        if place.get(name) is module:
+            del place[name]

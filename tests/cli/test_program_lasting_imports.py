@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_anomalyclip.cli.fast_start import lasting_imports
+from monai_anomalyclip.cli.program import lasting_imports
 
 
 def import_what_is_not_there() -> None:
@@ -29,7 +29,7 @@ def test_collection_goes_on_afterwards_even_after_an_error() -> None:
 def test_only_what_was_imported_is_kept_from_collection() -> None:
     program = """
 import gc
-from monai_anomalyclip.cli.fast_start import lasting_imports
+from monai_anomalyclip.cli.program import lasting_imports
 with lasting_imports():
     pass
 print(gc.get_freeze_count())
@@ -51,29 +51,29 @@ def test_what_comes_later_is_imported_when_it_is_used(tmp_path: Path) -> None:
     """Of modules of Python itself: one of a package, one below another that comes later, some not there."""
     program = """
 import pathlib, sys
-from monai_anomalyclip.cli import fast_start
+from monai_anomalyclip.cli import program
 pathlib.Path("monai.py").touch()
 sys.path.insert(0, ".")
-names = {"colorsys": ("rgb_to_hls", "rgb_to_hsv"), "xml.dom.minidom": (), "email": (), "email.utils": (),
+names = {"colorsys": ("rgb_to_hls", "rgb_to_hsv"), "xml.dom.minidom": (), "wsgiref": (), "wsgiref.util": (),
          "no_such_package.part": (), "xml.no_such_part": ()}
-fast_start._LATE = names
-with fast_start.lasting_imports():
+program._LATE = names
+with program.lasting_imports():
     import monai
-    import colorsys, email.utils, xml.dom.minidom
-    hsv, dom, lines = colorsys.rgb_to_hsv, xml.dom.minidom, email.utils
-    print([name for name in names if isinstance(sys.modules.get(name), fast_start._LateModule)])
+    import colorsys, wsgiref.util, xml.dom.minidom
+    hsv, dom, lines = colorsys.rgb_to_hsv, xml.dom.minidom, wsgiref.util
+    print([name for name in names if isinstance(sys.modules.get(name), program._LateModule)])
     from colorsys import rgb_to_hls
     print(rgb_to_hls.__module__, rgb_to_hls is colorsys.rgb_to_hls)
 print([name for name in names if name in sys.modules], hasattr(xml.dom, "minidom"))
-print(hsv(1, 0, 0), dom.parseString("<a/>").documentElement.tagName, lines.parseaddr("A <a@b.c>"))
+print(hsv(1, 0, 0), dom.parseString("<a/>").documentElement.tagName, lines.guess_scheme({}))
 import xml.dom.minidom
 print(type(xml.dom.minidom).__name__, dom.Document is xml.dom.minidom.Document)
 """
     assert printed(program, tmp_path) == [
-        "['colorsys', 'xml.dom.minidom', 'email', 'email.utils']",
+        "['colorsys', 'xml.dom.minidom', 'wsgiref', 'wsgiref.util']",
         "colorsys True",
         "['colorsys'] False",
-        "(0.0, 1.0, 1) a ('A', 'a@b.c')",
+        "(0.0, 1.0, 1) a http",
         "module True",
     ]
 
@@ -82,10 +82,10 @@ def test_monai_has_all_of_what_comes_later(tmp_path: Path) -> None:
     program = """
 import sys
 import numpy as np
-from monai_anomalyclip.cli.fast_start import _LATE, lasting_imports
+from monai_anomalyclip.cli.program import _LATE, lasting_imports
 with lasting_imports():
     import monai
-    import ignite.engine
+    import monai_anomalyclip.inference, monai_anomalyclip.demo.network, torch._dynamo
 print([name for name in _LATE if name in sys.modules])
 import torch
 from monai.apps.pathology.transforms.post.array import Watershed, centroid, disk, find_contours, opening

@@ -117,8 +117,8 @@ def on_disk(path: Path) -> tuple[int, str]:
 
 def unfinished_path(path: str | os.PathLike[str]) -> Path:
     """Where this process writes a file before it is complete: hidden, in the same folder, with the same suffix."""
-    final = Path(path)
-    return final.with_name(f".unfinished-{os.getpid()}-{_HOST}-{_TOKEN}.{final.name}")
+    folder, name = os.path.split(path)
+    return Path(folder, f".unfinished-{os.getpid()}-{_HOST}-{_TOKEN}.{name}")
 
 
 def remove_abandoned(folder: str | os.PathLike[str]) -> None:

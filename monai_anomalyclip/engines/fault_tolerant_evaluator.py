@@ -185,7 +185,8 @@ class FaultTolerantEvaluator(SupervisedEvaluator):
             logger.info("Nothing to do: all results are there already.")
             self.fire_event(Events.COMPLETED)  # the run before may have been killed before it could finish
             return
-        with stopped_by_signals(), eval_mode(self.network):  # once, not around each input
+        fixed = getattr(getattr(self.network, "module", self.network), "fixed_prompts", contextlib.nullcontext)
+        with stopped_by_signals(), eval_mode(self.network), fixed():  # once, not around each input
             try:
                 super().run(global_epoch)
             except BaseException as error:

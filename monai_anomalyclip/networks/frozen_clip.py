@@ -140,12 +140,13 @@ class FrozenCLIPNetwork(nn.Module, ABC):
 
         Outside, each call of :meth:`encode_prompts` looks whether they changed, for which a GPU has to finish first.
         """
+        before = self._fixed_prompts  # of a context around this one
         with torch.no_grad():
             self._fixed_prompts = self.encode_prompts()
         try:
             yield
         finally:
-            self._fixed_prompts = None
+            self._fixed_prompts = before
 
     def logits(
         self, global_features: Tensor, patch_features: Sequence[Tensor], *, grid: tuple[int, int] | None = None

@@ -383,7 +383,8 @@ class OutputFolder:
 
     def _hidden(self, name: str) -> Path:
         folder = self.path / _PICTURES
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
         return folder / name
 
     def _refuse_older(self) -> None:

@@ -226,10 +226,11 @@ def _json(
         "size": list(size),
         "canvas": [max(1, round(height * scale)), max(1, round(width * scale))],
         **more,
-        "sources": [frames.sources[index] for index in shown],
-        "maps": [frames.maps[index] for index in shown],
     }
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    # Nothing of base64 has to be escaped, and looking for it takes longer than the rest.
+    sources, maps = ('","'.join(encoded[index] for index in shown) for encoded in (frames.sources, frames.maps))
+    return f'{text[:-1]},"sources":["{sources}"],"maps":["{maps}"]}}'
 
 
 def orientation_letters(orientation: Sequence[float]) -> list[str]:

@@ -37,7 +37,7 @@ from monai_anomalyclip.writers.dicom.provenance import (
 )
 from monai_anomalyclip.writers.findings import Findings, comparisons_of, finished_record, margins_of, view_of
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OutputFolder, parse_output_kinds
-from monai_anomalyclip.writers.overlays import Picture, displayable
+from monai_anomalyclip.writers.overlays import Drawn, displayable
 from monai_anomalyclip.writers.record import MadeWith, redacted
 from monai_anomalyclip.writers.resume import NotWritten, Resume
 from monai_anomalyclip.writers.scored_input import (
@@ -49,8 +49,6 @@ from monai_anomalyclip.writers.tables import RunDocument, made_with
 from monai_anomalyclip.writers.viewer_data import preview
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from monai_anomalyclip.handlers.writing_processes import WritingProcesses
     from monai_anomalyclip.writers.scored_film import ScoredCine
 
@@ -293,7 +291,8 @@ class AnomalyResultWriter:
         try:
             paths, notes = write_results(
                 self.folder.stage(name), name, scored, self.outputs,
-                provenance=self._provenance(image, source), threshold=self.threshold,
+                provenance=self._provenance(image, source) if isinstance(source, DicomSource) else None,
+                threshold=self.threshold,
                 caption=caption if beside is None else f"{caption}  |  right: distance to normals",
                 max_slices=self.max_slices, sheared_nifti=self.sheared_nifti, **self.segment_codes,
             )  # fmt: skip
@@ -362,10 +361,11 @@ class AnomalyResultWriter:
 
     def _finish(
         self, name: str, paths: Sequence[Path], image: Tensor, view: SliceView | None, findings: Findings,
-        timings: Mapping[str, float], notes: Sequence[str], content: str, picture: Picture | Image.Image,
+        timings: Mapping[str, float], notes: Sequence[str], content: str, picture: Drawn,
         times: Sequence[float] = (), preview: str = "",
     ) -> None:  # fmt: skip
-        outputs = [path.relative_to(self.folder.staging(name)).as_posix() for path in paths]
+        staging = self.folder.staging(name)
+        outputs = [path.relative_to(staging).as_posix() for path in paths]
         record = finished_record(
             name, self.catalogue.sources[name], image, view, findings, self.threshold, timings,
             [*notes, *findings.said], outputs, times, self.threshold_source,

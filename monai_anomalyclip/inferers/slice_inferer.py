@@ -197,6 +197,8 @@ class AnomalySliceInferer(Inferer):
                     waiting.put_into(maps, numbers)
                 waiting = found
                 bar.update(len(smooth))
+            if waiting is not None and count <= self.slice_batch_size:
+                return waiting.arrived()
             if waiting is not None:
                 waiting.put_into(maps, numbers)
         return maps, numbers

@@ -28,6 +28,8 @@ from monai_anomalyclip.writers.tables import (
 
 __all__ = ["FolderTables", "Ranked"]
 
+_MOST_PICTURES = 500  # records that are kept: about 10 kB each
+
 
 class Ranked(NamedTuple):
     """What is kept of an input that was scored: what it is ranked by, and its row of the table without the rank."""
@@ -48,6 +50,7 @@ class FolderTables:
     Attributes:
         failed: names of inputs that failed, in order.
         finished: when each finished one was done.
+        pictures: records of some pictures, so that the report need not read them again; those of volumes are large.
     """
 
     def __init__(self, folder: Path, inputs: IO[str], scores: IO[str], records: IO[str], held: Path) -> None:
@@ -59,6 +62,7 @@ class FolderTables:
         self._seconds = 0.0
         self.failed: list[str] = []
         self.finished: list[datetime] = []
+        self.pictures: dict[str, InputState] = {}
 
     @classmethod
     @contextmanager
@@ -85,6 +89,8 @@ class FolderTables:
 
     def add(self, state: InputState) -> None:
         """Take the record of an input."""
+        if len(self.pictures) < _MOST_PICTURES and len(state.slices.map_max) <= 1:
+            self.pictures[state.name] = state
         for row in score_rows(state):
             self._scores.write(table_line(SCORE_COLUMNS, row))
         record = state.shown() if state.state != "unfinished" else None

@@ -39,9 +39,7 @@ from monai_anomalyclip.writers.record import InputRecord, MadeWith
 from monai_anomalyclip.writers.tables import INPUT_COLUMNS, SCORE_COLUMNS, RunDocument, check_table
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from monai_anomalyclip.writers.overlays import Picture
+    from monai_anomalyclip.writers.overlays import Drawn
 
 __all__ = [
     "DEFAULT_OUTPUTS", "OUTPUT_KINDS", "FolderSummary", "OutputFolder", "parse_output_kinds", "preview_path",
@@ -225,26 +223,19 @@ class OutputFolder:
     def stage(self, name: str) -> Path:
         """A hidden folder of this process for the files of an input while they are written, empty."""
         staging = self.staging(name)
-        try:
-            staging.mkdir(mode=0o700)
-        except FileExistsError:
-            shutil.rmtree(staging)
-            staging.mkdir(mode=0o700)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
         return staging
 
     def unstage(self, name: str) -> None:
-        """Remove what :meth:`stage` made for an input, with what is left there of one that came to nothing."""
-        staging = self.staging(name)
-        try:
-            staging.rmdir()
-        except OSError:
-            shutil.rmtree(staging, ignore_errors=True)
+        """Remove what :meth:`stage` made for an input that came to nothing."""
+        shutil.rmtree(self.staging(name), ignore_errors=True)
 
     def publish(self, state: InputState, outputs: Sequence[str]) -> None:
         """:func:`~monai_anomalyclip.writers.finished.publish` from where :meth:`stage` put them."""
         publish(self.path, self.staging(state.name), state, outputs)
 
-    def keep_picture(self, name: str, picture: Picture | Image.Image, preview: str = "") -> None:
+    def keep_picture(self, name: str, picture: Drawn, preview: str = "") -> None:
         """Keep what stands for an input in the report: its picture, and what its viewer shows."""
         from PIL import Image
 
@@ -273,7 +264,7 @@ class OutputFolder:
     ) -> FolderSummary:
         """Write ``inputs.csv``, ``scores.csv``, ``results.json`` and ``report.html``.
 
-        One record at a time is in memory: a folder may hold as many as there are.
+        Few records at a time are in memory: a folder may hold as many as there are.
 
         Args:
             made: what a run makes results with, for a folder in which nothing is finished.
@@ -319,7 +310,7 @@ class OutputFolder:
             document, ranked = tables.finish(way, self._left_out())
         for reason in damaged.values():
             logger.warning("%s", reason)
-        shown = self._write_report(document, ranked, tables.failed)
+        shown = self._write_report(document, ranked, tables)
         return FolderSummary(shown, damaged, tables.finished)
 
     def _refuse_two_ways(self, first: InputState, state: InputState) -> None:
@@ -342,19 +333,20 @@ class OutputFolder:
             return None
         return state
 
-    def _write_report(self, document: RunDocument, ranked: Sequence[str], failed: Sequence[str]) -> RunDocument:
+    def _write_report(self, document: RunDocument, ranked: Sequence[str], tables: FolderTables) -> RunDocument:
         """Write the report, the most suspicious inputs first; the document with those that a screen has room for."""
 
-        listed = {*ranked[:_MOST_LISTED], *failed[:_MOST_LISTED]}
+        listed = {*ranked[:_MOST_LISTED], *tables.failed[:_MOST_LISTED]}
         records: dict[str, InputRecord] = {}
 
         def known(names: Sequence[str]) -> list[InputState]:
-            states = [state for name in names if (state := self._known(name, {})) is not None]
+            found = (tables.pictures.get(name) or self._known(name, {}) for name in names)
+            states = [state for state in found if state is not None]
             shown = [(state.name, state.shown()) for state in states if state.name in listed]
             records.update((name, record) for name, record in shown if record is not None)  # read once
             return states
 
-        source = ReportSource(ranked[:_MOST_SHOWN], failed[:_MOST_LISTED], known, self._kept_files)
+        source = ReportSource(ranked[:_MOST_SHOWN], tables.failed[:_MOST_LISTED], known, self._kept_files)
         write_html_report(document, source, self.path / "report.html")
         return document.model_copy(update={"inputs": tuple(records[name] for name in sorted(records))})
 

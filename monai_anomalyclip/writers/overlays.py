@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 __all__ = [
+    "Drawn",
     "Picture",
     "framed",
     "gray_png",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 Picture = npt.NDArray[np.uint8]
+Drawn = Picture | Image.Image
+"""What can be encoded: an array (H, W, 3), or Pillow's picture, which is not copied for that."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _OUTLINE = (0, 255, 255)  # cyan: the one hue the colour map does not hold
@@ -304,7 +307,7 @@ def font_of(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def jpeg(picture: Picture | Image.Image, quality: int = 82, thin: bool | None = None) -> bytes:
+def jpeg(picture: Drawn, quality: int = 82, thin: bool | None = None) -> bytes:
     """Encode a picture (H, W, 3), or Pillow's of it, as JPEG without metadata.
 
     Args:
@@ -345,7 +348,7 @@ def thumbnail(picture: Image.Image, side: int = 96) -> Image.Image:
     return small
 
 
-def framed(picture: Picture | Image.Image, caption: str, ceiling: float = 1.0) -> Image.Image:
+def framed(picture: Drawn, caption: str, ceiling: float = 1.0) -> Image.Image:
     """Add the colour bar on the right and the caption with the notice below; nothing is drawn over the picture."""
     inner = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     size = max(11, min(inner.width // 60, 40))

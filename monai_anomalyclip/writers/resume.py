@@ -20,9 +20,7 @@ from monai_anomalyclip.writers.output_folder import OutputFolder
 from monai_anomalyclip.writers.record import InputRecord, MadeWith, redacted
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from monai_anomalyclip.writers.overlays import Picture
+    from monai_anomalyclip.writers.overlays import Drawn
 
 __all__ = ["InputChangedError", "NotWritten", "Resume"]
 
@@ -182,7 +180,7 @@ class Resume:
         record: InputRecord,
         findings: Findings,
         content: str,
-        picture: Picture | Image.Image | None = None,
+        picture: Drawn | None = None,
         preview: str = "",
     ) -> None:
         """Put an input's files in place and note that it is finished.

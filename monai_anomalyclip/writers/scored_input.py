@@ -27,7 +27,7 @@ from monai_anomalyclip.writers.dicom.provenance import DEFAULT_CATEGORY, DEFAULT
 from monai_anomalyclip.writers.dicom.source_headers import UnsuitableSourceError, is_placed
 from monai_anomalyclip.writers.dicom.source_restoration import source_notes
 from monai_anomalyclip.writers.findings import Findings
-from monai_anomalyclip.writers.overlays import Picture, displayable, jpeg, overlay
+from monai_anomalyclip.writers.overlays import Drawn, Picture, displayable, jpeg, overlay
 from monai_anomalyclip.writers.record import Peak
 from monai_anomalyclip.writers.report import archive_place
 from monai_anomalyclip.writers.result_files import (
@@ -110,7 +110,7 @@ class ScoredInput:
         tensors = (_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
         return drawn_frame(*tensors, aspect, ceiling=self.ceiling, beside=self.beside)
 
-    def picture(self) -> Picture | Image.Image:
+    def picture(self) -> Drawn:
         """What stands for it in the report."""
         if self.view is None:
             # As small as the page shows it: cheaper to keep, and encoded once.
@@ -147,7 +147,7 @@ def write_results(
     scored: ScoredInput,
     outputs: Sequence[str],
     *,
-    provenance: Provenance,
+    provenance: Provenance | None,
     threshold: float,
     caption: str,
     max_slices: int = 12,
@@ -165,7 +165,7 @@ def write_results(
         name: where below the folder, without suffix.
         scored: the input.
         outputs: see :mod:`monai_anomalyclip.writers.output_folder`; the overlay picture is always written.
-        provenance: what DICOM objects say of the algorithm.
+        provenance: what DICOM objects say of the algorithm; not asked for where the source has none.
         threshold: of the mask.
         caption: text below pictures.
         max_slices: greatest number of slices on the picture of a volume.
@@ -222,6 +222,7 @@ def write_results(
         paths.append(write_worst(folder, name, alone))
     if not isinstance(scored.source, DicomSource):
         return paths, notes
+    assert provenance is not None
     kinds = [kind for kind in DICOM_RESULTS if kind in outputs]
     writers = _dicom_writers(scored, scored.source.series, provenance, threshold, segment_category, segment_type)
     failed: list[str] = []

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from monai_anomalyclip import atomic_file
 from monai_anomalyclip.atomic_file import (
     make_private_folder,
+    on_disk,
     remove_abandoned,
     replaced_when_complete,
     unfinished_path,
@@ -121,6 +123,12 @@ def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path, monkeypa
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"old")]
 
 
+def test_what_this_process_failed_to_remove_is_replaced(tmp_path: Path) -> None:
+    unfinished_path(tmp_path / "f").write_bytes(b"half of an older one")
+    write_atomically(tmp_path / "f", b"new")
+    assert [(p.name, p.read_bytes(), p.stat().st_mode & 0o777) for p in tmp_path.iterdir()] == [("f", b"new", 0o600)]
+
+
 def test_folders_of_results_are_their_owners_alone(tmp_path: Path) -> None:
     make_private_folder(tmp_path / "a" / "b" / "c")
     make_private_folder(tmp_path / "a" / "b" / "c")
@@ -148,6 +156,8 @@ def test_what_is_renamed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "replace", renamed)
     write_atomically(tmp_path / "f", b"new")
     assert steps == ["file", "rename", "folder"]
+    assert on_disk(tmp_path / "f") == (3, hashlib.sha256(b"new").hexdigest())
+    assert steps[3:] == ["file"]
 
 
 def test_processes_of_other_computers_and_containers_are_left_in_peace(

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,31 @@ def evaluator_of(data: Sequence[dict[str, Any]], recorder: Recorder | None = Non
         postprocessing=finish,
         val_handlers=None if recorder is None else [recorder],
     )
+
+
+class Prompted(Doubling):
+    """Notes when its prompts are encoded, and what is computed with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    @contextlib.contextmanager
+    def fixed_prompts(self) -> Iterator[None]:
+        self.events.append("fixed")
+        yield
+        self.events.append("free")
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        self.events.append("image")
+        return super().forward(image)
+
+
+def test_prompts_are_fixed_for_a_whole_run() -> None:
+    engine = evaluator(["1", "2", "4"])
+    engine.network = network = Prompted()
+    engine.run()
+    assert network.events == ["fixed", "image", "image", "image", "free"]
 
 
 def test_reading_network_and_postprocessing_may_fail_in_the_middle() -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
-from monai_anomalyclip.writers import InputRecord, InputState, OutputFolder, RunDocument
-from monai_anomalyclip.writers.finished import Slices, alone
+from monai_anomalyclip.writers import InputRecord, InputState, OutputFolder, RunDocument, output_folder
+from monai_anomalyclip.writers.finished import Slices, alone, read_state
 from monai_anomalyclip.writers.output_folder import DEFAULT_OUTPUTS, OUTPUT_KINDS, parse_output_kinds
 from monai_anomalyclip.writers.record import MadeWith, Model
 from monai_anomalyclip.writers.tables import made_with
@@ -98,6 +98,24 @@ def test_killed_while_files_are_put_in_place(tmp_path: Path, monkeypatch: pytest
     assert {file.path for file in state.files} == {"a_a.png", "a_b.png", "a_c.png"}
     publish(folder, "a", b"new", suffixes=("_b.png", "_c.png"))
     assert visible(tmp_path) == ["NOTICE.txt", "a_b.png", "a_c.png", "a_record.json"]
+
+
+def test_records_of_pictures_are_read_once_for_tables_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = OutputFolder(tmp_path)
+    for name in ("a", "b"):
+        publish(folder, name)
+    read: list[str] = []
+
+    def counted(path: Path, name: str) -> InputState | None:
+        read.append(name)
+        return read_state(path, name)
+
+    monkeypatch.setattr(output_folder, "read_state", counted)
+    document = folder.summarise().document
+    assert [record.name for record in document.inputs] == ["a", "b"]
+    assert read == ["a", "b"]
 
 
 def test_tables_are_made_from_the_records_whoever_wrote_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -37,6 +37,7 @@ _HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # kinds of frames; arithmetic coding may 
 _LOSSLESS = 0xC3
 _TABLES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but those within a scan; more bytes of 0xff may stand before it
+_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 _MORE = bytes(range(7, 250, 11)) * 4  # as if the last scan of a JPEG went on
 _ENDS_EARLY = "the file is damaged: its pixels end before the picture does."
 _FLAT = 3
@@ -116,8 +117,8 @@ def check_lossless_jpeg(content: bytes, decoded: npt.NDArray[Any]) -> None:
     Decoders make up the rest. What they gave is coded once more, in thought: it must not take more bits than there are.
 
     Args:
-        content: the codestream of a gray frame. Parts that restart the prediction are not looked at.
-        decoded: (H, W) what it was decoded to.
+        content: the codestream of a frame. One with several scans, or with colours of unequal size, is not looked at.
+        decoded: what it was decoded to, (H, W) or (H, W, channels), no colours converted.
 
     Raises:
         UnreadableInputError: it is one of those.
@@ -130,22 +131,25 @@ def check_lossless_jpeg(content: bytes, decoded: npt.NDArray[Any]) -> None:
         if kind == _SCAN:
             break
     end = content.rfind(b"\xff\xd9", place)
-    if end < 0 or {_LOSSLESS, _TABLES, _SCAN} - segments.keys() or _RESTARTS in segments:
+    if end < 0 or {_LOSSLESS, _TABLES, _SCAN} - segments.keys():
         return
-    precision, (components, _, number, predictor), shift = (
-        segments[_LOSSLESS][0],
-        segments[_SCAN][:4],
-        segments[_SCAN][-1],
-    )
-    bits = _bits(segments[_TABLES]).get(number >> 4)
-    if components != 1 or decoded.ndim != 2 or shift & 15 or bits is None or predictor not in range(1, 8):
+    frame, scan, planes = segments[_LOSSLESS], segments[_SCAN], np.atleast_3d(decoded)
+    rows, columns, count = planes.shape
+    restart, within = divmod(int.from_bytes(segments.get(_RESTARTS, b"")[:2], "big"), columns)
+    predictor, shift = scan[-3], scan[-1]
+    bits = _bits(segments[_TABLES])
+    tables = [bits.get(number >> 4) for number in scan[2 : 2 + 2 * scan[0] : 2]]
+    uneven = count > 1 and set(frame[7::3]) != {0x11}
+    if not scan[0] == count == frame[5] or None in tables or uneven or within or shift & 15 or not 1 <= predictor <= 7:
         return
-    values = decoded.astype(np.int32) & (2**precision - 1)
-    differences = (values - _predicted(values, predictor, 2 ** (precision - 1))) & 0xFFFF
-    taken = np.array(bits)[_categories()]
-    if np.bincount(differences.ravel(), minlength=2**16) @ taken > 8 * len(
-        content[place:end].replace(b"\xff\x00", b"\xff")
-    ):
+    starts = range(0, rows, restart or rows)
+    taken = np.zeros(rows, np.int64)  # bits of each row
+    for plane, table in zip(np.moveaxis(planes, 2, 0), tables, strict=True):
+        values = plane.astype(np.int32) & (2 ** frame[0] - 1)
+        differences = (values - _predicted(values, predictor, 2 ** (frame[0] - 1), starts)) & 0xFFFF
+        taken += np.array(table, np.uint8)[_categories()][differences].sum(axis=1, dtype=np.int64)
+    needed = -(-np.add.reduceat(taken, starts) // 8)  # a restart begins with a byte
+    if needed.sum() > len(_RESTART.sub(b"", content[place:end]).replace(b"\xff\x00", b"\xff")):
         raise UnreadableInputError(_ENDS_EARLY)
 
 
@@ -169,8 +173,10 @@ def _bits(tables: bytes) -> dict[int, list[int]]:
     return found
 
 
-def _predicted(values: npt.NDArray[np.int32], predictor: int, first: int) -> npt.NDArray[np.int32]:
-    """What each value is predicted to be by those to the left and above (table H.1)."""
+def _predicted(
+    values: npt.NDArray[np.int32], predictor: int, first: int, starts: Sequence[int]
+) -> npt.NDArray[np.int32]:
+    """What each value is predicted to be by those to the left and above (table H.1), anew from some rows on."""
     predicted = np.empty_like(values)
     left, above, corner = values[1:, :-1], values[:-1, 1:], values[:-1, :-1]
     ways: dict[int, Callable[[], npt.NDArray[np.int32]]] = {
@@ -183,7 +189,8 @@ def _predicted(values: npt.NDArray[np.int32], predictor: int, first: int) -> npt
         7: lambda: (left + above) >> 1,
     }
     predicted[1:, 1:] = ways[predictor]()
-    predicted[0, 1:], predicted[1:, 0], predicted[0, 0] = values[0, :-1], values[:-1, 0], first
+    predicted[1:, 0] = values[:-1, 0]
+    predicted[starts, 1:], predicted[starts, 0] = values[starts, :-1], first
     return predicted
 
 

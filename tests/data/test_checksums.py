@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -162,37 +163,61 @@ SCENE[25:] = 0  # as the air below a head, which a decoder's own zeros look like
 SCENE[:3] += 40000
 
 
-def lossless_jpeg(picture: Any, predictor: int, bits: int = 16) -> bytes:
-    """A lossless JPEG by annex H of ITU-T T.81, all of whose Huffman codes have five bits."""
-    rows, columns = picture.shape
-    coded = []
+def lossless_jpeg(picture: Any, predictor: int, bits: int = 16, restart: int = 0) -> bytes:
+    """A lossless JPEG by annex H of ITU-T T.81, all of whose Huffman codes have five bits; it restarts every n rows."""
+    rows, columns, count = np.atleast_3d(picture).shape
+    planes = np.atleast_3d(picture).astype(int)
+    data, coded = b"", list[str]()
     for y in range(rows):
-        for x in range(columns):
-            a, b, c = (int(picture[y - up, x - left]) for up, left in ((0, 1), (1, 0), (1, 1)))
+        start = y % restart == 0 if restart else y == 0
+        for x, channel in itertools.product(range(columns), range(count)):
+            a, b, c = (int(planes[y - up, x - left, channel]) for up, left in ((0, 1), (1, 0), (1, 1)))
             inside = (a, b, c, a + b - c, a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1)[predictor - 1]
-            predicted = inside if x and y else a if x else b if y else 2 ** (bits - 1)
-            difference = (int(picture[y, x]) - predicted + 32767) % 65536 - 32767
+            predicted = (a if start else inside) if x else 2 ** (bits - 1) if start else b
+            difference = (int(planes[y, x, channel]) - predicted + 32767) % 65536 - 32767
             category = abs(difference).bit_length()
             coded.append(f"{category:05b}")
             if 0 < category < 16:
                 coded.append(f"{difference if difference > 0 else difference + 2**category - 1:0{category}b}")
-    stream = "".join(coded)
-    stream += "1" * (-len(stream) % 8)
-    data = int(stream, 2).to_bytes(len(stream) // 8, "big").replace(b"\xff", b"\xff\x00")
+        if y == rows - 1 or (restart and (y + 1) % restart == 0):
+            stream = "".join(coded)
+            stream, coded = stream + "1" * (-len(stream) % 8), []
+            data += int(stream, 2).to_bytes(len(stream) // 8, "big").replace(b"\xff", b"\xff\x00")
+            data += bytes([0xFF, 0xD0 + y // restart % 8]) if y < rows - 1 else b""
     table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
-    frame = struct.pack(">BHHB", bits, rows, columns, 1) + b"\1\x11\0"
-    parts = ((0xC3, frame), (0xC4, table), (0xDA, bytes([1, 1, 0, predictor, 0, 0])))
+    frame = struct.pack(">BHHB", bits, rows, columns, count) + b"".join(bytes([n, 0x11, 0]) for n in range(count))
+    scan = bytes([count, *(value for n in range(count) for value in (n, 0)), predictor, 0, 0])
+    interval = [(0xDD, struct.pack(">H", restart * columns))] if restart else []
+    parts = (*interval, (0xC3, frame), (0xC4, table), (0xDA, scan))
     head = b"".join(bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body for kind, body in parts)
     return b"\xff\xd8" + head + data + b"\xff\xd9"
 
 
-def decoded_by_gdcm(content: bytes) -> Any:
+def decoded_by_gdcm(content: bytes, samples: int = 1, bits: int = 16) -> Any:
     rows, columns = SCENE.shape
     return get_decoder(JPEGLossless).as_array(
         encapsulate([content], has_bot=False), index=0, raw=True, decoding_plugin="gdcm", rows=rows, columns=columns,
-        samples_per_pixel=1, bits_allocated=16, bits_stored=16, pixel_representation=0, number_of_frames=1,
-        photometric_interpretation="MONOCHROME2", pixel_keyword="PixelData", pixel_vr="OB",
+        samples_per_pixel=samples, bits_allocated=bits, bits_stored=bits, pixel_representation=0, number_of_frames=1,
+        photometric_interpretation="MONOCHROME2" if samples == 1 else "RGB", pixel_keyword="PixelData", pixel_vr="OB",
+        planar_configuration=0,
     )[0]  # fmt: skip
+
+
+@pytest.mark.parametrize(("colour", "restart"), [(True, 0), (False, 1), (False, 7), (True, 7)])
+@pytest.mark.parametrize("predictor", [1, 5])
+def test_lossless_jpeg_of_colours_or_with_restarts_that_ends_early(colour: bool, restart: int, predictor: int) -> None:
+    noise = np.random.default_rng(4).integers(0, 12, (*SCENE.shape, 3))
+    picture = (SCENE[..., None] // 300 + noise).clip(0, 255).astype(np.uint8) if colour else SCENE
+    samples, bits = (3, 8) if colour else (1, 16)
+    content = lossless_jpeg(picture, predictor, bits, restart)
+    decoded = decoded_by_gdcm(content, samples, bits)
+    np.testing.assert_array_equal(decoded, picture)
+    check_lossless_jpeg(content, decoded)
+    # Where a restart is missing, too, GDCM refuses the frame itself.
+    for kept in (len(content) * 3 // 10, -40) if not restart else (-9, -30):
+        cut = content[:kept].rstrip(b"\xff") + b"\xff\xd9"
+        with pytest.raises(UnreadableInputError, match="its pixels end before the picture does"):
+            check_lossless_jpeg(cut, decoded_by_gdcm(cut, samples, bits))
 
 
 @pytest.mark.parametrize("predictor", range(1, 8))
@@ -222,9 +247,12 @@ def test_lossless_jpeg_of_greatest_differences_and_few_bits() -> None:
 
 
 def test_what_of_lossless_jpegs_is_not_looked_at() -> None:
-    """No frame header of this kind, or restarts of the prediction: nothing is said of such."""
+    """No frame header of this kind, restarts within a row, colours of unequal size: nothing is said of such."""
     content = lossless_jpeg(SCENE, 1)
-    restarts = content[:2] + b"\xff\xdd\0\4\0\x3c" + content[2:]
+    restarts = content[:2] + b"\xff\xdd\0\4\0\x3d" + content[2:]
+    colours = lossless_jpeg(np.zeros((40, 60, 3), np.uint8), 1, 8)[:200]
+    check_lossless_jpeg(colours.replace(b"\x11", b"\x21", 1) + b"\xff\xd9", np.ones((40, 60, 3), np.uint8))
+    check_lossless_jpeg(colours + b"\xff\xd9", np.ones((40, 60), np.uint8))
     other = content.replace(b"\xff\xc3", b"\xff\xc1", 1)
     for passed in (restarts, other, content[:-2], b"\xff\xd8\xff\xd9"):
         check_lossless_jpeg(passed, np.zeros((40, 60), np.uint16))

@@ -25,7 +25,7 @@ from forward import OURS, Setup, build, make_pass, peak_memory
 from measuring import machine, write_record
 from open_clip.transformer import VisionTransformer
 
-from monai_anomalyclip.networks.dpam import linear
+from monai_anomalyclip.networks.devices import linear
 
 GOAL = 0.8
 Product = tuple[int, int, int]  # rows, inputs, outputs

@@ -9,7 +9,6 @@ the spread is that of the repeats. The weights are random: speed does not depend
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from measuring import Timing, machine, peak_mib, timings, write_record
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from monai_anomalyclip.networks import resolve_precision
-from monai_anomalyclip.networks.dpam import linear
+from monai_anomalyclip.networks.devices import linear
 
 PLAIN = "published"
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -40,14 +39,8 @@ def _attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int
     return int(sdpa_flop_count(query, key, value))
 
 
-def _linear_flop(tokens: Any, weight: Any, *_: Any, **__: Any) -> int:
-    return 2 * math.prod(tokens[:-1]) * int(weight[0]) * int(weight[1])
-
-
-# The kernels that torch's counter does not know.
+# The kernel that torch's counter does not know.
 CPU_KERNELS: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    CPU_KERNELS[torch.ops.mkldnn._linear_pointwise] = _linear_flop
 
 
 def ceiling(device: torch.device, dtype: torch.dtype, size: int, repeats: int) -> float:
@@ -73,7 +66,8 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         )
         clip, image = build(setup)
         passes = {variant: make_pass(variant, clip, image, setup, precision) for variant in (OURS, PLAIN)}
-        with FlopCounterMode(display=False, custom_mapping=CPU_KERNELS) as counter:
+        counter = FlopCounterMode(display=False, custom_mapping=CPU_KERNELS)
+        with torch.backends.mkldnn.flags(enabled=False), counter:  # without oneDNN's operator, which it cannot count
             passes[OURS]()
         passes[PLAIN]()
         compiled_s = None

@@ -9,11 +9,8 @@ visual space", appendix C; pinned to the code that the authors published.
 from __future__ import annotations
 
 import copy
-import functools
-import platform
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,60 +19,17 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from monai_anomalyclip.networks.devices import attention, linear, onednn_applies, onednn_product
+
 __all__ = [
     "DualPathVision",
     "TokenEmbedding",
     "attend",
     "compute_tower",
-    "linear",
     "mlp",
     "parse_dpam_attention",
     "project_qkv",
 ]
-
-
-def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What ``torch.nn.functional.linear`` computes, up to rounding.
-
-    PyTorch multiplies float32 matrices by MKL, which leaves AVX-512 unused on AMD's processors; oneDNN, which PyTorch
-    carries, too, takes half the time there (benchmarks/notes.md). It is used where no gradient is recorded, nothing is
-    traced and autocast is off. The choice depends on the hardware alone, so that a run can be repeated.
-
-    Args:
-        tokens: shape (..., inputs).
-        weight: shape (outputs, inputs).
-        bias: shape (outputs,), or None.
-
-    Returns:
-        shape (..., outputs).
-    """
-    if (
-        tokens.dtype == torch.float32
-        and tokens.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.enabled
-        and _onednn_is_faster()
-    ):
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
-        return product
-    return F.linear(tokens, weight, bias)
-
-
-@functools.cache
-def _onednn_is_faster() -> bool:
-    # The operator is private in torch: it is what torch.compile makes of linear layers.
-    known = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and torch._C.has_mkl and torch.backends.cpu.get_cpu_capability() == "AVX512" and _is_amd()
-
-
-def _is_amd() -> bool:
-    described = platform.processor()  # names the maker on Windows
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        described += cpuinfo.read_text(encoding="utf-8", errors="replace")
-    return "AuthenticAMD" in described
 
 
 def project_qkv(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,16 +62,27 @@ def attend(block: ResidualAttentionBlock, query: Tensor, key: Tensor, value: Ten
     Returns:
         update of the residual stream, shape (B, M, W).
     """
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    mixed = attention(query, key, value, causal=causal)
     out = block.attn.out_proj
     update: Tensor = block.ls_1(linear(mixed.transpose(1, 2).flatten(2), out.weight, out.bias))
     return update
 
 
+_QUICK_GELU = 1.702
+
+
 def mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """Residual MLP half of a block, shape (B, N, W) to (B, N, W)."""
-    first, activation, second = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
-    hidden = _activate(activation, linear(block.ln_2(tokens), first.weight, first.bias))
+    norm, first, activation, second = block.ln_2, block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+    if isinstance(activation, QuickGELU) and onednn_applies(tokens):
+        # x * sigmoid(1.702 x) is swish(1.702 x) / 1.702, and swish costs nothing within the product: one factor goes
+        # into the norm before, the other into the sum behind.
+        factor = _QUICK_GELU
+        normed = F.layer_norm(tokens, norm.normalized_shape, norm.weight * factor, norm.bias * factor, norm.eps)
+        hidden = onednn_product(normed, first.weight, first.bias * factor, "swish")
+        update = block.ls_2(onednn_product(hidden, second.weight, second.bias * factor))
+        return torch.add(tokens, update, alpha=1 / factor)
+    hidden = _activate(activation, linear(norm(tokens), first.weight, first.bias))
     output: Tensor = tokens + block.ls_2(linear(hidden, second.weight, second.bias))
     return output
 
@@ -125,7 +90,7 @@ def mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
 def _activate(activation: nn.Module, hidden: Tensor) -> Tensor:
     if isinstance(activation, QuickGELU) and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         # The same with one temporary tensor instead of three: fetching memory takes longer than computing here.
-        return torch.mul(hidden, 1.702).sigmoid_().mul_(hidden)
+        return torch.mul(hidden, _QUICK_GELU).sigmoid_().mul_(hidden)
     if isinstance(activation, nn.SiLU) and not torch.is_grad_enabled():
         return F.silu(hidden, inplace=True)
     activated: Tensor = activation(hidden)
@@ -187,8 +152,6 @@ def _resize_positions(trained: Tensor, trained_grid: tuple[int, int], grid: tupl
     resized = F.interpolate(precise, size=grid, mode="bilinear", align_corners=False).to(trained.dtype)
     return torch.cat([trained[:1], resized.flatten(2).transpose(1, 2)[0]])
 
-
-_QUICK_GELU = 1.702
 
 # By the original, which deep copies of a network share; of each the copy that was used last.
 _made: WeakKeyDictionary[VisionTransformer, tuple[Any, VisionTransformer]] = WeakKeyDictionary()
@@ -312,21 +275,28 @@ class DualPathVision(TokenEmbedding):
         streams: dict[str, Tensor] = {}
         tapped: list[Tensor] = []
         for number, block in enumerate(blocks, start=1):
-            query, key, value = project_qkv(block, tokens)
-            if number >= self.dpam_start and number <= self.feature_layers[-1]:
-                for kind, (left, right) in self._pairs(query, key, value).items():
-                    streams[kind] = streams.get(kind, tokens) + attend(block, left, right, value)
-            tap = number in self.feature_layers
-            original_tapped = tap and (number < self.dpam_start or "qk" in self.kinds)
-            if number == len(blocks) and not original_tapped:
-                # Of the last block only the class token is used: its attention row and its MLP are all that is
-                # computed.
-                tokens, query = tokens[:, :1], query[:, :, :1]
-            tokens = mlp(block, tokens + attend(block, query, key, value))
-            if tap:
+            tokens = mlp(block, self._attended(block, number, tokens, streams, whole=number < len(blocks)))
+            if number in self.feature_layers:
                 paths = [tokens] if number < self.dpam_start else [streams.get(kind, tokens) for kind in self.kinds]
                 tapped.append(self._project_paths(visual, paths))
         return _project(visual, tokens[:, 0], normalise=False), tapped
+
+    def _attended(
+        self, block: ResidualAttentionBlock, number: int, tokens: Tensor, streams: dict[str, Tensor], *, whole: bool
+    ) -> Tensor:
+        """The original path's tokens after a block's attention, which is added to the streams, too.
+
+        Of the last block only the class token is used: its attention row and its MLP are all that is computed, unless
+        the original path is tapped there.
+        """
+        query, key, value = project_qkv(block, tokens)
+        if self.dpam_start <= number <= self.feature_layers[-1]:
+            for kind, (left, right) in self._pairs(query, key, value).items():
+                streams[kind] = streams.get(kind, tokens) + attend(block, left, right, value)
+        tapped = number in self.feature_layers and (number < self.dpam_start or "qk" in self.kinds)
+        if not (whole or tapped):
+            tokens, query = tokens[:, :1], query[:, :, :1]
+        return tokens + attend(block, query, key, value)
 
     def _pairs(self, query: Tensor, key: Tensor, value: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The two factors of each DPAM attention map; "qk" needs no stream of its own."""

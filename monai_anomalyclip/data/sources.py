@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -163,23 +162,14 @@ class InputPart:
                 image.meta["notes"] = f"{image.meta.get('notes') or ''} {note}".strip()
         preset = "auto" if image.meta.get("intensity") else self.source.options.preset
         try:
-            scaled = cast("MetaTensor", ScaleIntensityForCLIP(preset=preset, eight_bit=eight_bit)(image))
+            return cast("MetaTensor", ScaleIntensityForCLIP(preset=preset, eight_bit=eight_bit)(image))
         except ValueError as error:
             raise UnreadableInputError(str(error)) from error
-        return _as_stored(scaled) if eight_bit else scaled
 
 
 def digest(text: str) -> str:
     """Sixteen hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _as_stored(image: MetaTensor) -> MetaTensor:
-    """Gray of 8 bits that DICOM's reader has divided by 255 is a quarter of the bytes, where nothing else was done."""
-    if not image.is_floating_point() or json.loads(image.meta["intensity"])["preset"] != "none":
-        return image
-    levels = (image * 255).round()
-    return image if not bool((levels / 255 == image).all()) else cast("MetaTensor", levels.byte())
 
 
 def frame_ranges(count: int, height: int, width: int) -> list[tuple[int, int | None]]:

@@ -106,7 +106,7 @@ class ScaleIntensityForCLIP(Transform):
         upper: percentile of the foreground that maps to 1.
         preset: a CT window by its name (for raw volumes in Hounsfield units), or ``"auto"`` or ``"percentile"``.
         eight_bit: leave pictures of 8 bits as they are, a quarter of the memory: only the record is written, and
-            whoever shows them to a network divides by 255.
+            whoever shows them to a network divides by 255. Those whose reader has divided them become uint8 again.
 
     Raises:
         ValueError: the percentiles are not 0 <= lower < upper <= 100, or there is no such preset.
@@ -142,10 +142,12 @@ class ScaleIntensityForCLIP(Transform):
         record = img.meta.get("intensity") if isinstance(img, MetaTensor) else None
         full_scale = INTEGER_FULL_SCALE.get(raw.dtype)
         if record:
-            self._check_record(record)
+            done = self._check_record(record)
             scaled = self._unit(raw, full_scale) if full_scale else raw.float()
             if scaled.is_floating_point():
                 check_unit_range(scaled)
+                if self.eight_bit and done == "none":
+                    scaled = _as_stored(scaled)
         else:
             choice = choose_preset("", requested=self.preset, picture=bool(full_scale))
             if full_scale:
@@ -163,10 +165,13 @@ class ScaleIntensityForCLIP(Transform):
     def _unit(self, raw: Tensor, full_scale: float) -> Tensor:
         return raw if self.eight_bit and raw.dtype == torch.uint8 else raw.float() / full_scale
 
-    def _check_record(self, record: str) -> None:
-        """Refuse what can no longer be done; a preset for volumes is no error for pictures, which a study may hold."""
+    def _check_record(self, record: str) -> str:
+        """The preset that was applied; refuses what can no longer be done.
+
+        A preset for volumes is no error for pictures, which a study may hold.
+        """
         try:
-            done = json.loads(record)["preset"]
+            done: str = json.loads(record)["preset"]
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"The image's meta 'intensity' is no record of a scaling: {record!r}; delete it to scale the image."
@@ -184,6 +189,7 @@ class ScaleIntensityForCLIP(Transform):
                 f"The image is scaled already: the percentiles {self.lower:g} and {self.upper:g} can no longer be "
                 "applied. Read raw values for them, with monai_anomalyclip.data.read_volume."
             )
+        return done
 
     def _scale(self, image: Tensor, choice: IntensityChoice) -> tuple[Tensor, IntensityChoice]:
         """Scale a float32 image in place."""
@@ -236,6 +242,16 @@ class ScaleIntensityForCLIPd(MapTransform):
 
 
 ScaleIntensityForCLIPD = ScaleIntensityForCLIPDict = ScaleIntensityForCLIPd
+
+
+def _as_stored(image: Tensor) -> Tensor:
+    """A picture, or frames (..., n), of whole numbers divided by 255 as uint8; all others as they are."""
+    levels = torch.empty_like(image, dtype=torch.uint8)
+    for frame, level in zip(image.unbind(-1), levels.unbind(-1), strict=True) if image.ndim > 3 else [(image, levels)]:
+        level.copy_((frame * 255).round_())
+        if not torch.equal(level / 255, frame):
+            return image
+    return levels
 
 
 _CHUNK = 2**22

@@ -200,3 +200,23 @@ def test_records_that_are_not_true() -> None:
         ScaleIntensityForCLIP()(MetaTensor(torch.full((1, 4, 4), 5.0), meta={"intensity": '{"preset": "dicom"}'}))
     with pytest.raises(ValueError, match="no record of a scaling: 'bright'"):
         ScaleIntensityForCLIP()(MetaTensor(torch.rand(1, 4, 4), meta={"intensity": "bright"}))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5), (1, 5, 4, 6)])
+@pytest.mark.parametrize("preset", ["none", "ct-lung"])
+def test_pictures_that_a_reader_has_divided_are_of_8_bits_again_if_nothing_else_was_done(
+    shape: tuple[int, ...], preset: str
+) -> None:
+    stored = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    image = MetaTensor(stored / 255, meta={"intensity": json.dumps({"preset": preset}), "kind": "frame"})
+    in_bytes = ScaleIntensityForCLIP(eight_bit=True)
+    assert torch.equal(ScaleIntensityForCLIP()(image), image)
+    found = in_bytes(image)
+    assert isinstance(found, MetaTensor)
+    assert found.meta["kind"] == "frame"
+    assert found.dtype == (torch.uint8 if preset == "none" else torch.float32)
+    assert torch.equal(found if preset == "none" else found * 255, stored if preset == "none" else image * 255)
+    other = image.clone()
+    other.view(-1)[-1] = 0.5
+    assert torch.equal(in_bytes(other), other)
+    assert in_bytes(other).dtype == torch.float32

@@ -193,7 +193,7 @@ def _content(path: Path) -> str:
     return _read_once(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 
 
-@functools.lru_cache(maxsize=8)  # the pages of a TIFF are inputs of one file
+@functools.lru_cache(maxsize=4096)  # pages of a TIFF are inputs of one file; a series is looked at before and after
 def _read_once(path: Path, *_: int) -> str:
     return sha256_of(path)
 

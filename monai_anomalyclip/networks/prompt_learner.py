@@ -9,12 +9,11 @@ textual space" and equation 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import tokenize
 from torch import Tensor, nn
 
 from monai_anomalyclip.networks.dpam import attend, mlp, project_qkv
@@ -40,18 +39,12 @@ def tokenize_words(words: Sequence[str], prompt_length: int, context_length: int
     """
     if not words:
         raise ValueError("The prompt words must be a non-empty tuple of strings such as ('object',).")
-    tokenizer = _tokenizer()
-    placeholder = tokenizer.encode("x")
+    start, *placeholder, end = _encoded("x")
     prompts = []
     for word in words:
         if not word.strip():
             raise ValueError(f"The prompt words {tuple(words)!r} contain an empty one.")
-        ids = [
-            tokenizer.sot_token_id,
-            *placeholder * prompt_length,
-            *tokenizer.encode(f"{word}."),
-            tokenizer.eot_token_id,
-        ]
+        ids = [start, *placeholder * prompt_length, *_encoded(f"{word}.")[1:-1], end]
         if len(ids) > context_length:
             raise ValueError(
                 f"The prompt for '{word}' has {len(ids)} tokens, but the text tower takes {context_length}."
@@ -60,9 +53,10 @@ def tokenize_words(words: Sequence[str], prompt_length: int, context_length: int
     return prompts
 
 
-@lru_cache(maxsize=1)
-def _tokenizer() -> SimpleTokenizer:
-    return SimpleTokenizer()  # reads CLIP's vocabulary, which takes a quarter of a second
+def _encoded(text: str) -> list[int]:
+    """Token ids from start-of-text to end-of-text, by the one tokenizer that has read CLIP's vocabulary already."""
+    ids: list[int] = tokenize(text, context_length=4 * len(text) + 2)[0].tolist()  # at most a token for each byte
+    return ids[: ids.index(max(ids)) + 1]  # end-of-text is the last of the vocabulary
 
 
 class PromptLearner(nn.Module):

@@ -9,7 +9,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,7 +19,14 @@ from PIL import Image, TiffImagePlugin
 
 from monai_anomalyclip.data.errors import UnreadableInputError
 
-__all__ = ["check_jpeg", "check_lossless_jpeg", "check_png", "check_tiff", "decode_jpeg"]
+__all__ = [
+    "check_deflated_parts",
+    "check_jpeg",
+    "check_jpeg_parts",
+    "check_lossless_jpeg",
+    "check_png",
+    "decode_jpeg",
+]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of these the pixels do not depend. The others are looked at, for a damaged name makes another kind of a chunk.
@@ -29,7 +36,7 @@ _BESIDE = (
 )
 _PIECE = 2**20
 _DEFLATE, _JPEG = (8, 32946), 7  # values of the tag Compression
-_JPEG_TABLES, _TILE_WIDTH = 347, 322
+_COMPRESSION, _STRIP_ROWS, _TILE_WIDTH, _TILE_LENGTH, _JPEG_TABLES = 259, 278, 322, 323, 347
 _BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PROGRESSIVE = 0xC2
@@ -99,16 +106,18 @@ def check_jpeg(
         place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
     if found is None or _SCAN not in kinds or kinds.isdisjoint(_HUFFMAN):
         return
-    corner = _last_block(decoded)
-    block = corner.reshape(-1, *corner.shape[2:]).astype(np.float64)
-    # Colours of neighbouring blocks run into each other; the brightness does not.
-    brightness = block if block.ndim == 1 else block[:, :3] @ _LUMA[: min(block.shape[1], 3)]
-    flat = np.ptp(brightness) <= _FLAT or (block.ndim > 1 and np.ptp(block[:, 0]) <= _FLAT)
-    if not flat and _PROGRESSIVE not in kinds:
+    if _PROGRESSIVE not in kinds and not _is_flat(_last_block(decoded)):
         return
     longer = content[: found.start()].rstrip(b"\xff") + _MORE + found[0]
     if not np.array_equal(decode(longer), np.asarray(decoded)):
         raise UnreadableInputError(_ENDS_EARLY)
+
+
+def _is_flat(corner: npt.NDArray[Any]) -> bool:
+    block = corner.reshape(-1, *corner.shape[2:]).astype(np.float64)
+    # Colours of neighbouring blocks run into each other; the brightness does not.
+    brightness = block if block.ndim == 1 else block[:, :3] @ _LUMA[: min(block.shape[1], 3)]
+    return bool(np.ptp(brightness) <= _FLAT or (block.ndim > 1 and np.ptp(block[:, 0]) <= _FLAT))
 
 
 def check_lossless_jpeg(content: bytes, decoded: npt.NDArray[Any]) -> None:
@@ -212,8 +221,8 @@ def _png_bytes(header: bytes) -> int:
     )
 
 
-def check_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> None:
-    """Refuse a page of a TIFF with parts that end early: Deflate without its checksum, JPEG without all pixels.
+def check_deflated_parts(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> None:
+    """Refuse a page of a TIFF with parts of Deflate without their checksum.
 
     Args:
         image: Pillow's picture, at its page.
@@ -222,24 +231,52 @@ def check_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO) -> None:
     Raises:
         UnreadableInputError: a part is damaged.
     """
-    tags = image.tag_v2
-    if tags.get(259) not in (*_DEFLATE, _JPEG):
-        return
-    offsets, counts = (tags.get(first, tags.get(second, ())) for first, second in ((273, 324), (279, 325)))
-    for offset, count in zip(offsets, counts, strict=False):
-        stream.seek(offset)
-        if tags[259] == _JPEG:
-            tables = tags.get(_JPEG_TABLES, b"")[:-2] or b"\xff\xd8"
-            _check_jpeg_part(tables + stream.read(count)[2:], max(image.size[0], tags.get(_TILE_WIDTH, 0)))
-        else:
+    if image.tag_v2.get(_COMPRESSION) in _DEFLATE:
+        for offset, count in _parts(image):
+            stream.seek(offset)
             _check_deflated_part(stream, count)
 
 
-def _check_jpeg_part(content: bytes, widest: int) -> None:
+def check_jpeg_parts(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO, page: Image.Image | None) -> None:
+    """Refuse a page of a TIFF with parts of JPEG that end early.
+
+    Args:
+        image: Pillow's picture, at its page.
+        stream: of its file.
+        page: its pixels as they lie in the file, so that parts that do not end flat need not be decoded once more.
+
+    Raises:
+        UnreadableInputError: a part is damaged.
+    """
+    tags = image.tag_v2
+    if tags.get(_COMPRESSION) != _JPEG:
+        return
+    tables = tags.get(_JPEG_TABLES, b"")[:-2] or b"\xff\xd8"
+    width, height = tags.get(_TILE_WIDTH, tags[256]), tags.get(_TILE_LENGTH, tags.get(_STRIP_ROWS, tags[257]))
+    for index, (offset, count) in enumerate(_parts(image)):
+        stream.seek(offset)
+        row, column = divmod(index, -(-tags[256] // width))
+        _check_jpeg_part(tables + stream.read(count)[2:], max(tags[256], width), page, (column * width, row * height))
+
+
+def _parts(image: TiffImagePlugin.TiffImageFile) -> Iterator[tuple[int, int]]:
+    """Offset and count of bytes of each strip or tile."""
+    tags = image.tag_v2
+    offsets, counts = (tags.get(first, tags.get(second, ())) for first, second in ((273, 324), (279, 325)))
+    return zip(offsets, counts, strict=False)
+
+
+def _check_jpeg_part(content: bytes, widest: int, page: Image.Image | None, origin: tuple[int, int]) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as part:
             if part.width > widest:
                 return  # which libtiff refuses
+            right, below = origin[0] + part.width, origin[1] + part.height
+            within = page is not None and right <= page.width and below <= page.height
+            if page is not None and within and "progressive" not in part.info:
+                corner = page.crop((right - 1 - (part.width - 1) % 8, below - 1 - (part.height - 1) % 8, right, below))
+                if not _is_flat(np.asarray(corner)):
+                    return
         decoded = decode_jpeg(content)
     except Exception:  # libtiff says what is wrong with it
         return

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import GifImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from monai_anomalyclip.data.checksums import check_jpeg, check_png, check_tiff, decode_jpeg
+from monai_anomalyclip.data.checksums import check_deflated_parts, check_jpeg, check_jpeg_parts, check_png, decode_jpeg
 from monai_anomalyclip.data.deep_colour import MAX_GRAY, deep_colour, deep_jpeg_2000, eight_bits, opened, scaled
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.png import MovingPng, moving_png, scale_hidden_gray
@@ -226,14 +226,19 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
             _checked(page or 0, frames)
         _seek(image, page or 0)
         check_size(image.width, image.height, max_pixels)
+        as_stored = False
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             check_complete(image)
+            as_stored = image.tag_v2.get(274, 1) == 1 == image.tag_v2.get(284, 1)  # neither turned nor in planes
             with open(path, "rb") as stream:
-                check_tiff(image, stream)
+                check_deflated_parts(image, stream)
         samples = deep_colour(image, path, page or 0)
         decoded = _decoded(image, path, page or 0)  # also where the samples are known: this finds damage
         if image.format in ("JPEG", "MPO"):
             check_jpeg(Path(path).read_bytes(), image, decode_jpeg)
+        elif isinstance(image, TiffImagePlugin.TiffImageFile):
+            with open(path, "rb") as stream:
+                check_jpeg_parts(image, stream, image if as_stored and decoded is image else None)
         if samples is not None:
             decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
         if decoded is not image and image.format != "TIFF":  # which is upright already

@@ -17,8 +17,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLossless
 
-from monai_anomalyclip.data import UnreadableInputError, read_frame
-from monai_anomalyclip.data.checksums import check_lossless_jpeg, check_png
+from monai_anomalyclip.data import UnreadableInputError, checksums, read_frame
+from monai_anomalyclip.data.checksums import check_lossless_jpeg, check_png, decode_jpeg
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
 
@@ -134,28 +134,50 @@ def test_sound_jpeg_that_ends_in_a_flat_surround(options: dict[str, Any], level:
 
 
 @pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
-@pytest.mark.parametrize("options", [{}, {"tile": (32, 32)}, {"rowsperstrip": 16}])
-def test_jpeg_in_a_tiff_that_ends_early(options: dict[str, Any], photometric: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "number"), [({}, 0), ({"tile": (32, 32)}, 4), ({"tile": (32, 32)}, 5), ({"rowsperstrip": 16}, 2)]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpeg_in_a_tiff_that_ends_early(
+    options: dict[str, Any], number: int, photometric: str, orientation: int, tmp_path: Path
+) -> None:
     """A strip or tile is cut within its scan and closed again; its count is that of what is left."""
     path = tmp_path / "a.tif"
     clouds = np.cumsum(np.random.default_rng(4).normal(0, 3, (64, 80, 3)), axis=1) * 4 + 128
     pixels = np.clip(clouds, 1, 254).astype(np.uint8)
     pixels[:40, :40] = 255  # tiles that are flat without damage
-    tifffile.imwrite(path, pixels, photometric=photometric, compression="jpeg", metadata=None, **options)
-    assert read_frame(path).shape == (64, 80, 3)
+    turned = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(
+        path, pixels, photometric=photometric, compression="jpeg", metadata=None, extratags=turned, **options
+    )
+    assert read_frame(path).shape == ((64, 80, 3) if orientation == 1 else (80, 64, 3))
     content = bytearray(path.read_bytes())
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
-        offset, count = page.dataoffsets[-1], page.databytecounts[-1]
+        offset, count = page.dataoffsets[number], page.databytecounts[number]
         tag = page.tags["TileByteCounts" if page.is_tiled else "StripByteCounts"]
         width = {3: 2, 4: 4}[int(tag.dtype)]
     left = count * 2 // 3
     content[offset + left - 2 : offset + left] = b"\xff\xd9"
-    place = tag.valueoffset + (tag.count - 1) * width
+    place = tag.valueoffset + number * width
     content[place : place + width] = left.to_bytes(width, "little")
     path.write_bytes(content)
     with pytest.raises(UnreadableInputError, match="its pixels end before the picture does"):
         read_frame(path)
+
+
+def test_parts_that_do_not_end_flat_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    monkeypatch.setattr(checksums, "decode_jpeg", lambda content: decoded.append(content) or decode_jpeg(content))
+    pixels = SMOOTH[:64, :96].astype(np.uint8)
+    options: dict[str, Any] = {"photometric": "ycbcr", "compression": "jpeg", "metadata": None, "tile": (32, 32)}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    read_frame(tmp_path / "a.tif")
+    assert not decoded
+    pixels[32:, 32:64] = 200  # the fifth of six tiles
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    read_frame(tmp_path / "a.tif")
+    assert len(decoded) == 2
 
 
 SCENE = np.full((40, 60), 900) + np.random.default_rng(1).integers(-40, 40, (40, 60))

@@ -255,19 +255,18 @@ def _head_threads(threads: int, process: int) -> ThreadPoolExecutor:
     return pool
 
 
-def onednn_product(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+def onednn_product(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The linear layer by oneDNN, for tensors that :func:`onednn_applies` to; the weight is contiguous.
 
     Args:
         tokens: shape (..., inputs).
         weight: shape (outputs, inputs).
         bias: shape (outputs,), or None.
-        activation: oneDNN's name of a function of each output, such as "swish".
 
     Returns:
         shape (..., outputs).
     """
-    computed: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, activation, [], "")
+    computed: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
     return computed
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from monai_anomalyclip.networks.devices import attention, linear, onednn_applies, onednn_product
+from monai_anomalyclip.networks.devices import attention, linear
 
 __all__ = [
     "DualPathVision",
@@ -73,16 +73,8 @@ _QUICK_GELU = 1.702
 
 def mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """Residual MLP half of a block, shape (B, N, W) to (B, N, W)."""
-    norm, first, activation, second = block.ln_2, block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
-    if isinstance(activation, QuickGELU) and onednn_applies(tokens):
-        # x * sigmoid(1.702 x) is swish(1.702 x) / 1.702, and swish costs nothing within the product: one factor goes
-        # into the norm before, the other into the sum behind.
-        factor = _QUICK_GELU
-        normed = F.layer_norm(tokens, norm.normalized_shape, norm.weight * factor, norm.bias * factor, norm.eps)
-        hidden = onednn_product(normed, first.weight, first.bias * factor, "swish")
-        update = block.ls_2(onednn_product(hidden, second.weight, second.bias * factor))
-        return torch.add(tokens, update, alpha=1 / factor)
-    hidden = _activate(activation, linear(norm(tokens), first.weight, first.bias))
+    first, activation, second = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+    hidden = _activate(activation, linear(block.ln_2(tokens), first.weight, first.bias))
     output: Tensor = tokens + block.ls_2(linear(hidden, second.weight, second.bias))
     return output
 

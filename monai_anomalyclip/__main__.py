@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import sys
+from monai_anomalyclip.cli import run
 
-from monai_anomalyclip.cli import main
-
-sys.exit(main())
+run()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-import torchvision.transforms.v2.functional as tvf
+import torchvision.transforms.functional as tvf
 from torch import Tensor, nn
 
 from monai_anomalyclip.transforms.clip_preprocess import antialiasing_device

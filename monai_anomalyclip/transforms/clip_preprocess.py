@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as tvf
+import torch.nn.functional as F
+import torchvision.transforms.functional as tvf
 from monai.config.type_definitions import KeysCollection, NdarrayOrTensor
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import to_affine_nd
@@ -195,8 +196,8 @@ class CLIPMaskPreprocess(Transform):
             ValueError: wrong rank or number of channels, NaN.
         """
         marked = _pil_mask(mask) if isinstance(mask, Image.Image) else _array_mask(mask)
-        white = marked.to(torch.uint8)[None] * 255
-        resized = tvf.resize(white, list(self.size), interpolation=tvf.InterpolationMode.BILINEAR, antialias=True)
+        white = marked.to("cpu", torch.uint8)[None, None] * 255  # on a CPU torch resizes 8 bits as PIL does
+        resized = F.interpolate(white, self.size, mode="bilinear", antialias=True)[0].to(marked.device)
         return resized_meta((resized > 127).float(), mask)
 
 
@@ -257,7 +258,7 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
 
 def _normalize(resized: Tensor) -> Tensor:
     """Gray or RGB (B, 1 or 3, H, W), uint8 or float, to normalised RGB."""
-    unit = tvf.to_dtype(resized, torch.float32, scale=True).clamp(0, 1).expand(-1, 3, -1, -1)
+    unit = tvf.convert_image_dtype(resized, torch.float32).clamp(0, 1).expand(-1, 3, -1, -1)
     mean, deviation = _mean_and_deviation(unit.device)
     normalized: Tensor = unit.sub(mean).div_(deviation)
     return normalized

@@ -10,6 +10,7 @@ import sys
 from http.client import IncompleteRead
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -236,3 +237,34 @@ def test_every_path_completes() -> None:
     """The parser that help is made of is left as it is: completion marks its own."""
     parser = program_parser("convert-prompts")
     assert not any(hasattr(action, "complete") for action in parser._actions)
+
+
+def ended(program: str, output: Any) -> subprocess.CompletedProcess[str]:
+    source = f"import atexit, threading, time\nfrom monai_anomalyclip.cli import program\n{program}\nprogram.run()\n"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", source]
+    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=buffered)
+
+
+def test_the_end_waits_for_what_is_to_be_done_and_takes_nothing_apart() -> None:
+    result = ended(
+        """
+class Large:
+    def __del__(self): print("taken apart", flush=True)
+large = Large()
+atexit.register(print, "left", end="")
+threading.Thread(target=lambda: (time.sleep(0.2), print("waited for"))).start()
+program.main = lambda: 3
+""",
+        subprocess.PIPE,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (3, "waited for\nleft", "")
+
+
+def test_output_that_cannot_be_written_is_told_at_the_end() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("the system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        result = ended("program.main = lambda: print('much') or 0", full)
+    assert result.returncode == 120
+    assert "No space left on device" in result.stderr

@@ -78,6 +78,31 @@ print(type(xml.dom.minidom).__name__, dom.Document is xml.dom.minidom.Document)
     ]
 
 
+def test_a_package_that_is_used_has_all_below_it(tmp_path: Path) -> None:
+    """Also where a name of it was taken before, and where `from` takes a module below it."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "monai.py").touch()
+    (tmp_path / "whole" / "__init__.py").write_text("from whole.part import Part\nclass Own(Part): pass")
+    (tmp_path / "whole" / "part.py").write_text("class Part: pass")
+    (tmp_path / "whole" / "below.py").write_text("number = 7")
+    program = """
+import sys
+from monai_anomalyclip.cli import program
+sys.path.insert(0, ".")
+program._LATE = {"whole": (), "whole.part": ("Part",)}
+program._BY_NAME = ("whole.part",)
+with program.lasting_imports():
+    import monai
+    from whole.part import Part
+    print(isinstance(5, Part), "whole.below" in sys.modules)
+    from whole import below, Own
+    print(below.number, Own.__mro__[1].__module__, isinstance(Own(), Part), type(Part()).__name__)
+import whole.part
+print(whole.part.Part is Own.__mro__[1])
+"""
+    assert printed(program, tmp_path) == ["False False", "7 whole.part True Part", "True"]
+
+
 def test_monai_has_all_of_what_comes_later(tmp_path: Path) -> None:
     program = """
 import sys
@@ -85,8 +110,8 @@ import numpy as np
 from monai_anomalyclip.cli.program import _LATE, lasting_imports
 with lasting_imports():
     import monai
-    import monai_anomalyclip.inference, monai_anomalyclip.demo.network, torch._dynamo
-print([name for name in _LATE if name in sys.modules])
+    import monai_anomalyclip.inference, monai_anomalyclip.demo.network
+print([name for name in [*_LATE, "torch._dynamo", "torch.distributed.fsdp"] if name in sys.modules])
 import torch
 from monai.apps.pathology.transforms.post.array import Watershed, centroid, disk, find_contours, opening
 from monai.apps.utils import BeautifulSoup, has_bs4
@@ -114,6 +139,16 @@ import pandas, scipy.signal
 print(np.array_equal(ultrasound_confidence_map.hilbert(wave), scipy.signal.hilbert(wave)))
 print(np.array_equal(iirnotch(60, 1, 500), scipy.signal.iirnotch(60, 1, 500)))
 print(CSVDataset(pandas.DataFrame({"a": [5]}))[0])
+import open_clip.timm_model
+from ignite.handlers import checkpoint
+zero, weights = checkpoint.ZeroRedundancyOptimizer, [torch.zeros(1, requires_grad=True)]
+print(checkpoint.HAVE_ZERO, isinstance(torch.optim.SGD(weights), zero), "torch.distributed.optim" in sys.modules)
+from torch.distributed.optim import ZeroRedundancyOptimizer
+print(isinstance(ZeroRedundancyOptimizer.__new__(ZeroRedundancyOptimizer), zero))
+supported = sys.modules["torchvision.ops.roi_align"].is_compile_supported
+print(supported("meta"), supported("cpu") == torch._dynamo.is_dynamo_supported())
+tower = open_clip.timm_model.TimmModel("test_convnext", 8, image_size=64, proj="mlp").eval()
+print(tuple(tower(torch.zeros(1, 3, 64, 64)).shape), tower.image_size)
 pictures.plt.switch_backend("agg")
 print(isinstance(pictures.matshow3d(np.ones((4, 4, 4)))[0], pictures.plt.Figure))
 """
@@ -130,5 +165,9 @@ print(isinstance(pictures.matshow3d(np.ones((4, 4, 4)))[0], pictures.plt.Figure)
         "True",
         "True",
         "{'a': 5}",
+        "True False False",
+        "True",
+        "False True",
+        "(1, 8) (64, 64)",
         "True",
     ]

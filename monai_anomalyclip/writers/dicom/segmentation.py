@@ -73,8 +73,8 @@ def make_segmentation(
     """Make a DICOM Segmentation: binary with one segment of a mask (DICOM PS3.3 A.51), or of another kind.
 
     Every frame has the position of its source frame, so that stacks with gaps, irregular spacing, tilt or duplicate
-    positions keep their true geometry; nothing is resampled. A mask without any anomaly gives a segmentation of empty
-    frames.
+    positions keep their true geometry; nothing is resampled. Where nothing is anomalous the segmentation has the first
+    frame alone, empty: those of a study of 300 slices would take 10 MB in an archive to say no more.
 
     Args:
         series: the source: a stack of frames with positions, or one picture.
@@ -83,8 +83,8 @@ def make_segmentation(
         provenance: which algorithm made the mask.
         category: Segmented Property Category as ``"code^scheme^meaning"``.
         segment_type: Segmented Property Type, likewise.
-        omit_empty_frames: leave empty frames out of a mask that is not empty. Smaller, but some viewers put the rest in
-            wrong places.
+        omit_empty_frames: leave the empty frames of any mask out. Smaller, but some viewers put the rest in wrong
+            places.
         kind: ``"mask"``; ``"probability"``: a fractional segmentation, the map in 255 steps; ``"levels"``: a label map
             (DICOM supplement 243) of where the map reaches 0.5, 0.75 and 0.9, a segment for each.
 
@@ -99,7 +99,10 @@ def make_segmentation(
             f"A DICOM segmentation of {len(series.frames)} frames needs their positions, orientation and pixel "
             "spacing, which this series lacks: write secondary captures, PNG or video instead."
         )
+    headers = frame_headers(series)
     pixels, stored, labels = _content(kind, mask)
+    if not pixels.any():
+        headers, pixels = headers[:1], pixels[:1]
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number,
@@ -116,7 +119,7 @@ def make_segmentation(
     ]
     role = "segmentation" if kind == "mask" else f"{kind} segmentation"
     result = hd.seg.Segmentation(
-        source_images=frame_headers(series),
+        source_images=headers,
         pixel_array=pixels,
         segmentation_type=stored,
         segment_descriptions=segments,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -167,18 +168,21 @@ def test_empty_mask(
     provenance: Provenance,
     assert_valid: Callable[..., None],
 ) -> None:
+    """One frame stands for all, in its own place; the references name all files."""
     series = {**stacks, **pictures}[name]
-    for omit in (False, True):
-        path = write_segmentation(
-            series,
-            np.zeros((len(series.frames), *series.size), bool),
-            tmp_path / f"{omit}.dcm",
-            provenance=provenance,
-            omit_empty_frames=omit,
-        )
+    shape = (len(series.frames), *series.size)
+    kinds: list[dict[str, Any]] = [{"omit_empty_frames": False}, {"omit_empty_frames": True}, {"kind": "levels"}]
+    for number, options in enumerate(kinds):
+        mask = np.zeros(shape, np.float32 if "kind" in options else bool)
+        path = write_segmentation(series, mask, tmp_path / f"{number}.dcm", provenance=provenance, **options)
         result = hd.seg.segread(path)
-        assert result.NumberOfFrames == len(series.frames)
+        assert result.NumberOfFrames == 1
+        assert result.pixel_array.shape == series.size
         assert not result.pixel_array.any()
+        references = result.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        assert len(references) == len(series.instances)
+        if name in stacks:
+            assert positions_of(result) == [list(source_plane(series, 0)[1])]
         assert_valid([path], series)
 
 

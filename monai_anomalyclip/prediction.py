@@ -255,19 +255,21 @@ class Prediction:
         if self.map.ndim == 4 and self.image.meta.get("kind") == "cine":
             raise ValueError("The files of a film are written while it is scored: use monai_anomalyclip.predict.")
         mask = self._mask(None)
-        scored = ScoredInput(self._given.source, self.image, self.map, mask, self._findings, self._view, self._ceiling)
         kinds = parse_output_kinds(outputs)
         source = self._given.source
+        scored = ScoredInput(
+            source,
+            self.image,
+            self.map,
+            mask,
+            self._findings,
+            self._view,
+            self._ceiling,
+            caption=f"anomaly score {self.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
+        )
         stem = name or (anonymous_names([source])[0] if source else "volume" if self._view else "frame")
         make_private_folder(Path(folder))
         refuse_existing(result_paths(folder, stem, [*FRAME_RESULTS, *NIFTI_RESULTS, WORST, *DICOM_RESULTS.values()]))
-        paths, _ = write_results(
-            folder,
-            stem,
-            scored,
-            kinds,
-            provenance=self._provenance(self.threshold),
-            threshold=self.threshold,
-            caption=f"anomaly score {self.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}",
-        )
+        provenance = self._provenance(self.threshold)
+        paths, _ = write_results(folder, stem, scored, kinds, provenance=provenance, threshold=self.threshold)
         return paths

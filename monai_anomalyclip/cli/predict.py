@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,9 @@ def add_command(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    # Pillow keeps memory for the next picture, here and in the processes that follow: fetching it anew takes longer
+    # than filling it.
+    os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     with lasting_imports():
         from monai_anomalyclip.data.input_files import mode_of_input  # slow to import, and --help needs none of it
 

@@ -243,11 +243,11 @@ def _by_pillow(path: str | os.PathLike[str], page: int | None, pages: int, max_p
             decoded = eight_bits(samples, image.mode, deepest_sample(path, max_pixels))
         if decoded is not image and image.format != "TIFF":  # which is upright already
             decoded.info["exif"] = image.getexif().tobytes()
-        upright = ImageOps.exif_transpose(decoded)
-        upright.format = image.format
+        ImageOps.exif_transpose(decoded, in_place=True)
+        decoded.format = image.format
         if white_is_zero(image):
-            upright = Image.fromarray(MAX_GRAY - np.asarray(upright, dtype=np.uint16))
-        return upright
+            decoded = Image.fromarray(MAX_GRAY - np.asarray(decoded, dtype=np.uint16))
+        return decoded
 
 
 def _decoded(image: Image.Image, path: str | os.PathLike[str], page: int) -> Image.Image:

@@ -143,21 +143,23 @@ def find_files(
         if stat.S_ISREG(mode_of_input(root)):
             files.setdefault(root.resolve(), (root.parent, root))
             continue
-        if excluded == root.resolve():
+        top = root.resolve()
+        if excluded == top:
             raise ValueError(f"Results cannot go into the input folder {str(root)!r}: choose another output folder.")
         if holds_results(root):
             skipped.append(SkippedFile(root, RESULTS))
             continue
         for file in _walk(root, excluded, skipped, patterns):
             try:
-                if not file.resolve().is_relative_to(root.resolve()):
+                place = file.resolve()  # once: it looks at every folder above
+                if not place.is_relative_to(top):
                     skipped.append(SkippedFile(file, "link out of the folder"))
-                elif file.is_symlink() and holds_results(file.resolve().parent):
+                elif file.is_symlink() and holds_results(place.parent):
                     skipped.append(SkippedFile(file, RESULTS))
                 elif not stat.S_ISREG(_mode(file) or stat.S_IFREG):  # to open a pipe would wait for ever
                     skipped.append(SkippedFile(file, "no regular file"))
                 else:
-                    files.setdefault(file.resolve(), (root, file))
+                    files.setdefault(place, (root, file))
             except (OSError, RuntimeError):  # a link that leads to itself makes pathlib raise the latter before 3.13
                 skipped.append(SkippedFile(file, "unreadable", "The file cannot be opened."))
     return list(files.values())

@@ -135,8 +135,9 @@ class InputCatalogue:
         named = [] if wanted else [(root, file) for root, file in files if _suffix(file)]
         sources: list[Source] = []
         relative: list[tuple[Path, str]] = []
+        places = {root: root.resolve() for root, _ in named}
         for root, file in named:
-            for source, name in self._from_file(root, file):
+            for source, name in self._from_file(root, places[root].name, file):
                 sources.append(source)
                 relative.append((name, _suffix(file)))
         dicom = self._dicom_sources([file for _, file in files if not _suffix(file)], wanted, included, progress)
@@ -221,10 +222,10 @@ class InputCatalogue:
         self._left_out = dict(header.left_out)
         self.sources = sources_of_units(list(units), self.options, progress=progress)
 
-    def _from_file(self, root: Path, file: Path) -> list[tuple[Source, Path]]:
-        """The sources of a picture, volume or video, and the relative path that names each."""
+    def _from_file(self, root: Path, called: str, file: Path) -> list[tuple[Source, Path]]:
+        """The sources of a picture, volume or video below a folder of that name, and the path that names each."""
         name = file.relative_to(root)
-        identity = f"{root.resolve().name}/{name.as_posix()}"
+        identity = f"{called}/{name.as_posix()}"
         suffix = _suffix(file)
         if suffix in NIFTI_SUFFIXES:
             return [(NiftiSource(file, identity, self.options), name)]

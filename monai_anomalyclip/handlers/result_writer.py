@@ -286,14 +286,14 @@ class AnomalyResultWriter:
             return
         content = content or source.state()
         beside = None if (given := item.get("reference_map")) is None else _plain(given).reshape(anomaly_map.shape)
-        scored = ScoredInput(source, image, anomaly_map, mask, findings, view, self.ceiling, beside)
         caption = f"anomaly score {findings.anomaly_score:.3f}  |  outline: map >= {self.threshold:g}"
+        caption = caption if beside is None else f"{caption}  |  right: distance to normals"
+        scored = ScoredInput(source, image, anomaly_map, mask, findings, view, self.ceiling, beside, caption)
         try:
             paths, notes = write_results(
                 self.folder.stage(name), name, scored, self.outputs,
                 provenance=self._provenance(image, source) if isinstance(source, DicomSource) else None,
                 threshold=self.threshold,
-                caption=caption if beside is None else f"{caption}  |  right: distance to normals",
                 max_slices=self.max_slices, sheared_nifti=self.sheared_nifti, **self.segment_codes,
             )  # fmt: skip
             picture = scored.picture()

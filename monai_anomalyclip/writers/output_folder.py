@@ -351,11 +351,8 @@ class OutputFolder:
         return document.model_copy(update={"inputs": tuple(records[name] for name in sorted(records))})
 
     def _kept_files(self, name: str) -> KeptFiles:
-        return KeptFiles(
-            self._hidden(f"{_short(name)}.jpg"),
-            self._hidden(f"{_short(name)}_small.jpg"),
-            preview_path(self.path, name),
-        )
+        kept = self.path / _PICTURES / _short(name)
+        return KeptFiles(kept.with_suffix(".jpg"), Path(f"{kept}_small.jpg"), preview_path(self.path, name))
 
     def _left_out(self) -> dict[str, int]:
         counts: dict[str, int] = {}

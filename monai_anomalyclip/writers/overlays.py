@@ -108,8 +108,8 @@ def side_by_side(
     Raises:
         ValueError: as for :func:`overlay`.
     """
-    row = panels(image, anomaly_map, mask, truth, ceiling=ceiling, beside=beside)
-    return np.asarray(framed(row, caption, ceiling) if margin else row)
+    shown = caption if margin else None
+    return np.asarray(panels(image, anomaly_map, mask, truth, ceiling=ceiling, beside=beside, caption=shown)[0])
 
 
 def panels(
@@ -120,8 +120,21 @@ def panels(
     *,
     ceiling: float = 1.0,
     beside: npt.NDArray[np.floating] | None = None,
-) -> Image.Image:
-    """:func:`side_by_side` without a margin, as Pillow's picture: drawn in place, since copies take most of the time.
+    caption: str | None = None,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """:func:`side_by_side` as Pillow's picture: drawn in place, since copies take most of the time.
+
+    Args:
+        image: as for :func:`side_by_side`, and so are the others.
+        anomaly_map: in [0, 1].
+        mask: to outline.
+        truth: to outline on the frame.
+        ceiling: of the colours.
+        beside: another map.
+        caption: text for the margin; None for no margin.
+
+    Returns:
+        The picture, and width and height of the panels at its upper left.
 
     Raises:
         ValueError: as for :func:`overlay`.
@@ -136,7 +149,8 @@ def panels(
     factor = math.ceil(_MIN_WIDTH / (2 * width))
     gap = max(4, factor * width // 100)
     shown = Image.fromarray(image)
-    row = Image.new("RGB", (len(laid) * (factor * width + gap) - gap, factor * height), PAPER)
+    size = len(laid) * (factor * width + gap) - gap, factor * height
+    row = Image.new("RGB", size, PAPER) if caption is None else _margin(size, caption, ceiling)
     for number, (heat, outlined, most, clear) in enumerate(laid):
         place = number * (factor * width + gap), 0
         if factor == 1:
@@ -146,7 +160,7 @@ def panels(
             panel = shown.copy()
             _lay(panel, (0, 0), heat, outlined, most, clear)
             row.paste(panel.resize((factor * width, factor * height), Image.Resampling.NEAREST), place)
-    return row
+    return row, size
 
 
 def with_square_pixels(
@@ -351,16 +365,23 @@ def thumbnail(picture: Image.Image, side: int = 96) -> Image.Image:
 def framed(picture: Drawn, caption: str, ceiling: float = 1.0) -> Image.Image:
     """Add the colour bar on the right and the caption with the notice below; nothing is drawn over the picture."""
     inner = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    size = max(11, min(inner.width // 60, 40))
-    bar = _bar(inner.height, size, ceiling)
-    canvas = Image.new("RGB", (inner.width + bar.width, inner.height + 2 * size), PAPER)
+    canvas = _margin(inner.size, caption, ceiling)
     canvas.paste(inner, (0, 0))
-    canvas.paste(bar, (inner.width, 0))
+    return canvas
+
+
+def _margin(inner: tuple[int, int], caption: str, ceiling: float) -> Image.Image:
+    """Colour bar, caption and notice around a picture of that width and height, which is still to be drawn."""
+    width, height = inner
+    size = max(11, min(width // 60, 40))
+    bar = _bar(height, size, ceiling)
+    canvas = Image.new("RGB", (width + bar.width, height + 2 * size), PAPER)
+    canvas.paste(bar, (width, 0))
     draw, font = ImageDraw.Draw(canvas), font_of(size)
     text = joined(caption, _NOTICE)
     if draw.textlength(text, font=font) > canvas.width - size:
         text = _NOTICE
-    draw.text((size // 2, inner.height + size), text, INK, font, anchor="lm")
+    draw.text((size // 2, height + size), text, INK, font, anchor="lm")
     return canvas
 
 

@@ -26,7 +26,6 @@ from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.writers.overlays import (
     check_map_range,
     displayable,
-    framed,
     gray_png,
     jpeg,
     panels,
@@ -89,7 +88,7 @@ def write_frame_result(
         caption: text for the overlay's margin.
         overwrite: replace existing results.
         deep: the map in 16 bits, 0..65535 for 0..1: five times the bytes.
-        drawn: the panels, where :func:`drawn_frame` has made them already.
+        drawn: the overlay with its margin, where :func:`drawn_frame` has made it already.
         ceiling: map value that the last colour stands for.
 
     Returns:
@@ -100,11 +99,12 @@ def write_frame_result(
         ValueError: shapes differ, the map leaves [0, 1], or the name would leave the folder.
     """
     heat, marked = _checked(image, anomaly_map, mask, spatial_dims=2)
-    panels = drawn_frame(image, heat, marked, ceiling=ceiling) if drawn is None else drawn
+    if drawn is None and OVERLAY in suffixes:
+        drawn, _ = drawn_frame(image, heat, marked, caption=caption, ceiling=ceiling)
     makers: dict[str, Callable[[], bytes]] = {
         "_heat.png": lambda: gray_png(whole_levels(heat[0], 65535 if deep else 255)),
         "_mask.png": lambda: gray_png(marked[0] * np.uint8(255)),
-        OVERLAY: lambda: jpeg(framed(panels, caption, ceiling), _QUALITY),
+        OVERLAY: lambda: jpeg(drawn, _QUALITY),  # type: ignore[arg-type]
     }
     return _write_all(folder, name, {suffix: makers[suffix]() for suffix in suffixes}, overwrite)
 
@@ -115,19 +115,23 @@ def drawn_frame(
     mask: Tensor | npt.NDArray[np.uint8],
     aspect: float = 1.0,
     *,
+    caption: str = "",
     ceiling: float = 1.0,
     beside: Tensor | None = None,
-) -> Image.Image:
-    """A frame beside its overlay, without a margin; arguments as for :func:`write_frame_result`.
+) -> tuple[Image.Image, tuple[int, int]]:
+    """A frame beside its overlay, with its margin; arguments as for :func:`write_frame_result`.
 
     `aspect` says how much wider than high a pixel is; it is drawn with square ones. `beside` is another map (1, H, W)
     in [0, 1], whose overlay is one more panel.
+
+    Returns:
+        The picture, and width and height of the panels at its upper left.
     """
     shown = displayable(image).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
     marked = np.asarray(mask)[0]
     drawn = with_square_pixels(shown, np.asarray(anomaly_map)[0], marked, aspect)
     other = None if beside is None else with_square_pixels(shown, beside[0].numpy(), marked, aspect)[1]
-    return panels(*drawn, ceiling=ceiling, beside=other)
+    return panels(*drawn, ceiling=ceiling, beside=other, caption=caption)
 
 
 def write_volume_result(

@@ -88,6 +88,7 @@ class ScoredInput:
         view: how a volume is sliced; None for a picture.
         ceiling: map value that the last colour of pictures stands for.
         beside: the map of another way of scoring, as pictures show it: 1 is its last colour.
+        caption: text below its pictures.
     """
 
     source: Source | None
@@ -98,24 +99,26 @@ class ScoredInput:
     view: SliceView | None
     ceiling: float = 1.0
     beside: Tensor | None = None
+    caption: str = ""
 
     def slices(self, volume: Tensor) -> Tensor:
         """Slices (n, C, H, W) of one of the tensors."""
         return volume[None] if self.view is None else self.view.to_slices(volume)
 
     @cached_property
-    def drawn(self) -> Image.Image:
-        """A picture beside its overlay, drawn once for its own file and for the report."""
+    def drawn(self) -> tuple[Image.Image, tuple[int, int]]:
+        """A picture beside its overlay with its margin, and the size without: drawn once, for file and report."""
         aspect = 1.0 if self.source is None else float(self.source.pixel_aspect())
         tensors = (_plain(self.image), _plain(self.anomaly_map), _plain(self.mask))
-        return drawn_frame(*tensors, aspect, ceiling=self.ceiling, beside=self.beside)
+        return drawn_frame(*tensors, aspect, caption=self.caption, ceiling=self.ceiling, beside=self.beside)
 
     def picture(self) -> Drawn:
         """What stands for it in the report."""
         if self.view is None:
             # As small as the page shows it: cheaper to keep, and encoded once.
-            factor = math.ceil(max(self.drawn.size) / _LONGEST_SIDE)
-            return self.drawn if factor == 1 else self.drawn.reduce(factor)
+            drawn, size = self.drawn
+            factor = math.ceil(max(size) / _LONGEST_SIDE)
+            return drawn.crop((0, 0, *size)) if factor == 1 else drawn.reduce(factor, (0, 0, *size))
         labels = [f"slice {index}    score {score:.3f}" for index, score in enumerate(self.findings.scores)]
         tensors = (_plain(self.image), self.anomaly_map, self.mask)
         order = self.findings.order()
@@ -149,7 +152,6 @@ def write_results(
     *,
     provenance: Provenance | None,
     threshold: float,
-    caption: str,
     max_slices: int = 12,
     sheared_nifti: bool = False,
     segment_category: str = DEFAULT_CATEGORY,
@@ -167,7 +169,6 @@ def write_results(
         outputs: see :mod:`monai_anomalyclip.writers.output_folder`; the overlay picture is always written.
         provenance: what DICOM objects say of the algorithm; not asked for where the source has none.
         threshold: of the mask.
-        caption: text below pictures.
         max_slices: greatest number of slices on the picture of a volume.
         sheared_nifti: write NIfTI of a stack with gantry tilt, with its true, sheared affine.
         segment_category: Segmented Property Category of the DICOM segmentation, as ``"code^scheme^meaning"``.
@@ -188,10 +189,9 @@ def write_results(
             scored.anomaly_map,
             scored.mask,
             suffixes=FRAME_RESULTS if {"png", "heat16"} & set(outputs) else (OVERLAY,),
-            caption=caption,
             overwrite=True,
             deep="heat16" in outputs,
-            drawn=scored.drawn,
+            drawn=scored.drawn[0],
             ceiling=scored.ceiling,
         )
     else:
@@ -208,7 +208,7 @@ def write_results(
             view=scored.view,
             grid=grid,
             max_slices=max_slices,
-            caption=caption,
+            caption=scored.caption,
             order=scored.findings.order(),
             overwrite=True,
             float_map="map32" in outputs,
@@ -217,7 +217,7 @@ def write_results(
         )
         peak = scored.findings.peaks(scored.source)[0]
         tensors = (_plain(scored.image), _plain(scored.anomaly_map), _plain(scored.mask))
-        sentence = f"{worst_caption(peak, 'slice')}  |  {caption}"
+        sentence = f"{worst_caption(peak, 'slice')}  |  {scored.caption}"
         alone = large_slice(*tensors, scored.view, peak.index, sentence, ceiling=scored.ceiling, beside=scored.beside)
         paths.append(write_worst(folder, name, alone))
     if not isinstance(scored.source, DicomSource):

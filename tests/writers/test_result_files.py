@@ -85,12 +85,14 @@ def test_a_jpeg_overlay_looks_like_what_was_drawn(tmp_path: Path) -> None:
     """Quality 90 of a smooth picture: grey levels differ by a few; the panels drawn before are what is stored."""
     ramp = torch.linspace(0, 255, 60 * 300).reshape(1, 60, 300).to(torch.uint8)
     heat = torch.linspace(0, 1, 60 * 300).reshape(1, 60, 300)
-    drawn = drawn_frame(ramp, heat, heat > 2)
+    drawn, (width, height) = drawn_frame(ramp, heat, heat > 2, caption="score 1")
+    assert (width, height) == (2 * 300 + 4, 60)
     (path,) = write_frame_result(tmp_path, "a", ramp, heat, heat > 2, suffixes=(OVERLAY,), drawn=drawn)
     with Image.open(path) as picture:
         assert picture.format == "JPEG"
-        stored = np.asarray(picture)[: drawn.height, : drawn.width].astype(int)
+        stored = np.asarray(picture).astype(int)
     assert np.abs(stored - drawn).mean() < 2
+    assert np.abs(stored[:height, :300] - ramp[0].numpy()[..., None]).mean() < 2
 
 
 def test_results_are_not_overwritten_unless_told(tmp_path: Path) -> None:

@@ -42,13 +42,13 @@ def scored(path: Path, **options: Any) -> ScoredInput:
     view = None if source.kind == "frame" else view_of(source, image, "auto")
     maps = (heat[None] if view is None else view.to_slices(heat))[:, 0].numpy()
     findings = Findings.of(maps.max(axis=(1, 2)), maps, maps >= 0.5)
-    return ScoredInput(source, image, heat, heat >= 0.5, findings, view)
+    return ScoredInput(source, image, heat, heat >= 0.5, findings, view, caption="c")
 
 
 def write(folder: Path, result: ScoredInput, outputs: str, **options: Any) -> tuple[list[str], list[str]]:
     """Names of the files and notes."""
     paths, notes = write_results(
-        folder, "r", result, outputs.split(","), provenance=PROVENANCE, threshold=0.5, caption="c", **options
+        folder, "r", result, outputs.split(","), provenance=PROVENANCE, threshold=0.5, **options
     )
     assert {path for path in folder.iterdir() if path.is_file()} == set(paths)
     return [path.name for path in paths], notes

@@ -55,18 +55,11 @@ def make_encoder(name: str = LITE0_NAME, weights: str | Path | None = None, **se
 
 
 def _tower_of_bundle(bundle: str | Path, **settings: Any) -> PatchEncoder:
-    from monai.bundle import ConfigParser
-
     from monai_anomalyclip.bundles.errors import cause_of
-    from monai_anomalyclip.bundles.shipped import inference_config, literal_path
-    from monai_anomalyclip.reference.encoder_choice import clip_encoder
+    from monai_anomalyclip.bundles.shipped import bundle_parser, inference_config
 
-    config = inference_config(Path(bundle))
-    parser = ConfigParser()
-    parser.read_config(str(config))
-    parser["bundle_root"] = literal_path(config.parents[1].absolute())
     try:
-        network = parser.get_parsed_content("network_def")
+        network = bundle_parser(inference_config(bundle)).get_parsed_content("network_def")
     except RuntimeError as error:  # MONAI wraps what its expressions raise
         raise cause_of(error) from None
     return clip_encoder(network.eval(), **settings)

@@ -223,10 +223,9 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
     for name in ("whole", "thin", "brightness"):
         if not bool(tensors[name].isfinite().all()):
             raise _Damaged("it holds NaN or infinite values")
-    if "group_scores" in tensors and not bool((tensors["group_scores"] >= 0).all()):
-        raise _Damaged("it holds NaN or negative distances")
-    if "leave_one_out" in tensors and not bool((tensors["leave_one_out"] >= 0).all()):
-        raise _Damaged("it holds NaN or negative distances")
+    for name in ("group_scores", "leave_one_out"):
+        if name in tensors and not bool((tensors[name] >= 0).all()):
+            raise _Damaged("it holds NaN or negative distances")
     count = len(tensors["digests"])
     whole, thin = tensors["whole_index"], tensors["thin_index"]
     inside = [bool(((index >= 0) & (index < count)).all()) for index in (whole, thin)]

@@ -225,12 +225,8 @@ class SideBySideInferer(Inferer):
     def __init__(self, inferer: AnomalySliceInferer, reference: ReferenceNetwork) -> None:
         super().__init__()
         self.inferer, self.reference = inferer, reference
+        self.slice_axis = inferer.slice_axis
         self.beside = ReferenceInferer(inferer.slice_axis)
-
-    @property
-    def slice_axis(self) -> int | str:
-        """Of volumes."""
-        return self.inferer.slice_axis
 
     @property
     def progress(self) -> bool:

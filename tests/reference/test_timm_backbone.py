@@ -94,6 +94,16 @@ def test_what_timm_does_not_have() -> None:
         timm_encoder("resnet19")
     with pytest.raises(ValueError, match=r"image_size=100 is no multiple of the patch of vit_tiny_patch16_224, 16"):
         timm_encoder("vit_tiny_patch16_224", image_size=100)
+    with pytest.raises(ValueError, match=r"timm's resnet18 cannot be made \(TypeError: "):
+        timm_encoder("resnet18", stages=("last",))  # type: ignore[arg-type]
+
+
+def test_timms_own_weights_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"timm's resnet18 are not in the cache .*: give a file of weights"):
+        timm_encoder("resnet18", "hub")
 
 
 needs_package = pytest.mark.skipif(

@@ -139,6 +139,8 @@
     get("study").hidden = false;
     get("study-title").textContent = study.title;
     get("state").textContent = words(study);
+    get("caution").textContent = study.caution;
+    get("caution").hidden = !study.caution;
     get("progress").max = Math.max(study.total, 1);
     get("progress").value = study.state === "finished" ? Math.max(study.total, 1) : study.finished + study.failed;
     get("stop").hidden = !["queued", "running"].includes(study.state);

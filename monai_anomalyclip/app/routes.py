@@ -172,7 +172,14 @@ class Routes:
             for name in study.record.names
         ]
         inputs.sort(key=lambda row: (row["rank"] is None, row["rank"] or 0))
-        return {**_short(study), "inputs": inputs, "revision": review.revision, "folder": str(study.results)}
+        made = next((state.made_with for state in states.values() if state and state.made_with), None)
+        return {
+            **_short(study),
+            "inputs": inputs,
+            "revision": review.revision,
+            "folder": str(study.results),
+            "caution": made.model.caution if made else "",
+        }
 
     def preview(self, key: str, name: str) -> Response:
         study = self._find(key)

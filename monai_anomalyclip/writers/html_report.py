@@ -136,7 +136,8 @@ def write_html_report(document: RunDocument, source: ReportSource, path: str | o
         records = [record for state in states if (record := state.shown()) is not None]
         embedded = _embedded(records, source.kept) if page == 1 else set()
         for record in records:
-            _write_viewer(record.name, source.kept(record.name).preview, path.parent, record.name in embedded)
+            preview, held = source.kept(record.name).preview, record.name in embedded
+            _write_viewer(record.name, preview, path.parent, held, document.model.caution)
         margins: dict[str, Sequence[float]] | None = {state.name: state.slices.margin for state in states}
         if any(len(state.slices.margin) != state.record.frames for state in states if state.record):
             margins = None
@@ -172,13 +173,14 @@ def write_html_report(document: RunDocument, source: ReportSource, path: str | o
     _remove_older(folder, pages)
 
 
-def viewer_page(name: str, preview: str, home: str) -> str:
+def viewer_page(name: str, preview: str, home: str, caution: str = "") -> str:
     """A page with the viewer of one input alone.
 
     Args:
         name: of the input.
         preview: what it shows (:mod:`monai_anomalyclip.writers.viewer_data`).
         home: relative address of the report.
+        caution: what must be said of the model.
     """
     return template("viewer.html.jinja").render(
         notice=RESEARCH_USE_ONLY,
@@ -187,6 +189,7 @@ def viewer_page(name: str, preview: str, home: str) -> str:
         name=name,
         preview=preview,
         home=home,
+        caution=caution,
     )
 
 
@@ -201,7 +204,7 @@ def _embedded(records: Sequence[InputRecord], kept: Callable[[str], KeptFiles]) 
     return names
 
 
-def _write_viewer(name: str, preview: Path, folder: Path, embedded: bool) -> None:
+def _write_viewer(name: str, preview: Path, folder: Path, embedded: bool, caution: str) -> None:
     """Give an input a page with its viewer, if it has none of its preview; none to one that the report holds."""
     page = folder / f"{name}{VIEWER}"
     with contextlib.suppress(FileNotFoundError):
@@ -210,7 +213,8 @@ def _write_viewer(name: str, preview: Path, folder: Path, embedded: bool) -> Non
             if own_page(page):
                 page.unlink(missing_ok=True)
         elif not page.exists() or (page.stat().st_mtime < made and own_page(page)):
-            text = viewer_page(name, preview.read_text(encoding="utf-8"), "../" * name.count("/") + "report.html")
+            home = "../" * name.count("/") + "report.html"
+            text = viewer_page(name, preview.read_text(encoding="utf-8"), home, caution)
             write_atomically(page, text.encode("utf-8", errors="replace"), durable=False)
 
 

@@ -53,6 +53,7 @@ def test_from_a_folder_to_what_was_accepted(
         assert page.inner_text("#study-title") == "Study <b>"
         until(page, "document.getElementById('state').innerText.startsWith('done: 2 inputs')", 900)
         assert page.eval_on_selector("#progress", "progress => progress.value / progress.max") == 1
+        assert "demonstration's tiny CLIP" in page.inner_text("#caution")
         rows = page.locator("#inputs tr")
         assert rows.count() == 2
         assert {row.split("\n")[0].strip() for row in page.locator("#inputs th").all_inner_texts()}

@@ -349,6 +349,7 @@ def test_large_pictures_are_shrunk_no_more_than_they_must_be(tmp_path: Path) -> 
 
 def test_previews_beyond_the_room_get_pages_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html_report, "_PREVIEWS_BYTES", 250)
+    monkeypatch.setattr("monai_anomalyclip.writers.record._DEMONSTRATION", "0f" * 32)
     inputs = [volume(f"sub/{index}", 1 - 0.1 * index) for index in range(4)]
     previews = {record.name: json.dumps({"name": record.name, "fill": "x" * 80}) for record in inputs}
     (tmp_path / "sub").mkdir()
@@ -362,6 +363,7 @@ def test_previews_beyond_the_room_get_pages_of_their_own(tmp_path: Path, monkeyp
     ]  # fmt: skip
     alone = viewers[2].read_text()
     assert RESEARCH_USE_ONLY in alone
+    assert "its scores on real scans are meaningless" in alone
     assert previews["sub/2"] in alone
     assert 'href="../report.html"' in alone
     # One that is embedded now needs no page any more; a file that somebody else called so stays.

@@ -41,7 +41,7 @@ def patient_digest(frame: FrameReference) -> str:
     """SHA-256 of the Patient ID, which tells patients apart and names none; "" where the header does not say."""
     try:
         patient = str(find_value(frame, None, "PatientID") or "").strip()
-    except Exception:  # a damaged header: the image then stands for itself
+    except ValueError:  # the image then stands for itself
         return ""
     return hashlib.sha256(f"patient {patient}".encode("utf-8", "surrogateescape")).hexdigest() if patient else ""
 

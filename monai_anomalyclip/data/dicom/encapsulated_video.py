@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.uid import UID, MPEGTransferSyntaxes
+from pydicom.uid import UID
 
 from monai_anomalyclip.data.dicom.header import MAX_FRAMES
-from monai_anomalyclip.data.dicom.pixel_stream import PixelFormat, PixelStream, describe_syntax, readable
+from monai_anomalyclip.data.dicom.pixel_stream import PixelFormat, PixelStream, readable
 from monai_anomalyclip.data.dicom.series import DicomSeries, FrameReference, Instance
 from monai_anomalyclip.data.errors import UnreadableInputError
 from monai_anomalyclip.data.video_index import ONE_PICTURE_PER_PACKET, scan_packets
@@ -37,7 +37,7 @@ _CODECS = {
 def is_video(instance: Instance) -> bool:
     """Whether the pixel data are one stream of video rather than frames."""
     # Those of fragmentable streams have the UID of the plain ones with ".1" added (PS3.6 A).
-    return instance.transfer_syntax in MPEGTransferSyntaxes or _codec(instance) is not None
+    return _codec(instance) is not None
 
 
 def with_true_frames(series: DicomSeries, video: EncapsulatedVideo) -> DicomSeries:
@@ -177,17 +177,13 @@ def _codec(instance: Instance) -> str | None:
 
 def _container_name(head: bytes, instance: Instance) -> str:
     """FFmpeg's name of the container (PS3.5 8.2.5 to 8.2.8), or of the bare stream."""
-    codec = _codec(instance)
-    if codec is None:
-        raise UnreadableInputError(
-            f"cannot decode transfer syntax {describe_syntax(UID(instance.transfer_syntax))}: export it as MP4."
-        )
     if head[4:8] == b"ftyp":
         return "mp4"
     if head[:1] == b"\x47" and head[188:189] == b"\x47":
         return "mpegts"
     if head[:4] == b"\x00\x00\x01\xba":
         return "mpeg"
-    if head.lstrip(b"\x00")[:1] == b"\x01":  # start code of an elementary stream
+    codec = _codec(instance)
+    if codec and head.lstrip(b"\x00")[:1] == b"\x01":  # start code of an elementary stream
         return codec
     raise UnreadableInputError("its stream is in an unknown container.")

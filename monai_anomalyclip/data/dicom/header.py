@@ -363,9 +363,9 @@ def _is_sequence(element: RawDataElement | DataElement) -> bool:
 
 def _check_image(header: Dataset, syntax: str, pixels: PixelExtent | None) -> None:
     series_uid = text_of(header, "SeriesInstanceUID")
-    if (pixels is None or "Rows" not in header) and is_image_class(header):
-        raise _RefusedError("damaged header", _ENDS_EARLY, series_uid)
     if pixels is None or "Rows" not in header:
+        if is_image_class(header):
+            raise _RefusedError("damaged header", _ENDS_EARLY, series_uid)
         raise _RefusedError("no image", "The object has no pixels.")
     try:
         rows, columns = int(header.Rows), int(header.Columns)

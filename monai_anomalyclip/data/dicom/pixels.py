@@ -85,10 +85,6 @@ def decode_frames(frames: Iterable[FrameReference]) -> Iterator[DecodedFrame]:
                 if not 0 <= frame.index < form.n_frames:
                     raise UnreadableInputError(f"its file has only {form.n_frames} frames.")
                 decoded = (_decode if stream.encapsulated else _native)(stream, frame.index, form, syntax)
-                if decoded.values.shape != form.shape:
-                    raise UnreadableInputError(
-                        f"it decodes to the shape {decoded.values.shape}, but the header says {form.shape}."
-                    )
                 if instance.seen not in (None, file_mark(instance.path.stat())):
                     raise UnreadableInputError(
                         "its file was changed, or replaced, after its header was read: run again."

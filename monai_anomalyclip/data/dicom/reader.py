@@ -218,16 +218,13 @@ def stack_affine(geometry: StackGeometry) -> npt.NDArray[np.float64]:
     if true is not None:
         return true
     orientation = np.eye(3)[:2].ravel() if geometry.orientation is None else geometry.orientation
-    normal = np.cross(orientation[:3], orientation[3:])
     nominal = np.eye(4)
     between_rows, between_columns = geometry.pixel_spacing or (1.0, 1.0)
     nominal[:3, 0] = orientation[:3] * between_columns
     nominal[:3, 1] = orientation[3:] * between_rows
-    nominal[:3, 2] = normal * (geometry.slice_spacing or 1.0)
+    nominal[:3, 2] = np.cross(orientation[:3], orientation[3:]) * (geometry.slice_spacing or 1.0)
     if geometry.positions is not None:
         nominal[:3, 3] = geometry.positions[0]
-        if (geometry.positions[-1] - geometry.positions[0]) @ normal < 0:
-            nominal[:3, 2] *= -1
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ nominal)  # LPS to RAS
 
 

@@ -152,7 +152,8 @@ class StackGeometry:
             without a position. Of ``"gaps"`` (missing slices on a regular grid), ``"irregular spacing"``,
             ``"gantry tilt"``, ``"duplicate positions"``.
         orientation: (6,) direction cosines of rows and columns (Image Orientation (Patient)), or None.
-        positions: (n, 3) mm in LPS, Image Position (Patient) of each frame in stack order, or None.
+        positions: (n, 3) mm in LPS, Image Position (Patient) of each frame in stack order, which is that along the
+            normal; or None.
         pixel_spacing: distance in mm between (rows, columns), or None when unknown: never invented.
         spacing_source: which attribute the pixel spacing comes from, with a remark when it is not calibrated.
         slice_spacing: nominal distance in mm between neighbouring slices along the normal, or None.

@@ -21,9 +21,11 @@ import numpy as np
 import openjpeg
 import pydicom
 from pydicom import Dataset, FileDataset
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import convert_color_space
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
@@ -292,6 +294,12 @@ def make_object(folder: Path, sop_class: str, modality: str = "OT", *, seed: str
     path = folder / f"{seed}.dcm"
     write(header, path)
     return path
+
+
+def spoil(header: Dataset, keyword: str) -> None:
+    """Give an attribute a value that pydicom cannot decode: two-byte numbers in three bytes."""
+    tag = Tag(keyword)
+    header[tag] = RawDataElement(tag, "US", 3, b"abc", 0, False, True)
 
 
 def write(header: Dataset, path: Path, transfer_syntax: str = ExplicitVRLittleEndian, preamble: bool = True) -> None:

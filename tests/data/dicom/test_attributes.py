@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from pydicom import Dataset
 
 from monai_anomalyclip.data.dicom import FrameReference, Instance
-from monai_anomalyclip.data.dicom.attributes import alike, find_value, plane, text_of, vector
+from monai_anomalyclip.data.dicom.attributes import (
+    SPLITTING_TRAITS,
+    alike,
+    find_value,
+    patient_digest,
+    plane,
+    text_of,
+    vector,
+)
 
 
 def frame(index: int = 0, **attributes: object) -> FrameReference:
@@ -32,6 +41,37 @@ def test_own_groups_come_before_shared_ones_before_the_header() -> None:
     assert find_value(frame(EchoTime="4"), "MREchoSequence", "EchoTime") == 4
     assert find_value(frame(EchoTime=None), None, "EchoTime") is None
     assert find_value(frame(), "MREchoSequence", "EchoTime") is None
+
+
+def trait(name: str, frame: FrameReference) -> object:
+    (found,) = [trait for trait in SPLITTING_TRAITS if trait.name == name]
+    return found.read(frame)
+
+
+def test_a_malformed_value_is_an_error_of_its_own_and_no_trait(phantoms: ModuleType) -> None:
+    echo = dataset()
+    phantoms.spoil(echo, "EffectiveEchoTime")
+    damaged = frame(SharedFunctionalGroupsSequence=[dataset(MREchoSequence=[echo])], EchoTime="4", PatientID="A")
+    with pytest.raises(ValueError, match=r"EffectiveEchoTime is malformed\."):
+        find_value(damaged, "MREchoSequence", "EffectiveEchoTime")
+    assert trait("echo time", damaged) == 4
+    known = patient_digest(damaged)
+    assert known == patient_digest(frame(PatientID=" A ")) != patient_digest(frame(PatientID="B"))
+    phantoms.spoil(damaged.instance.header, "PatientID")
+    assert patient_digest(damaged) == patient_digest(frame()) == ""
+
+
+def test_direction_of_the_gradient(phantoms: ModuleType) -> None:
+    """In the functional group of an enhanced image, else in the header; a malformed group counts as absent."""
+    direction = dataset(DiffusionGradientOrientation=[0.0, 0.6, 0.8])
+    diffusion = dataset(DiffusionGradientDirectionSequence=[direction])
+    own = frame(PerFrameFunctionalGroupsSequence=[dataset(MRDiffusionSequence=[diffusion])])
+    assert trait("gradient direction", own) == (0, 0.6, 0.8)
+    assert trait("gradient direction", frame(DiffusionGradientOrientation=[1.0, 0.0, 0.0])) == (1, 0, 0)
+    assert trait("gradient direction", frame()) is None
+    phantoms.spoil(diffusion, "DiffusionGradientDirectionSequence")
+    own.instance.header.DiffusionGradientOrientation = [1.0, 0.0, 0.0]
+    assert trait("gradient direction", own) == (1, 0, 0)
 
 
 def test_vectors_are_so_many_finite_numbers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 
 import jpeg_ls
 import numpy as np
@@ -12,7 +13,15 @@ import pytest
 from PIL import Image
 from pydicom.pixels.encoders import RLELosslessEncoder
 
-from monai_anomalyclip.data.dicom.codestream import check_rle, parse_jpeg, parse_jpeg2000
+from monai_anomalyclip.data.dicom.codestream import (
+    EXTENDED_JPEG,
+    Codestream,
+    check_rle,
+    decode_extended_jpeg,
+    parse_jpeg,
+    parse_jpeg2000,
+)
+from monai_anomalyclip.data.errors import UnreadableInputError
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (36, 50, 3), dtype=np.uint8)
@@ -35,6 +44,7 @@ def test_jpeg(options: dict[str, object]) -> None:
     assert parse_jpeg(jpeg(COLOUR[..., 0], **options)) == (36, 50, 1, 8, None)
     assert parse_jpeg(with_adobe(jpeg(COLOUR), 1)) == (36, 50, 3, 8, 1)
     fill = jpeg(COLOUR)
+    assert parse_jpeg(fill[:2] + b"\xff\x01\xff\xd0" + fill[2:])[:3] == (36, 50, 3)  # markers without a length
     assert parse_jpeg(fill[:2] + b"\xff\xff" + fill[2:])[:3] == (36, 50, 3)
 
 
@@ -49,6 +59,12 @@ def test_jpeg_2000() -> None:
     Image.fromarray(COLOUR).save(boxed, "JPEG2000")
     assert boxed.getvalue()[4:8] == b"jP  "
     assert parse_jpeg2000(boxed.getvalue())[:3] == (36, 50, 3)
+
+
+def test_extended_jpeg_without_gdcm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gdcm", None)
+    with pytest.raises(UnreadableInputError, match=r"JPEG Extended .*2\.4\.51\): install python-gdcm"):
+        decode_extended_jpeg(jpeg(COLOUR[..., 0]), Codestream(36, 50, 1, 8), EXTENDED_JPEG[0])
 
 
 @pytest.mark.parametrize(

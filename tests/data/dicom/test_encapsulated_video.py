@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pydicom
 import pytest
 import torch
 from pydicom.encaps import encapsulate
+from pydicom.uid import MPEGTransferSyntaxes
 
 from monai_anomalyclip.data import sources as source_module
 from monai_anomalyclip.data.dicom import DicomSeries, encapsulated_video, group_instances, scan_files
@@ -158,6 +160,19 @@ def test_without_pyav(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UnreadableInputError, match=r"pip install av"):
         load_series(series)
+
+
+def test_a_stream_without_a_picture(write: Write) -> None:
+    """A transport stream that ends behind its tables."""
+    series = write(encoded("mpegts", "libx264")[:700])
+    with pytest.raises(UnreadableInputError, match=r"the video.*: it holds no frame"):
+        EncapsulatedVideo(series.frames[0].instance).count()
+
+
+def test_every_video_syntax_has_a_codec(write: Write) -> None:
+    """Held against pydicom's list."""
+    instance = write(encoded("h264", "libx264")).frames[0].instance
+    assert all(is_video(replace(instance, transfer_syntax=str(syntax))) for syntax in MPEGTransferSyntaxes)
 
 
 def test_unknown_video_syntax(write: Write) -> None:

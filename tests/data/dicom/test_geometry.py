@@ -347,3 +347,12 @@ def test_malformed_values_are_not_used_and_told(phantoms: ModuleType, tmp_path: 
     fallback = find_pixel_spacing(FrameReference(instance))
     assert fallback.spacing == (0.2, 0.2)
     assert fallback.note == "Pixel Spacing is malformed and not used."
+
+
+def test_a_malformed_spacing_at_the_detector_is_no_reason_to_doubt(phantoms: ModuleType) -> None:
+    header = Dataset()
+    header.PixelSpacing = header.ImagerPixelSpacing = [0.2, 0.2]
+    frame = FrameReference(Instance(Path("x"), header, "1.2.840.10008.1.2.1"))
+    assert find_pixel_spacing(frame).source == "Pixel Spacing (at the detector, not calibrated)"
+    phantoms.spoil(header, "ImagerPixelSpacing")
+    assert find_pixel_spacing(frame)[:2] == ((0.2, 0.2), "Pixel Spacing")

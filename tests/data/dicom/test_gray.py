@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 
 from monai_anomalyclip.data import load_input
+from monai_anomalyclip.data.errors import UnreadableInputError
 
 Y, X = np.mgrid[:80, :80]
 RADIUS = np.hypot(X - 40, Y - 40)
@@ -71,6 +74,24 @@ def test_limits_that_grossly_disagree_with_the_files_own_window_warn(tmp_path: P
         _, record = series(phantoms, tmp_path / name, False, window, seed=name)
         found = [warning for warning in record["warnings"] if "give the preset dicom" in warning]
         assert (name, bool(found)) == (name, warned)
+
+
+def test_a_damaged_table_that_nobody_asked_for_harms_no_ct(tmp_path: Path, phantoms: ModuleType) -> None:
+    def change(header: Any, _: int) -> None:
+        item = Dataset()
+        item.LUTData = [1, 2, 3]  # without a descriptor
+        item["LUTData"].VR = "US"
+        header.VOILUTSequence = [item]
+
+    phantoms.make_series(tmp_path, count=2, edit=change)
+    phantoms.make_series(tmp_path / "whole", count=2)
+    plain = load_input(tmp_path / "whole")
+    shutil.rmtree(tmp_path / "whole")
+    found = load_input(tmp_path)
+    assert json.loads(found.meta["intensity"])["preset"] == json.loads(plain.meta["intensity"])["preset"] != "dicom"
+    assert np.array_equal(found.numpy(), plain.numpy())
+    with pytest.raises(UnreadableInputError, match="table"):
+        load_input(tmp_path, {"preset": "dicom"})
 
 
 @pytest.mark.parametrize(("slope", "picture"), [(1.0, True), (1.0000003, True), (0.99999, True), (1.5, False)])

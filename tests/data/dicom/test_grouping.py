@@ -394,3 +394,34 @@ def test_a_damaged_file_is_told_by_its_series_or_its_folder(phantoms: ModuleType
         assert notes(length) == {4: (perhaps,), 14: (perhaps,), 13: ()}
     for length in (len(whole) - 700, len(whole) - 1):
         assert notes(length) == {4: (missing,), 14: (), 13: ()}
+
+
+def test_a_malformed_stack_id_joins_all_frames(phantoms: ModuleType, tmp_path: Path) -> None:
+    (path,) = phantoms.make_series(tmp_path, count=4, enhanced=True)
+    dataset = pydicom.dcmread(path)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        phantoms.spoil(group.FrameContentSequence[0], "StackID")
+    dataset.save_as(path)
+    assert sizes(read(path)) == [("volume", 4, "regular", None, None)]
+
+
+def test_spacing_from_another_attribute_is_noted(phantoms: ModuleType, tmp_path: Path) -> None:
+    def edit(image: Dataset, index: int) -> None:
+        if index >= 2:
+            image.ImagerPixelSpacing = image.PixelSpacing
+            del image.PixelSpacing
+
+    phantoms.make_series(tmp_path, count=4, edit=edit)
+    (series,) = read(tmp_path)
+    assert series.geometry.spacing_source == "Pixel Spacing"
+    note = "The pixel spacing of some slices comes from another attribute than that of the first."
+    assert series.notes == (note,)
+
+
+def test_slices_without_a_spacing_are_a_part_that_says_so(phantoms: ModuleType, tmp_path: Path) -> None:
+    def edit(image: Dataset, index: int) -> None:
+        if index >= 3:
+            del image.PixelSpacing
+
+    phantoms.make_series(tmp_path, count=6, edit=edit)
+    assert sorted(str(series.split) for series in read(tmp_path)) == ["no pixel spacing", "pixel spacing 0.8 x 0.5"]

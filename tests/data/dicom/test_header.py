@@ -342,6 +342,8 @@ def test_the_objects_that_are_no_images_are_skipped_by_kind(phantoms: ModuleType
     for number, kind in kinds.items():
         path = phantoms.make_object(tmp_path, f"1.2.840.10008.5.1.4.1.1.{number}", seed=f"o{number}")
         assert code(path) == kind
+    private = phantoms.make_object(tmp_path, "1.3.12.2.1107.5.9.1", seed="private")  # may have pixels, but has none
+    assert read_header(private) == SkippedFile(private, "no image", "The object has no pixels.")
     dose = one(phantoms, tmp_path, sop_class="1.2.840.10008.5.1.4.1.1.481.2")
     assert code(dose) == "RT dose"  # with pixels
 

@@ -65,6 +65,12 @@ def test_rescale() -> None:
     np.testing.assert_array_equal(real_values(STORED, frame()), STORED)
 
 
+def test_rescale_that_is_malformed_says_nothing(phantoms: ModuleType) -> None:
+    damaged = frame(RescaleIntercept="-1024")
+    phantoms.spoil(damaged.instance.header, "RescaleSlope")
+    assert rescale(damaged) == (1, -1024)
+
+
 @pytest.mark.parametrize("slope", ["0", "", None])
 def test_rescale_that_says_nothing(slope: str | None) -> None:
     assert rescale(frame(RescaleSlope=slope, RescaleIntercept=slope)) == (1, 0)

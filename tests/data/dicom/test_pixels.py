@@ -322,6 +322,11 @@ def test_syntaxes_that_cannot_be_decoded(monkeypatch: pytest.MonkeyPatch, write:
     refused(ht, name)
     refused(write(data, "1.2.840.10008.1.2.4.92", **sizes), r"\(1\.2\.840\.10008\.1\.2\.4\.92\): convert the file")
     refused(write(data, "1.2.840.10008.1.2.4.94", **sizes), r"JPIP Referenced \(1.*: convert the file")
+    coloured = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR[0]).save(buffer, "JPEG")
+    retired = {**coloured, "Rows": 40, "Columns": 48, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    refused(write(encapsulate([buffer.getvalue()]), "1.2.840.10008.1.2.4.53", **retired), r"4\.53\): convert the file")
     private = write(data, JPEG2000Lossless, **sizes)
     newer = Instance(private.path, private.header, "1.2.840.10008.1.2.4.999")
     refused(newer, r"syntax 1\.2\.840\.10008\.1\.2\.4\.999: convert")

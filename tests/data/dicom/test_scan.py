@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections import Counter
@@ -16,7 +17,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import RLELossless
 
-from monai_anomalyclip.data.dicom import Scan, scan_files
+from monai_anomalyclip.data.dicom import Scan, SkippedFile, scan_files
 
 
 def study(phantoms: ModuleType, root: Path) -> None:
@@ -107,6 +108,77 @@ def test_malformed_values_do_not_stop_the_search_for_copies(phantoms: ModuleType
         index = data.index(b"\x20\x00\x32\x00DS") + 8
         path.write_bytes(data[:index] + b"0,7" + data[index + 3 :])
     assert len(scan_files([tmp_path]).instances) == 2
+
+
+def test_copies_with_a_malformed_position(phantoms: ModuleType, tmp_path: Path) -> None:
+    """Held against each other as text."""
+    for folder, text in (("a", b"0,7"), ("b", b"0,7"), ("c", b"0,8")):
+        (path,) = phantoms.make_series(tmp_path / folder, count=1)
+        data = path.read_bytes()
+        index = data.index(b"\x20\x00\x32\x00DS") + 8
+        path.write_bytes(data[:index] + text + data[index + 3 :])
+    scan = scan_files([tmp_path])
+    assert [instance.path.parent.name for instance in scan.instances] == ["a", "c"]
+    assert [(file.code, file.path.parent.name) for file in scan.skipped] == [("duplicate file", "b")]
+
+
+def test_images_without_a_uid_are_no_copies(phantoms: ModuleType, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (path,) = phantoms.make_series(tmp_path / folder, count=1)
+        dataset = pydicom.dcmread(path)
+        del dataset.SOPInstanceUID
+        dataset.save_as(path)
+    assert len(scan_files([tmp_path]).instances) == 2
+
+
+def test_a_copy_that_cannot_be_read_again_is_not_called_identical(
+    phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phantoms.make_series(tmp_path / "a", count=1)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    def gone(*_: object, **__: object) -> bool:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("filecmp.cmp", gone)
+    (file,) = scan_files([tmp_path]).skipped
+    assert file.code == "duplicate UID"
+
+
+def test_a_locked_folder_is_reported(phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phantoms.make_series(tmp_path / "a", count=2)
+    phantoms.make_series(tmp_path / "locked", count=2, seed="b")
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    scan = scan_files([tmp_path])
+    assert len(scan.instances) == 2
+    assert scan.skipped == [SkippedFile(tmp_path / "locked", "unreadable", "The folder cannot be opened.")]
+
+
+def test_the_beginning_of_a_file_beside_others(
+    phantoms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damaged where it may be the beginning of a DICOM file; a short text, or what cannot be read, is not DICOM."""
+    phantoms.make_series(tmp_path, count=1)[0].rename(tmp_path / "IM0")
+    for name, content in (("cut", bytes(128) + b"DI"), ("text", b"nothing"), ("other", bytes(128) + b"PK")):
+        (tmp_path / name).write_bytes(content)
+
+    def codes() -> dict[str, str]:
+        return {file.path.name: file.code for file in scan_files([tmp_path]).skipped}
+
+    assert codes() == {"cut": "damaged header", "text": "not DICOM", "other": "not DICOM"}
+
+    def gone(_: Path) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    assert codes()["cut"] == "not DICOM"
 
 
 def test_segmentations_and_doses_beside_the_slices_are_skipped(phantoms: ModuleType, tmp_path: Path) -> None:

@@ -124,3 +124,13 @@ def test_where_a_slice_is_in_the_archive(phantoms: ModuleType, tmp_path: Path) -
     phantoms.make_cine(tmp_path / "film", count=2)
     (film,) = read(tmp_path / "film")
     assert (film.instance_numbers, film.slice_positions) == ((1, 1), (None, None))
+
+
+def test_a_malformed_attribute_divides_nothing(phantoms: ModuleType, tmp_path: Path) -> None:
+    def edit(image: Dataset, _: int) -> None:
+        image.PatientPosition = "HFS"
+
+    for path in phantoms.make_series(tmp_path, count=7, edit=edit)[4:]:
+        written, damaged = (b"\x18\x00\x00\x51" + kind for kind in (b"CS", b"FD"))  # numbers of 8 bytes in 4 bytes
+        path.write_bytes(path.read_bytes().replace(written, damaged))
+    assert [len(one.frames) for one in read(tmp_path)] == [7]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import warnings
@@ -102,7 +103,8 @@ class DicomWebArchive:
         tls = tls or Tls()
         session = requests.Session()
         if tls.ca is not None:
-            session.verify = str(tls.ca)
+            # Not `session.verify`: REQUESTS_CA_BUNDLE of the environment would take its place.
+            session.request = functools.partial(session.request, verify=str(tls.ca))  # type: ignore[method-assign]
         if tls.certificate is not None:
             session.cert = (str(tls.certificate), str(tls.key or tls.certificate))
         headers = {}
@@ -229,10 +231,10 @@ class DicomWebArchive:
             problem = f"The archive answered {status}"
             if answer is not None and answer.status_code in (401, 403):
                 problem += ": put name and password into ~/.netrc, or give --token-file"
-        except requests.RequestException as error:  # its message holds the address, and with it UIDs
-            problem = f"The archive cannot be reached ({type(error).__name__})"
-        except Exception as error:  # what an odd answer makes the client raise
-            problem = f"The archive's answer cannot be read ({type(error).__name__})"
+        except Exception as error:  # messages hold the address, and with it UIDs, or quote an odd answer
+            answered = isinstance(error, requests.JSONDecodeError) or not isinstance(error, requests.RequestException)
+            problem = "The archive's answer cannot be read" if answered else "The archive cannot be reached"
+            problem += f" ({type(error).__name__})"
         raise ArchiveError(f"{problem}.")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from monai_anomalyclip.archive.dicomweb import ArchiveError, quiet_logs
 from monai_anomalyclip.archive.spool import Spool
@@ -78,8 +79,8 @@ class Peer:
         association = self._associate([(kind, [syntax]) for kind, syntax in kinds])
         try:
             for path in files:
-                status = association.send_c_store(pydicom.dcmread(path))
-                code = status.get("Status")
+                sent = association.is_established and association.send_c_store(pydicom.dcmread(path))
+                code = sent.get("Status") if sent else None
                 if code is None:
                     raise ArchiveError("The archive ended the association before it had answered.")
                 if code != 0 and code >> 12 != 0xB:
@@ -125,11 +126,12 @@ class Peer:
             raise ArchiveError(f"The archive cannot be reached ({type(error).__name__}).") from None
         if association.is_rejected:
             raise ArchiveError("The archive rejected the association: it must know this program's AE title.")
+        if association.rejected_contexts:
+            kinds = dict.fromkeys(UID(context.abstract_syntax).name for context in association.rejected_contexts)
+            association.release() if association.is_established else None
+            raise ArchiveError(f"The archive does not take {', '.join(kinds)} in the form in which it would be sent.")
         if not association.is_established:
             raise ArchiveError("The archive cannot be reached.")
-        if not association.accepted_contexts:
-            association.release()
-            raise ArchiveError("The archive takes none of these kinds of objects.")
         return association
 
 

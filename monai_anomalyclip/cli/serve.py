@@ -108,12 +108,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _archive(arguments: argparse.Namespace, tls: Any) -> tuple[Any, Any]:
     if arguments.send_to.startswith(("http://", "https://")):
-        from monai_anomalyclip.archive.dicomweb import DicomWebArchive, FoundSeries, Tls
+        from monai_anomalyclip.archive.dicomweb import ArchiveError, DicomWebArchive, FoundSeries, Tls
 
         web = DicomWebArchive(arguments.send_to, Tls(arguments.tls_ca, arguments.tls_cert, arguments.tls_key))
 
         def count(study_uid: str, series_uid: str) -> int | None:
-            return len(web.instances(FoundSeries(study_uid, series_uid))) or None
+            try:
+                return len(web.instances(FoundSeries(study_uid, series_uid))) or None
+            except ArchiveError:  # it may know no search; whether it can be reached is told when results are sent
+                return None
 
         return web.store, count
     from monai_anomalyclip.archive.dimse import parse_peer

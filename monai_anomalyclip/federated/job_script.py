@@ -5,7 +5,7 @@
 # By name: NVFlare copies into the job what a script imports, and sites are to run their own.
 from __future__ import annotations
 
-import runpy
+import importlib
 
 if __name__ == "__main__":
-    runpy.run_module("monai_anomalyclip.federated.site", run_name="__main__")
+    importlib.import_module("monai_anomalyclip.federated.site").main()

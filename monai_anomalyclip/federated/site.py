@@ -199,7 +199,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 meta={"NUM_STEPS_CURRENT_ROUND": steps},
             )
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ from monai_anomalyclip.scale.warm_run import RunOptions
 SCRIPT = Path(__file__).with_name("orthanc_loop.py")
 # Of processes, too: a scene that fails half-way leaves no archive behind.
 NAMESPACE = ["unshare", "--net", "--pid", "--fork", "--kill-child", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def scene(name: str, folder: Path, options: RunOptions) -> dict[str, Any]:

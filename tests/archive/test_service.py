@@ -6,18 +6,22 @@ import http.client
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pydicom
 import pytest
 
 from monai_anomalyclip.archive.dicomweb import ArchiveError
+from monai_anomalyclip.archive.results import SeriesResults, score_series
 from monai_anomalyclip.archive.service import Health, Service, serve_health
 from monai_anomalyclip.archive.spool import Spool
-from monai_anomalyclip.scale.warm_run import RunOptions, WarmRun
+from monai_anomalyclip.data.inputs import InputCatalogue
+from monai_anomalyclip.scale.warm_run import RunOptions, WarmRun, WorkDone
 from tests.archive.scenes import identifiers, scene
 
 
@@ -116,6 +120,53 @@ def test_health_page_is_for_this_machine(tmp_path: Path) -> None:
         assert ask("evil.example")[0] == 403
     finally:
         server.shutdown()
+
+
+def test_what_is_tried_again(
+    phantoms: ModuleType, tmp_path: Path, warm: WarmRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two series the second fails for a reason that may pass: the first is not scored, nor sent, twice."""
+    archive, spool = Archive(), Spool(tmp_path / "spool")
+    service = Service(spool, warm, archive.send, quiet=60)
+    for seed in ("a", "b"):
+        for path in phantoms.make_series(tmp_path / "ct", count=3, size=(16, 20), seed=seed):
+            spool.put(path.read_bytes())
+    age(spool, 61)
+    scored: list[int] = []
+
+    def score(run: WarmRun, catalogue: InputCatalogue, *words: Any) -> SeriesResults:
+        scored.append(len(catalogue.sources))
+        if len(scored) == 2:
+            return SeriesResults((), WorkDone(failed={"ct": "no memory"}, passing=frozenset({"ct"})))
+        return score_series(run, catalogue, *words)
+
+    monkeypatch.setattr("monai_anomalyclip.archive.service.score_series", score)
+    assert service.step() == 0
+    assert (service.health.series, service.health.waiting) == (1, 1)
+    assert service.health.problem == "A series failed for a reason that may pass."
+    assert service.step() == 0  # not yet
+    again = Service(spool, warm, archive.send, quiet=60)
+    assert again.step() == 1
+    assert (scored, archive.kinds()) == ([1] * 3, ["SEG", "SR"] * 2)
+    assert len({one.ReferencedSeriesSequence[0].SeriesInstanceUID for one in archive.objects[::2]}) == 2
+    assert again.health.problem == ""
+
+
+def test_a_step_that_fails_does_not_end_it(
+    tmp_path: Path, warm: WarmRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, stop, steps = Service(Spool(tmp_path), warm, Archive().send), threading.Event(), []
+
+    def step() -> int:
+        steps.append(service.health.problem)
+        if len(steps) == 2:
+            stop.set()
+        raise RuntimeError("CANARY^NAME")
+
+    monkeypatch.setattr(service, "step", step)
+    service.forever(stop, pause=0)
+    assert steps == ["", "A step failed (RuntimeError)."]
+    assert "CANARY" not in caplog.text
 
 
 @pytest.mark.nightly

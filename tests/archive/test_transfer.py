@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -12,9 +13,13 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from monai_anomalyclip.archive.transfer import LeftOut
-from monai_anomalyclip.scale.warm_run import RunOptions
+from monai_anomalyclip.archive.dicomweb import ArchiveError, DicomWebArchive
+from monai_anomalyclip.archive.results import SeriesResults
+from monai_anomalyclip.archive.transfer import LeftOut, transfer
+from monai_anomalyclip.scale.warm_run import RunOptions, WarmRun, WorkDone
+from tests.archive.orthanc_loop import images
 from tests.archive.scenes import identifiers, scene
+from tests.archive.web_archive import WebArchive, served
 
 
 def test_archive_by_dicomweb(phantoms: ModuleType, tmp_path: Path, options: RunOptions) -> None:
@@ -69,3 +74,75 @@ def test_what_is_noted_stays(tmp_path: Path) -> None:
     path.write_text("my notes")
     with pytest.raises(ValueError, match=r"'left_out\.jsonl' is not a list"):
         LeftOut(path)
+
+
+def damage(path: Path) -> None:
+    image = pydicom.dcmread(path)
+    image.PixelData = image.PixelData[:-100]
+    image.save_as(path)
+
+
+def test_what_is_left_out_is_not_fetched_again(phantoms: ModuleType, tmp_path: Path, warm: WarmRun) -> None:
+    """Of four series one is whole, one without any image that can be read, one with a file that is none."""
+    for name in ("whole", "damaged", "partly"):
+        phantoms.make_series(tmp_path / name, count=3, size=(16, 20), seed=name)
+    for path in images(tmp_path / "damaged"):
+        damage(path)
+    odd = pydicom.dcmread(images(tmp_path / "partly")[0])
+    odd.SOPInstanceUID = odd.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    del odd.PixelData, odd.Rows
+    odd.save_as(tmp_path / "partly" / "odd.dcm")
+    phantoms.make_series(tmp_path / "scout", count=1, size=(16, 20), localizer=True, seed="scout")
+    web = WebArchive(images(tmp_path))
+    with served(web) as url:
+        archive = DicomWebArchive(url)
+
+        def once() -> tuple[Counter[str], int]:
+            web.asked.clear()
+            done = transfer(archive, archive, {"Modality": "CT"}, warm, LeftOut(tmp_path / "left_out.jsonl"))
+            assert done.problems == []
+            return done.counts, len(web.fetched())
+
+        assert once() == ({"scored": 2, "failed": 1, "nothing to score": 1}, 4)
+        assert sorted(web.modalities()) == ["CT"] * 11 + ["SEG"] * 2 + ["SR"] * 2
+        assert once() == ({"done": 2, "failed": 1, "nothing to score": 1}, 0)
+
+
+def test_what_the_next_run_is_to_do(
+    phantoms: ModuleType, tmp_path: Path, warm: WarmRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trouble once, of the first or the second of two studies; nothing is noted, nothing is stored."""
+    for name in ("a", "b"):
+        phantoms.make_series(tmp_path / name, count=3, size=(16, 20), seed=name, study=name)
+    web = WebArchive(images(tmp_path))
+    left = LeftOut(tmp_path / "left_out.jsonl")
+    changed = "A series changed while it was read, or failed for a reason that may pass."
+
+    def no_space(*_: object) -> SeriesResults:
+        raise PermissionError(13, "CANARY^NAME")
+
+    def may_pass(*_: object) -> SeriesResults:
+        return SeriesResults((), WorkDone(failed={"ct": "no memory"}, passing=frozenset({"ct"})))
+
+    with served(web) as url:
+        archive = DicomWebArchive(url)
+
+        def once() -> tuple[Counter[str], list[str]]:
+            done = transfer(archive, archive, {}, warm, left)
+            return done.counts, done.problems
+
+        web.withheld = {str(one.SOPInstanceUID) for one in web.objects() if one.InstanceNumber == 1}
+        assert once() == ({"again": 2}, [changed])
+        order = [path.split("/")[3] for path in web.fetched()]
+        web.status = lambda method, path: 500 * path.endswith(f"/{order[1]}/series")  # while it is searched
+        assert once() == ({"again": 2}, [changed, "The archive answered 500 (Internal Server Error)."])
+        web.status = lambda method, path: 500 * path.endswith(f"/{order[0]}/series")  # before there is anything
+        with pytest.raises(ArchiveError, match="answered 500"):
+            once()
+        web.withheld, web.status = set(), lambda method, path: 0
+        monkeypatch.setattr("monai_anomalyclip.archive.transfer.score_series", no_space)
+        assert once() == ({"again": 2}, ["PermissionError on this machine."])
+        monkeypatch.setattr("monai_anomalyclip.archive.transfer.score_series", may_pass)
+        assert once() == ({"again": 2}, [changed])
+    assert not left.path.exists()
+    assert len(web.files) == 6

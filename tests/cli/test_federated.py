@@ -63,3 +63,15 @@ def test_sites_are_named(site: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["federated", "simulate", site, "-o", "x", "--bundle", "y"])
     assert "NAME=DIR" in capsys.readouterr().err
+
+
+def test_what_is_no_number_and_a_name_given_twice(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["federated", "simulate", f"a={tmp_path}", f"a={tmp_path}", "-o", str(tmp_path / "out"), "--bundle"]
+    with pytest.raises(SystemExit):
+        main([*words, str(bundle), "--privacy", "gamma=small"])
+    assert "'gamma=small' is no NAME=NUMBER" in capsys.readouterr().err
+    assert main([*words, str(bundle)]) == 1
+    assert "Each site needs a name of its own: a, a." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

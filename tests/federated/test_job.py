@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +70,57 @@ def test_unknown_setting_of_the_filter(bundle: Path, tmp_path: Path) -> None:
     write_initial_prompts(bundle, tmp_path / "initial.pt")
     with pytest.raises(ValueError, match="strength"):
         federated_recipe(tmp_path / "initial.pt", 2, privacy={"strength": 1})
+
+
+@pytest.mark.parametrize(
+    ("whole", "moved", "said"),
+    [(2, 0.5, ""), (1, 0.5, "Only 1 of 2 rounds"), (2, 0.0, "Only 2 of 2"), (0, None, "Only 0 of 2")],
+    ids=["all well", "a site was left out", "nothing changed", "nothing came"],
+)
+def test_what_a_simulation_says_of_itself(
+    whole: int, moved: float | None, said: str, describe: Describe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVFlare's simulator put aside: it ends well whatever the sites did, and what an earlier one left is no result."""
+    from nvflare.recipe.spec import Recipe
+
+    sites = {name: describe(name) for name in ("large", "small")}
+    out = tmp_path / "run"
+    write_initial_prompts(sites["large"].bundle, tmp_path / "old.pt", seed=9)
+    (out / "simulator" / "server").mkdir(parents=True)
+    (tmp_path / "old.pt").rename(out / "simulator" / "server" / "FL_global_model.pt")
+    monkeypatch.setenv("MONAI_ANOMALYCLIP_SITE", "of another job")
+
+    def run(recipe: Recipe, environment: Any) -> None:
+        assert "MONAI_ANOMALYCLIP_SITE" not in os.environ
+        assert environment.clients == ["large", "small"]
+        recipe.export(str(tmp_path / "job"))
+        server = Path(environment.workspace_root) / "job" / "server"
+        server.mkdir(parents=True)
+        (server / "log.txt").write_text("Aggregated 2/2 results\n" * whole + "Aggregated 1/2 results\n" * (2 - whole))
+        if moved is not None:
+            saved = torch.load(out / "initial.pt", weights_only=True)
+            saved["model"] = {name: value + moved for name, value in saved["model"].items()}
+            torch.save(saved, server / "FL_global_model.pt")
+
+    monkeypatch.setattr(Recipe, "run", run)
+    if said:
+        with pytest.raises(RuntimeError, match=rf"{said}.* have the answers of all 2 sites; .*'{out}/simulator'"):
+            simulate(sites, out)
+        assert not (out / "model.pt").exists()
+    else:
+        assert simulate(sites, out, epochs=3) == out / "model.pt"
+        first, last = read_prompts(out / "initial.pt"), read_prompts(out / "model.pt")
+        np.testing.assert_allclose(last.context_normal, first.context_normal + 0.5)
+        job = "".join(path.read_text() for path in (tmp_path / "job").rglob("config_fed_client.json"))
+        for name, settings in sites.items():
+            assert f"--epochs 3 --site {out}/{name}.json" in job
+            assert SiteSettings.read(out / f"{name}.json") == settings
+
+
+def test_without_nvflare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvflare.recipe", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install nvflare"):
+        federated_recipe("initial.pt", 2)
 
 
 @pytest.mark.nightly

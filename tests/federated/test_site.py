@@ -80,6 +80,17 @@ def test_what_is_not_the_whole_is_refused(spoil: Callable[[Arrays], Arrays], mes
     assert all(np.array_equal(value, own[name]) for name, value in prompts_of(site).items())
 
 
+def test_prompts_that_grew_beyond_all_bounds_are_not_handed_out(site: FederatedSite) -> None:
+    site._client.trainer.optimizer.param_groups[0]["lr"] = float("inf")
+    with pytest.raises(ValueError, match="no longer finite: tune with a smaller learning rate"):
+        site.tune(prompts_of(site))
+
+
+def test_a_round_has_an_epoch(describe: Describe) -> None:
+    with pytest.raises(ValueError, match="at least 1 epoch, not 0"):
+        FederatedSite(describe("small"), "small", epochs=0)
+
+
 def test_noise_is_not_drawn_from_the_seed_of_the_bundle(site: FederatedSite) -> None:
     drawn = []
     for _ in range(2):

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 from monai_anomalyclip.demo import demo_network
-from monai_anomalyclip.federated import SiteSettings
+from monai_anomalyclip.federated import SiteSettings, job_script
 from monai_anomalyclip.federated.site import SITE_VARIABLE, main
 
 flare = pytest.importorskip("nvflare.client", reason="NVFlare is not installed (extra federated)")
@@ -78,3 +80,15 @@ def test_a_site_without_a_file(server: SimpleNamespace, monkeypatch: pytest.Monk
     monkeypatch.delenv(SITE_VARIABLE, raising=False)
     with pytest.raises(ValueError, match=SITE_VARIABLE):
         main([])
+
+
+def test_the_script_of_a_job_takes_part(
+    described: Path, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NVFlare starts it."""
+    torch.manual_seed(0)
+    server.tasks = [task(dict(demo_network(prompt_length=12, deep_prompt_depth=4, deep_prompt_length=4).state_dict()))]
+    monkeypatch.setattr(sys, "argv", ["script.py", "--site", str(described)])
+    runpy.run_path(job_script.__file__, run_name="__main__")
+    (answer,) = server.sent
+    assert answer.meta == {"NUM_STEPS_CURRENT_ROUND": 1}

@@ -256,7 +256,9 @@ def check_jpeg_parts(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO, pag
     for index, (offset, count) in enumerate(_parts(image)):
         stream.seek(offset)
         row, column = divmod(index, -(-tags[256] // width))
-        _check_jpeg_part(tables + stream.read(count)[2:], max(tags[256], width), page, (column * width, row * height))
+        # A part that lacks its end is read to the last byte, and the rest filled up: with one it is compared.
+        part = tables + stream.read(count)[2:] + b"\xff\xd9"
+        _check_jpeg_part(part, page, (column * width, row * height))
 
 
 def _parts(image: TiffImagePlugin.TiffImageFile) -> Iterator[tuple[int, int]]:
@@ -266,11 +268,9 @@ def _parts(image: TiffImagePlugin.TiffImageFile) -> Iterator[tuple[int, int]]:
     return zip(offsets, counts, strict=False)
 
 
-def _check_jpeg_part(content: bytes, widest: int, page: Image.Image | None, origin: tuple[int, int]) -> None:
+def _check_jpeg_part(content: bytes, page: Image.Image | None, origin: tuple[int, int]) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as part:
-            if part.width > widest:
-                return  # which libtiff refuses
             right, below = origin[0] + part.width, origin[1] + part.height
             within = page is not None and right <= page.width and below <= page.height
             if page is not None and within and "progressive" not in part.info:
@@ -278,7 +278,7 @@ def _check_jpeg_part(content: bytes, widest: int, page: Image.Image | None, orig
                 if not _is_flat(np.asarray(corner)):
                     return
         decoded = decode_jpeg(content)
-    except Exception:  # libtiff says what is wrong with it
+    except Exception:  # libtiff, which has decoded it, passes over more than Pillow does
         return
     check_jpeg(content, decoded, decode_jpeg)
 

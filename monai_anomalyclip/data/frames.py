@@ -135,7 +135,7 @@ def _further_pnm(path: str | os.PathLike[str]) -> int:
         while pictures <= MAX_PAGES and stream.seek(start) == start and (head := stream.read(_PNM_HEADER))[:1] == b"P":
             try:
                 image = Image.open(io.BytesIO(head), formats=("PPM",))
-            except UnidentifiedImageError:
+            except (OSError, ValueError):  # other data
                 break
             pictures += 1
             codec, _, offset, form = image.tile[0]

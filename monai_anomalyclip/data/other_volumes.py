@@ -54,8 +54,6 @@ def read_other(path: Path, index: int) -> npt.NDArray[np.float32]:
     else:
         loaded: Any = nib.freesurfer.mghformat.MGHImage.from_filename(path)
         values = np.asanyarray(loaded.dataobj)
-    if np.iscomplexobj(values):
-        raise UnreadableInputError("it holds complex numbers; save the magnitude as a real volume first.")
     spatial = (*values.shape[:3], 1)[:3]
     flat = values.reshape(*spatial, math.prod(values.shape[3:]), order="F")
     return np.array(flat[..., index], dtype=np.float32, order="F")

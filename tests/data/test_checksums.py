@@ -18,7 +18,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLossless
 
 from monai_anomalyclip.data import UnreadableInputError, checksums, read_frame
-from monai_anomalyclip.data.checksums import check_lossless_jpeg, check_png, decode_jpeg
+from monai_anomalyclip.data.checksums import check_jpeg, check_lossless_jpeg, check_png, decode_jpeg
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
 
@@ -138,10 +138,11 @@ def test_sound_jpeg_that_ends_in_a_flat_surround(options: dict[str, Any], level:
     ("options", "number"), [({}, 0), ({"tile": (32, 32)}, 4), ({"tile": (32, 32)}, 5), ({"rowsperstrip": 16}, 2)]
 )
 @pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("closed", [True, False])
 def test_jpeg_in_a_tiff_that_ends_early(
-    options: dict[str, Any], number: int, photometric: str, orientation: int, tmp_path: Path
+    options: dict[str, Any], number: int, photometric: str, orientation: int, closed: bool, tmp_path: Path
 ) -> None:
-    """A strip or tile is cut within its scan and closed again; its count is that of what is left."""
+    """A strip or tile is cut within its scan and closed again, or not; its count is that of what is left."""
     path = tmp_path / "a.tif"
     clouds = np.cumsum(np.random.default_rng(4).normal(0, 3, (64, 80, 3)), axis=1) * 4 + 128
     pixels = np.clip(clouds, 1, 254).astype(np.uint8)
@@ -158,12 +159,30 @@ def test_jpeg_in_a_tiff_that_ends_early(
         tag = page.tags["TileByteCounts" if page.is_tiled else "StripByteCounts"]
         width = {3: 2, 4: 4}[int(tag.dtype)]
     left = count * 2 // 3
-    content[offset + left - 2 : offset + left] = b"\xff\xd9"
+    content[offset + left - 2 : offset + left] = b"\xff\xd9" if closed else bytes(2)
     place = tag.valueoffset + number * width
     content[place : place + width] = left.to_bytes(width, "little")
     path.write_bytes(content)
     with pytest.raises(UnreadableInputError, match="its pixels end before the picture does"):
         read_frame(path)
+
+
+def test_jpeg_in_a_tiff_that_libtiff_alone_reads(tmp_path: Path) -> None:
+    """A segment that is too short is passed over; without its end a part is whole, too."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((16, 16, 3), 90, np.uint8), photometric="rgb", compression="jpeg", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+        place, counted = (page.tags[name].valueoffset for name in ("StripOffsets", "StripByteCounts"))
+    part = bytes(content[offset : offset + count])
+    shown = read_frame(path)
+    for other in (part[:2] + b"\xff\xe0\0\6JFIF" + part[2:], part[:-2]):
+        content[place : place + 4] = len(content).to_bytes(4, "little")
+        content[counted : counted + 4] = len(other).to_bytes(4, "little")
+        path.write_bytes(content + other)
+        np.testing.assert_array_equal(read_frame(path), shown)
 
 
 def test_parts_that_do_not_end_flat_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +285,18 @@ def test_lossless_jpeg_of_greatest_differences_and_few_bits() -> None:
     check_lossless_jpeg(content, small)
     with pytest.raises(UnreadableInputError, match="end before"):
         check_lossless_jpeg(content[:-9] + b"\xff\xd9", small)
+
+
+def test_what_of_jpegs_is_not_looked_at(tmp_path: Path) -> None:
+    """Of arithmetic codes, without a scan, or without an end: that is for the decoder to say."""
+    Image.new("L", (16, 16), 90).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    flat = np.full((16, 16), 90, np.uint8)
+    with pytest.raises(UnreadableInputError, match="end before"):
+        check_jpeg(content, flat, lambda _: flat + 1)
+    scan = content.index(b"\xff\xda")
+    for passed in (content.replace(b"\xff\xc0", b"\xff\xc9"), content[:scan] + b"\xff\xd9", content[:-2]):
+        check_jpeg(passed, flat, lambda _: flat + 1)
 
 
 def test_what_of_lossless_jpegs_is_not_looked_at() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,14 @@ def test_labels_other_than_0_and_1_are_refused(folder: Path, label: Any) -> None
 def test_image_must_be_one_path(folder: Path, image: Any) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=r"Entry 1 .*image"):
         load_datalist(one(folder, image=image, image_label=0))
+
+
+@pytest.mark.parametrize("label", [5, True, ["masks/b.png"]])
+def test_a_label_must_be_one_path(folder: Path, label: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"Entry 1 of 'training' .* has a label that is no path: " + re.escape(repr(label))
+    ):
+        load_datalist(one(folder, image="bottle/b.png", label=label, image_label=1))
 
 
 def test_entry_without_image(folder: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from monai_anomalyclip.data import UnreadableInputError, load_frame, read_frame, read_mask
-from monai_anomalyclip.data.frames import pictures_in, stored_size
+from monai_anomalyclip.data.frames import pictures_in, stored_size, to_rgb
 from monai_anomalyclip.data.input_files import FRAME_SUFFIXES
 
 RNG = np.random.default_rng(0)
@@ -219,6 +219,24 @@ def test_thumbnails_and_masks_of_a_tiff_are_no_pictures(tmp_path: Path, byteorde
     assert pictures_in(path) == ([0], 0)  # what is all that there is is meant
 
 
+def test_colours_that_pillow_cannot_convert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Pillow 11 and 12 with LAB; premultiplied gray is brought to RGB in two steps."""
+    gray = Image.merge("LA", [Image.new("L", (3, 2), 200), Image.new("L", (3, 2), 128)])
+    assert np.abs(to_rgb(gray.convert("La"), "a.tif").astype(int) - 100).max() <= 1
+    plain = Image.Image.convert
+
+    def refuse(picture: Image.Image, mode: str) -> Image.Image:
+        if picture.mode == "LAB":
+            raise ValueError("conversion from LAB to RGB not supported")
+        return plain(picture, mode)
+
+    monkeypatch.setattr(Image.Image, "convert", refuse)
+    with pytest.raises(
+        UnreadableInputError, match=r"'a.tif': colours of the kind LAB are not supported; save it as RGB"
+    ):
+        to_rgb(Image.new("LAB", (3, 2)), "a.tif")
+
+
 def test_further_pictures_in_a_jpeg_are_left_out(tmp_path: Path) -> None:
     eyes = [Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (200, 40)]
     eyes[0].save(tmp_path / "stereo.jpg", "MPO", save_all=True, append_images=eyes[1:])
@@ -237,8 +255,9 @@ def test_further_pictures_in_a_pnm_are_counted(tmp_path: Path, mode: str) -> Non
     for count in (1, 2, 5):
         path.write_bytes(buffer.getvalue() * count)
         assert pictures_in(path) == ([0], count - 1)
-    path.write_bytes(buffer.getvalue() + b"\n")
-    assert pictures_in(path) == ([0], 0)
+    for behind in (b"\n", b"Peter", b"P5 x\n", b"P5 0 0 255\n", b"P6 3 2 999999\n"):
+        path.write_bytes(buffer.getvalue() + behind)
+        assert pictures_in(path) == ([0], 0)
     path.write_bytes(b"P5 3 1 4095\n" + b"\1\2" * 3 + b"P2\n3 1\n9\n1 2 3\nP2\n")
     assert pictures_in(path) == ([0], 1)
 

@@ -65,6 +65,21 @@ def test_a_slice_of_raw_intensities_is_no_picture_of_8_bits() -> None:
     assert "none" in unit.meta["intensity"]  # type: ignore
 
 
+def test_simpleitk_of_other_dimensions() -> None:
+    """Of two a picture, as the array; of four, or of colours in a volume, none."""
+    sitk = pytest.importorskip("SimpleITK")
+    gray = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    for pixels in (gray, np.stack([gray, gray // 2, 255 - gray], axis=-1)):
+        (image,) = given_image(sitk.GetImageFromArray(pixels, isVector=pixels.ndim == 3)).parts
+        (expected,) = given_image(pixels).parts
+        assert torch.equal(torch.as_tensor(image), torch.as_tensor(expected))  # type: ignore[arg-type]
+    series = sitk.JoinSeries([sitk.GetImageFromArray(np.zeros((3, 4, 5), np.float32))] * 2)
+    with pytest.raises(ValueError, match="4 dimensions and 1 components is neither a picture nor a volume"):
+        given_image(series)
+    with pytest.raises(ValueError, match="3 dimensions and 3 components is neither"):
+        given_image(sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True))
+
+
 def test_simpleitk_lies_where_nibabel_does(tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3, 11], [0, 0, 0, 1]])

@@ -91,6 +91,22 @@ def test_paths_that_cannot_be_followed(tmp_path: Path, monkeypatch: pytest.Monke
     assert {file.code for file in skipped} == {"unreadable"}
 
 
+def test_what_vanishes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = SkippedFile(tmp_path / "gone", "not DICOM")
+    assert format_of(gone) is gone
+    make(tmp_path, "a/c.txt", "out/d.png")
+
+    plain = Path.resolve
+
+    def refuse(path: Path) -> Path:
+        if path.name == "a":
+            raise PermissionError
+        return plain(path)
+
+    monkeypatch.setattr(Path, "resolve", refuse)
+    assert found(tmp_path, exclude=tmp_path / "out") == ["a/c.txt"]
+
+
 def test_links_do_not_lead_out(tmp_path: Path) -> None:
     make(tmp_path, "outside/secret.png", "in/a.png", "in/sub/b.png")
     os.symlink(tmp_path / "outside/secret.png", tmp_path / "in/link.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from PIL import Image
 
@@ -26,6 +27,16 @@ def test_every_way_to_write_a_mask(tmp_path: Path) -> None:
     forms = [TRUTH, TRUTH * 255, TRUTH.astype(bool), palette, blue, transparent, TRUTH.astype(np.uint16) * 2]
     for index, form in enumerate(forms):
         np.testing.assert_array_equal(read_mask(save(tmp_path, form, f"{index}.png")), TRUTH, err_msg=str(index))
+
+
+def test_a_mask_of_a_volume(tmp_path: Path) -> None:
+    """Any label is anomaly; what is no number is none."""
+    labels = np.zeros((4, 5, 3), np.float32)
+    labels[1, 2, 0], labels[3, 3, 1], labels[0, 0, 2] = 1, 7, np.nan
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "m.nii.gz")  # type: ignore[attr-defined]
+    found = read_mask(tmp_path / "m.nii.gz")
+    assert found.dtype == np.uint8
+    assert np.argwhere(found).tolist() == [[1, 2, 0], [3, 3, 1]]
 
 
 def test_jpeg_ringing_is_not_anomaly(tmp_path: Path) -> None:

@@ -173,6 +173,18 @@ def test_sizes_are_checked_before_the_data(tmp_path: Path) -> None:
     (tmp_path / "far.nii.gz").write_bytes(gzip.compress(far))
     with pytest.raises(UnreadableInputError, match="data begins at byte"):
         read_volume(tmp_path / "far.nii.gz")
+    long = raw.copy()  # a film of so many volumes that the chosen one lies beyond 64 GiB of inflated data
+    long[40:56] = np.array([4, 1000, 1000, 1000, 100, 1, 1, 1], "<i2").tobytes()
+    (tmp_path / "long.nii.gz").write_bytes(gzip.compress(long))
+    with pytest.raises(UnreadableInputError, match=r"'long.nii.gz': 80,000,000,352 bytes would have to be read"):
+        read_volume(tmp_path / "long.nii.gz", time_point=39, max_voxels=10**9)
+    with pytest.raises(UnreadableInputError, match=r"truncated|ends"):
+        read_volume(tmp_path / "long.nii.gz", time_point=0, max_voxels=10**9)
+    unknown = raw.copy()
+    unknown[70:72] = np.array([999], "<i2").tobytes()
+    (tmp_path / "unknown.nii").write_bytes(unknown)
+    with pytest.raises(UnreadableInputError, match=r"'unknown.nii': its header names the unknown data type 999"):
+        read_volume(tmp_path / "unknown.nii")
     negative = raw.copy()
     negative[42:44] = np.array([-5], "<i2").tobytes()
     (tmp_path / "negative.nii").write_bytes(negative)

@@ -59,8 +59,10 @@ def test_time_points(tmp_path: Path, name: str) -> None:
 
 def test_colours_and_sizes_are_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 6, 7, 3), np.uint8), isVector=True), str(tmp_path / "c.nrrd"))
-    with pytest.raises(UnreadableInputError, match=r"'c\.nrrd': it holds several values per voxel"):
-        read_volume(tmp_path / "c.nrrd")
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((5, 6, 7), np.complex64)), str(tmp_path / "complex.nrrd"))
+    for name in ("c.nrrd", "complex.nrrd"):
+        with pytest.raises(UnreadableInputError, match=f"'{name}': it holds several values per voxel"):
+            read_volume(tmp_path / name)
     with pytest.raises(UnreadableInputError, match="more than the allowed 100"):
         read_volume(written(tmp_path / "a.mha"), max_voxels=100)
 

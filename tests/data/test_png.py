@@ -139,6 +139,17 @@ def test_frames_of_16_bits_have_one_white_which_the_default_image_does_not_set(t
     assert [int(read_frame(path, number)[0, 0, 0]) for number in (0, 1)] == [round(100 * 255 / 4095), 187]
 
 
+def test_a_damaged_frame_of_16_bits_has_no_part_in_the_white(tmp_path: Path) -> None:
+    pixels = [packed(np.full((HEIGHT, WIDTH), value, ">u2")) for value in (3000, 60000)]
+    chunks = [header(GRAY, 16), told(2), control(0, 0, 0, WIDTH, HEIGHT, 0, 0), (b"IDAT", pixels[0])]
+    for name, second, shown in (("a", pixels[1], 12), ("b", b"no pixels", 187)):  # of 65535, of the 4095 of the first
+        last = [control(1, 0, 0, WIDTH, HEIGHT, 0, 0), (b"fdAT", struct.pack(">I", 2) + second), (b"IEND", b"")]
+        (tmp_path / f"{name}.png").write_bytes(png(*chunks, *last))
+        assert int(read_frame(tmp_path / f"{name}.png", 0)[0, 0, 0]) == shown
+    with pytest.raises(UnreadableInputError, match=r"b\.png"):
+        read_frame(tmp_path / "b.png", 1)
+
+
 def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
     pixels = packed(np.full((HEIGHT, WIDTH, 3), 40000, ">u2"))
     chunks = [header(COLOUR, 16), told(2), control(0, 0, 0, WIDTH, HEIGHT, 0, 0), (b"IDAT", pixels)]

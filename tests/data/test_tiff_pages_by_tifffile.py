@@ -126,6 +126,54 @@ def test_kinds_without_a_meaning_are_refused_in_a_sentence(tmp_path: Path) -> No
         read_frame(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "float32"])
+def test_numbers_of_three_samples_tagged_as_gray_are_refused(planar: Any, dtype: str, tmp_path: Path) -> None:
+    samples = np.ones((4, 5, 3) if planar == "contig" else (3, 4, 5), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="minisblack", planarconfig=planar, metadata=None)
+    with pytest.raises(UnreadableInputError, match=r"a TIFF of (3|several) samples .* save it as (gray or )?RGB"):
+        read_frame(tmp_path / "a.tif")
+
+
+BIG_ENDIAN: dict[str, Any] = {"bigtiff": True, "byteorder": ">", "metadata": None}  # Pillow errs with such
+
+
+def test_palettes(tmp_path: Path) -> None:
+    entries = np.random.default_rng(2).integers(0, 256, (4, 5), dtype=np.uint8)
+    colours = np.random.default_rng(3).integers(0, 65536, (3, 256)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", entries, photometric="palette", colormap=colours, **BIG_ENDIAN)
+    np.testing.assert_array_equal(read_frame(tmp_path / "a.tif"), (colours.T // 256)[entries])
+
+
+def test_a_further_sample_that_is_no_transparency_is_left_out(tmp_path: Path) -> None:
+    samples = np.random.default_rng(4).integers(0, 256, (4, 5, 4), dtype=np.uint8)
+    samples[..., 3] = 9
+    for kind, factor in (("unspecified", 1), ("unassalpha", 9 / 255)):
+        options = {**BIG_ENDIAN, "photometric": "rgb", "extrasamples": [kind]}
+        tifffile.imwrite(tmp_path / "a.tif", samples, **options)
+        np.testing.assert_allclose(read_frame(tmp_path / "a.tif"), samples[..., :3] * factor, atol=1)
+
+
+def test_what_imagecodecs_is_lacking_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tifffile says it; of another of its complaints only that the file is damaged."""
+    tifffile.imwrite(tmp_path / "a.tif", COLOURS[..., 0], photometric="minisblack", **BIG_ENDIAN)
+
+    def complain(text: str) -> None:
+        def asarray(_: Any) -> None:
+            raise ValueError(text)
+
+        monkeypatch.setattr(tifffile.TiffPage, "asarray", asarray)
+
+    complain("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+    with pytest.raises(
+        UnreadableInputError, match=r"16 bits \(NONE\) need the package imagecodecs: install it, or save it"
+    ):
+        read_frame(tmp_path / "a.tif")
+    complain("cannot reshape")
+    with pytest.raises(UnreadableInputError, match=r"'a.tif': .*damaged"):
+        read_frame(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("cut", [20, 60])
 def test_cut_files_are_damaged(cut: int, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GRAY, photometric="miniswhite", byteorder=">", metadata=None)

@@ -7,8 +7,9 @@ import gc
 import io
 import struct
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,41 @@ def test_half_a_picture_is_damage(make_video: Callable[..., Any]) -> None:
         assert_shows(reader.read(0, 4), made.pictures[:4])
         with pytest.raises(UnreadableInputError, match="it breaks at frame 4,"):
             reader.read(4, 5)
+
+
+def test_damage_after_the_frames_were_counted(make_video: Callable[..., Any]) -> None:
+    """Where the frames have no time stamps of their own, none is taken for the one that is missing."""
+    made = make_video("v.mp4", "mpeg4", n=12, options={"bf": "0"})
+    with av.open(str(made.path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0)]
+    with VideoReader(made.path) as reader:
+        assert reader.index.pts is None
+        content, (at, size) = bytearray(made.path.read_bytes()), places[5]
+        content[at : at + size] = bytes(size)
+        reader.close()
+        made.path.write_bytes(content)
+        assert_shows(reader.read(0, 5), made.pictures[:5])
+        with pytest.raises(UnreadableInputError, match="it breaks at frame 5,"):
+            reader.read(5, 12)
+
+
+def test_pictures_that_lead_in_a_key_frame_are_passed_over(
+    make_video: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some decoders give what they have before the key frame, with a time stamp of no frame, or without one."""
+    made = make_video("v.mp4", n=30, gop=6)
+    with VideoReader(made.path) as reader:
+        frames = reader.read(0, 30)
+        decode = VideoReader._decode
+
+        def led_in(self: VideoReader) -> Iterator[Any]:
+            assert self.index.pts is not None
+            yield from (SimpleNamespace(pts=pts) for pts in (None, -7, int(self.index.pts[0])) if self._sought)
+            yield from decode(self)
+
+        monkeypatch.setattr(VideoReader, "_decode", led_in)
+        monkeypatch.setattr(VideoReader, "_restart", lambda _: pytest.fail("began anew"))
+        np.testing.assert_array_equal(reader.read(20, 22), frames[20:22])
 
 
 def test_files_in_memory(make_video: Callable[..., Any]) -> None:

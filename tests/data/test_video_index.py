@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from monai_anomalyclip.data import UnreadableInputError, load_input
-from monai_anomalyclip.data.video_index import index_video, promised_size
+from monai_anomalyclip.data.video_index import index_video, promised_size, scan_packets
 
 av = pytest.importorskip("av")
 
@@ -226,6 +227,10 @@ def test_whole_files_promise_what_they_hold(
 def test_what_promises_nothing(make_video: Callable[..., Any]) -> None:
     assert promised(b"") == 0
     assert promised(make_video("v.avi", "mjpeg", pixels="yuvj420p").path.read_bytes()) == 0
+    header = b"\x1a\x45\xdf\xa3"  # of EBML: without a length, with an impossible one, followed by no segment
+    segment = b"\x18\x53\x80\x67\x85"
+    assert promised(header + b"\x80" + segment) == 10 + 5
+    assert promised(header) == promised(header + bytes(9) + segment) == promised((header + b"\x80") * 3) == 0
     live = make_video("v.mkv", container={"live": "1"}).path.read_bytes()
     assert promised(live) == 0
 
@@ -241,3 +246,44 @@ def test_boxes() -> None:
     assert promised(start + box(b"mdat", 20) + bytes(12) + box(b"what", 2**31) + bytes(9)) == 28
     assert promised(start + box(b"mdat", 4) + bytes(50)) == 0  # nonsense
     assert promised(start * 100_000) == 0
+
+
+def packet(pts: int | None, *, size: int = 9, key: bool = False, discard: bool = False) -> Any:
+    return SimpleNamespace(pts=pts, size=size, is_keyframe=key, is_corrupt=False, is_discard=discard)
+
+
+FIRST, END = packet(10, key=True), packet(None, size=0)
+
+
+@pytest.mark.parametrize(
+    ("packets", "shown"),
+    [
+        ([FIRST, packet(30), packet(20), END], [10, 20, 30]),
+        ([FIRST, packet(20, discard=True), packet(30), END], [10, 30]),
+        ([FIRST, packet(5), packet(20), END], None),  # shown before the first key frame
+        ([FIRST, packet(20), packet(20), END], None),  # two at one time
+        ([FIRST, END, packet(20), END], None),  # an empty one within
+        ([packet(10, key=True, discard=True), END], None),  # nothing is shown
+    ],
+)
+def test_packets_that_tell_the_frames(packets: list[Any], shown: list[int] | None) -> None:
+    found = scan_packets(SimpleNamespace(demux=lambda _: iter(packets)), None)
+    assert (None if found is None else found[0].tolist()) == shown
+
+
+def test_a_frame_that_cannot_be_decoded_is_named(make_video: Callable[..., Any]) -> None:
+    made = make_video("v.mp4", "mpeg4", n=12, options={"bf": "0"})
+    with av.open(str(made.path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0)]
+    content, (at, size) = bytearray(made.path.read_bytes()), places[5]
+    content[at : at + size] = bytes(size)
+    made.path.write_bytes(content)
+    assert "it breaks at frame 5, counted from 0" in refusal(made.path)
+
+
+def test_want_of_memory_is_no_damage(make_video: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("monai_anomalyclip.data.video_index._first_picture", full)
+    assert refusal(make_video("v.mp4").path) == "Cannot read 'v.mp4': there is not enough memory for it."

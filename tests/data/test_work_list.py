@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from monai_anomalyclip.data import InputCatalogue, ReadOptions
@@ -100,6 +101,16 @@ def test_inputs_that_changed_since_fail_alone(folder: Path, tmp_path: Path) -> N
     with pytest.raises((UnreadableInputError, OSError)):
         sources[volume].load()
     assert all(sources[name].load() is not None for name in sources if name.startswith(("frame_", "ct_")))
+
+
+def test_a_volume_with_its_voxels_elsewhere_that_is_gone(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.zeros((3, 5, 4), np.float32))
+    sitk.WriteImage(image, str(tmp_path / "volume.mhd"))
+    units = units_of(InputCatalogue(tmp_path).sources, [])
+    (tmp_path / "volume.mhd").unlink()
+    (source,) = sources_of_units(units, ReadOptions()).values()
+    with pytest.raises(UnreadableInputError, match="no longer what the work list says"):
+        source.load()
 
 
 def test_files_of_one_name_in_two_folders_of_one_name(tmp_path: Path, picture: Callable[..., None]) -> None:

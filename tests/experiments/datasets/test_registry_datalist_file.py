@@ -98,3 +98,10 @@ def test_relative_folders_and_links(root: Path, tmp_path: Path, monkeypatch: pyt
     os.symlink(tmp_path / "data", tmp_path / "other")
     file = write_datalist(make_datalist("tn3k", "link"), "other/deep.json")
     assert load_datalist(file, "testing")
+
+    def other_drive(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    file = write_datalist(make_datalist("tn3k", "data/tn3k"), "lists/far.json")
+    assert json.loads(file.read_text())["testing"][0]["image"] == str(root.resolve() / "test-image/0000.jpg")

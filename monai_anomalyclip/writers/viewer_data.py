@@ -20,10 +20,10 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from monai_anomalyclip.data.slicing import SliceView
 from monai_anomalyclip.data.sources import DicomSource, NiftiSource, Source
-from monai_anomalyclip.transforms.anomaly_map import resize_anomaly_map
 from monai_anomalyclip.writers.findings import Findings, archive_places
 from monai_anomalyclip.writers.overlays import displayable, gray_png, limits_of
 
@@ -88,8 +88,8 @@ def _small(maps: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     if max(size) <= _MAP_SIDE:
         return maps
     width, height = _within(size, _MAP_SIDE)
-    given = torch.from_numpy(np.asarray(maps, dtype=np.float32))
-    return resize_anomaly_map(given[:, None], (height, width))[:, 0].numpy()
+    given = torch.from_numpy(np.asarray(maps, dtype=np.float32))[:, None]
+    return functional.interpolate(given, (height, width), mode="bilinear", antialias=True)[:, 0].numpy()
 
 
 def _gray(values: npt.NDArray[np.floating]) -> str:

@@ -60,16 +60,25 @@ with ohif.label_demo(folder / "demo", words) as address, sync_playwright() as dr
     write_dicom_series(folder / "series", next(demo_seeds("head_ct")), size=112, slices=10, slice_spacing=5.0)
     command = [sys.executable, "-m", "monai_anomalyclip", "predict", folder / "series", "-o", folder / "results"]
     subprocess.run([*command, "--bundle", words[-1].removeprefix("DEMO="), "--outputs", "default,pm"], check=True)
+    # Of another study a segmentation of nothing, which is one empty frame.
+    write_dicom_series(
+        folder / "other", next(demo_seeds("brain_mr")), family="brain_mr", size=112, slices=10, slice_spacing=5.0
+    )
+    command[4:7] = [folder / "other", "-o", folder / "results" / "nothing"]
+    subprocess.run([*command, "--bundle", words[-1].removeprefix("DEMO="), "--threshold", "0.999999"], check=True)
+    (nothing,) = (folder / "results" / "nothing").glob("*_seg.dcm")
+    seen["frames of nothing"] = int(dcmread(nothing).NumberOfFrames)
     settings = json.loads((folder / "demo" / "orthanc" / "orthanc.json").read_text())
     proof = base64.b64encode(":".join(*settings["RegisteredUsers"].items()).encode()).decode()
-    for file in (folder / "results").glob("*.dcm"):
+    for file in [nothing, *(folder / "results").glob("*.dcm")]:
         place = f"http://127.0.0.1:{settings['HttpPort']}/instances"
         request = urllib.request.Request(place, file.read_bytes(), {"Authorization": "Basic " + proof})
         urllib.request.urlopen(request).close()
     study = str(dcmread(file, stop_before_pixels=True).StudyInstanceUID)
-    for kind in ("PMAP", "SEG", "SR"):
+    other = str(dcmread(nothing, stop_before_pixels=True).StudyInstanceUID)
+    for kind, place in (("PMAP", study), ("SEG", study), ("SR", study), ("nothing", other)):
         page = browser.new_page(viewport={"width": 1500, "height": 700})
-        seen[kind] = ohif.open_result(page, address, study, kind)
+        seen[kind] = ohif.open_result(page, address, place, "SEG" if kind == "nothing" else kind)
         for number in range(10):
             page.locator("[data-cy='viewport-pane']").first.screenshot(path=folder / f"{kind}_{number}.png")
             page.mouse.move(850, 350)
@@ -158,7 +167,8 @@ def test_next_sample_is_the_one_with_the_highest_score(seen: tuple[dict[str, Any
 @pytest.mark.nightly
 def test_results_of_predict_open_beside_their_series(seen: tuple[dict[str, Any], Path]) -> None:
     said, folder = seen
-    for kind in ("PMAP", "SEG", "SR"):
+    assert said["frames of nothing"] == 1
+    for kind in ("PMAP", "SEG", "SR", "nothing"):
         assert said[kind] == [], kind
         colourful = []
         for number in range(10):
@@ -166,4 +176,4 @@ def test_results_of_predict_open_beside_their_series(seen: tuple[dict[str, Any],
             middle = pixels[100:-60, 100:-100]  # without what is written at the edges
             colourful.append(int((np.ptp(middle, axis=-1) > 80).sum()))
             assert middle.max() > 200  # the series itself
-        assert (max(colourful) > 500) is (kind != "SR"), (kind, colourful)  # a report draws nothing
+        assert (max(colourful) > 500) is (kind in ("PMAP", "SEG")), (kind, colourful)  # a report draws nothing

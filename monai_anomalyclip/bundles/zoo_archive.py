@@ -41,6 +41,7 @@ def zip_bundle(bundle: str | Path, folder: str | Path, *, overwrite: bool = Fals
     Raises:
         FileNotFoundError: the bundle has no metadata or no ``models/model.pt``, without which it cannot be loaded.
         FileExistsError: the archive exists.
+        ValueError: the bundle's version is not of three numbers.
     """
     bundle = Path(bundle).resolve()
     for name in ("configs/metadata.json", "models/model.pt"):

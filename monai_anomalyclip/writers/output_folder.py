@@ -172,22 +172,14 @@ class OutputFolder:
         make_private_folder((self.path / state.name).parent)
         write_state(self.path, state)
 
-    def states(self, damaged: dict[str, str] | None = None) -> dict[str, InputState]:
-        """All records by the names of the inputs, sorted; those of results that somebody removed are left out.
-
-        Args:
-            damaged: gets the names of records that cannot be read, and why.
-        """
+    def states(self) -> dict[str, InputState]:
+        """All records that can be read, by the names of the inputs, sorted; not of results that somebody removed."""
         states = {}
         for name in sorted(self._names()):
-            try:
+            with contextlib.suppress(DamagedRecordError):
                 state = self.state(name)
-            except DamagedRecordError as error:
-                if damaged is not None:
-                    damaged[name] = str(error)
-                continue
-            if state is not None and (state.state != "finished" or state.present(self.path)):
-                states[name] = state
+                if state is not None and (state.state != "finished" or state.present(self.path)):
+                    states[name] = state
         return states
 
     def first_states(self, count: int) -> list[InputState]:
@@ -292,19 +284,19 @@ class OutputFolder:
 
     def _summarise(self, made: MadeWith | None) -> FolderSummary:
         damaged: dict[str, str] = {}
-        first: InputState | None = None
+        first: tuple[str, MadeWith] | None = None
         other = made
         with FolderTables.writing(self.path) as tables:
             for name in sorted(self._names()):
                 state = self._known(name, damaged)
                 if state is None:
                     continue
-                if state.state == "finished":
-                    first = first or state
-                    self._refuse_two_ways(first, state)
+                if state.state == "finished" and state.made_with is not None:
+                    first = first or (name, state.made_with)
+                    self._refuse_two_ways(first, (name, state.made_with))
                 other = other or state.made_with
                 tables.add(state)
-            way = (first.made_with if first is not None else None) or other
+            way = other if first is None else first[1]
             if way is None:
                 raise ValueError(f"No record in {str(self.path)!r} says what was found: run predict again.")
             document, ranked = tables.finish(way, self._left_out())
@@ -313,13 +305,11 @@ class OutputFolder:
         shown = self._write_report(document, ranked, tables)
         return FolderSummary(shown, damaged, tables.finished)
 
-    def _refuse_two_ways(self, first: InputState, state: InputState) -> None:
-        if first.made_with is None or state.made_with is None:
-            return
-        if changed := differences(first.made_with, state.made_with):
+    def _refuse_two_ways(self, first: tuple[str, MadeWith], other: tuple[str, MadeWith]) -> None:
+        if changed := differences(first[1], other[1]):
             raise FileExistsError(
-                f"The output folder holds results that differ in {', '.join(changed)} ({first.name!r} and "
-                f"{state.name!r}), but its tables name one model and its settings: move one kind to another folder."
+                f"The output folder holds results that differ in {', '.join(changed)} ({first[0]!r} and "
+                f"{other[0]!r}), but its tables name one model and its settings: move one kind to another folder."
             )
 
     def _known(self, name: str, damaged: dict[str, str]) -> InputState | None:

@@ -72,6 +72,11 @@ def link_outside(folder: Path) -> None:
     (folder / "configs" / "train.json").symlink_to(folder.parent / "train.json")
 
 
+def list_without_prompts(folder: Path) -> None:
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "models/model." not in line))
+
+
 def list_outside(folder: Path) -> None:
     with (folder / "SHA256SUMS").open("a") as file:
         file.write(f"{'0' * 64}  ../../secret\n")
@@ -90,8 +95,9 @@ def list_outside(folder: Path) -> None:
         (replace_clip_and_list, "models/ViT-tiny.pt does not have the SHA-256 that OpenAI publishes"),
         (link_outside, "configs/train.json is missing."),
         (list_outside, "of SHA256SUMS is damaged."),
+        (list_without_prompts, "models/model.pt is not in the list."),
     ],
-    ids=["absent", "changed", "truncated", "added", "list fits", "link", "list leads outside"],
+    ids=["absent", "changed", "truncated", "added", "list fits", "link", "list leads outside", "list lacks prompts"],
 )
 def test_harm_is_found(harm: Callable[[Path], Any], problem: str, ready: tuple[Path, str]) -> None:
     folder, _ = ready

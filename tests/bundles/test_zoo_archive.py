@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +69,16 @@ def test_nothing_is_overwritten_unasked(bundle: Path, tmp_path: Path) -> None:
     assert archive.read_bytes() == b"mine"
     zip_bundle(bundle, tmp_path, overwrite=True)
     assert zipfile.is_zipfile(archive)
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.1.0rc1", "../0.1.0"])
+def test_a_version_that_the_zoo_does_not_take(version: str, tmp_path: Path) -> None:
+    for name, content in (("configs/metadata.json", json.dumps({"version": version})), ("models/model.pt", "")):
+        (tmp_path / "odd" / name).parent.mkdir(parents=True)
+        (tmp_path / "odd" / name).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"'odd' has the version {version!r}: the model zoo takes three")):
+        zip_bundle(tmp_path / "odd", tmp_path / "dist")
+    assert not (tmp_path / "dist").exists()
 
 
 def test_command_says_what_a_bundle_lacks(tmp_path: Path) -> None:

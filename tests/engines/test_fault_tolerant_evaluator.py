@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import signal
@@ -123,6 +124,33 @@ def test_error_counts_and_names_the_failures_but_no_folder() -> None:
     assert str(caught.value) == (
         "2 of 3 inputs failed: 2 unreadable (OSError: cannot open 2 unreadable); 3 (RuntimeError: no memory left)"
     )
+
+
+def test_what_may_do_well_another_time_is_told_apart() -> None:
+    """A drive that ails while an input is read, and memory that is short while it is scored; not a damaged file."""
+
+    def ailing(item: dict[str, Any]) -> dict[str, Any]:
+        if item["name"] == "2":
+            raise OSError(errno.EIO, "Input/output error")
+        return load(item)
+
+    class Short(Doubling):
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            if image.mean() == 4:
+                raise MemoryError
+            return super().forward(image)
+
+    engine = evaluator(["1", "2", "3", "4", "5 unreadable"])
+    engine.data_loader.dataset.transform = ailing
+    engine.network = Short()
+    with pytest.raises(InputsFailedError) as caught:
+        engine.run()
+    assert set(engine.failures) == {"2", "3", "4", "5 unreadable"}
+    assert caught.value.passing == engine.passing == {"2", "4"}
+    engine.data_loader.dataset.transform, engine.network = load, nn.Identity()
+    with pytest.raises(InputsFailedError) as caught:
+        engine.run()
+    assert caught.value.passing == set()  # of this run alone
 
 
 def test_error_lists_five() -> None:

@@ -127,6 +127,17 @@ def test_console(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert lines[1] == f"Epoch 2/{EPOCHS}, loss terms: " + ", ".join(f"{name} {wanted[name]:.4f}" for name in TERMS)
 
 
+def test_epochs_without_this_loss_have_no_terms(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    handler = GlocalLossHandler(GlocalLoss(), log_dir=str(tmp_path))
+    trainer = Engine(lambda *_: None)
+    handler.attach(trainer)
+    with caplog.at_level(logging.INFO, logger="monai_anomalyclip"):
+        trainer.run([0, 1], max_epochs=2)
+    assert handler.epoch_means == {}
+    assert "loss terms" not in caplog.text
+    assert curves(tmp_path) == {}
+
+
 def test_other_processes_report_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     data, loss = batches(), GlocalLoss(2.0)

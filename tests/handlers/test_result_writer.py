@@ -33,7 +33,7 @@ from result_runs import (
 
 from monai_anomalyclip import RESEARCH_USE_ONLY
 from monai_anomalyclip.data import FaultTolerantDataset, LoadInputd
-from monai_anomalyclip.writers import RunDocument
+from monai_anomalyclip.writers import InputState, RunDocument
 from monai_anomalyclip.writers.slice_pictures import montage
 
 
@@ -188,11 +188,36 @@ def test_a_failure_of_one_input_does_not_keep_the_others(
     monkeypatch.setattr("monai_anomalyclip.handlers.result_writer.write_results", full)
     caplog.clear()
     third = writer_of(out, catalogue, overwrite=True)
-    run(third, scored_items(catalogue)[:1])
+    engine = Engine(lambda _, item: [item])
+    engine.failures, engine.passing = {}, set()  # type: ignore[attr-defined]
+    third.attach(engine)
+    engine.run(scored_items(catalogue)[:1])
+    assert engine.passing == {"sub/doe"}  # type: ignore[attr-defined]  # with room on the disk it may do well
     for text in (third.failed["sub/doe"], caplog.text, rows_of(out)[0]["reason"]):
         assert "No space left on device" in text
         assert "Doe" not in text
         assert "113619" not in text
+
+
+def test_a_disk_too_full_for_the_reason_does_not_end_the_run(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalogue, out = catalogue_of(inputs), tmp_path / "out"
+    items = scored_items(catalogue)
+    items[0]["anomaly_map"] = items[0]["anomaly_map"] * torch.nan
+    writer = writer_of(out, catalogue)
+    put = writer.folder.put
+
+    def full(state: InputState) -> None:
+        if state.state == "failed":
+            raise OSError(28, "No space left on device", f"/home/doe/{state.name}_record.json")
+        put(state)
+
+    monkeypatch.setattr(writer.folder, "put", full)
+    engine = run(writer, items)
+    assert "sub/doe: the record could not be written (No space left on device)." in caplog.text
+    assert list(engine.failures) == ["sub/doe"]  # type: ignore[attr-defined]
+    assert writer.written == ["sub/john"]
 
 
 def test_interruption_saves_what_there_is(inputs: Path, tmp_path: Path) -> None:

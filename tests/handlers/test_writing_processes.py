@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_an_item_that_kills_twice_has_failed_and_the_others_are_written(
     assert not (writing.folder / "1").exists()
     assert len(writing.attempts("1")) in (2, 3)  # once more if another one's process broke down with it
     assert (writing.folder / "4").read_text() == "40"
+
+
+def test_items_that_come_after_a_breakdown_are_written_too(writing: Writing, processes: WritingProcesses) -> None:
+    """Python's pool takes nothing more once a process of it was killed, and says so when something is submitted."""
+    assert list(processes.submit({"name": "0", "image": image(0), "kill": 1})) == []
+    assert isinstance(processes._waiting[0].future.exception(), BrokenProcessPool)
+    after = [{"name": name, "image": image(int(name))} for name in "12"]
+    assert submit_all(processes, after) == [("0", None), ("1", None), ("2", None)]
+    assert [(writing.folder / name).read_text() for name in "012"] == ["0", "10", "20"]
+    assert [len(writing.attempts(name)) for name in "012"] == [2, 1, 1]
 
 
 def test_no_more_waits_than_there_is_room_for(

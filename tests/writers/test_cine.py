@@ -165,6 +165,17 @@ def test_aborted_films_leave_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_film_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, *_: object, **__: object) -> None:
+        Path(path).write_bytes(b"half a header")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("av.open", full)
+    with pytest.raises(OSError, match="No space left"):
+        CineWriter(tmp_path, "a", SIZE, TIMES, 25)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_film_that_ends_early_is_kept_when_told(tmp_path: Path) -> None:
     writer = CineWriter(tmp_path, "a", SIZE, TIMES, 25)
     writer.add(*(values[:2] for values in film()))

@@ -154,8 +154,15 @@ def test_results_of_two_kinds_have_no_table(tmp_path: Path) -> None:
     publish(folder, "b", threshold=0.4)
     with pytest.raises(FileExistsError, match=r"that differ in threshold \('a' and 'b'\), but its tables name one"):
         folder.summarise()
+    first = folder.state("a")
+    assert first is not None
+    folder.put(first.model_copy(update={"made_with": None}))  # of which nothing is known, hides the others' difference
+    publish(folder, "c", threshold=0.5)
+    with pytest.raises(FileExistsError, match=r"that differ in threshold \('b' and 'c'\)"):
+        folder.summarise()
     (tmp_path / "b_record.json").unlink()
-    folder.summarise()
+    document, *_ = folder.summarise()
+    assert (document.summary.ok, document.settings["threshold"]) == (2, 0.5)
 
 
 def test_without_results_there_is_nothing_to_make_tables_from(tmp_path: Path) -> None:

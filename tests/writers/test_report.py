@@ -129,12 +129,14 @@ def test_other_facts() -> None:
         threshold_source="default",
         map_max=0.91,
         anomalous_fraction=0.5,
+        fused={"rule": "fisher", "score": 0.8},
         split="echo time 20",
         files_used=3,
         transfer_syntaxes=["RLE Lossless", "Explicit VR Little Endian"],
         timings={"read_s": 1, "score_s": 61.26, "write_s": 0.04},
     )
     assert told == {
+        "Both scores fused": ("0.800", "rule: fisher", False),
         "Intensity": ("ct-brain, black at 0, white at 80", "It was requested.", False),
         "Threshold": ("map ≥ 0.5", "default", False),
         "At or above it": ("50 %", "highest value of the map 0.910", False),

@@ -90,9 +90,14 @@ def test_a_result_that_was_removed_or_cut_to_nothing_is_made_again(
     mask.unlink() if how == "removed" else mask.write_bytes(b"")
     run = resume(tmp_path, sources)
     assert run.pending([{"name": "a"}]) == [{"name": "a"}]
+    run.fail("a", "cannot be read")
+    assert statuses(run) == {"a": "refused"}  # what is left of the results stays, and the reason beside it
+    run = resume(tmp_path, sources)
+    assert run.pending([{"name": "a"}]) == [{"name": "a"}]
     finish(run, "a", "_overlay.jpg", "_mask.png")
     assert mask.read_text() == "x"
     assert resume(tmp_path, sources).already_done("a")
+    assert statuses(run) == {"a": "finished"}
 
 
 def test_a_result_that_somebody_has_changed_is_neither_finished_nor_replaced(

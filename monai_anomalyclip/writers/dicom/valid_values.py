@@ -155,10 +155,12 @@ def _time(text: str) -> str | None:
 
 
 def _date_time(text: str) -> str | None:
-    match = re.fullmatch(r"(\d{8})(\d{6}(?:\.\d{1,6})?)?([+-]\d{4})?", text.strip(" \0"))
-    if not match or _date(match[1]) is None or (match[2] and _time(match[2]) is None):
+    match = re.fullmatch(r"((?:\d\d){2,7})(\.\d{1,6})?([+-]\d{4})?", text.strip(" \0"))
+    if not match:
         return None
-    return match[0]
+    day, time = match[1][:8], match[1][8:] + (match[2] or "")
+    whole = day + "0101"[len(day) - 4 :]  # what is not known is left out from the end
+    return match[0] if _date(whole) and (not time or _time(time)) else None
 
 
 def _age(text: str) -> str | None:

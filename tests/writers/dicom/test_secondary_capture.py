@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from monai_anomalyclip.data import InputCatalogue
 from monai_anomalyclip.data.dicom.series import DicomSeries
@@ -57,7 +59,9 @@ def test_time_of_a_cine_and_pages_of_a_stack(
     assert abs(float(result_of(odd, 5).FrameTime) - 100 / 3) < 1e-9
     untimed = deepcopy(cine)
     untimed.header.FrameTime = "0"
-    for series, n in ((stacks["regular"], 6), (cine, 3), (untimed, 5), (replace(cine, kind="frame"), 5)):
+    wrong = deepcopy(cine)
+    wrong.header[0x00181063] = RawDataElement(Tag(0x00181063), "DS", 4, b"40ms", 0, False, True)  # as files hold it
+    for series, n in ((stacks["regular"], 6), (cine, 3), (untimed, 5), (wrong, 5), (replace(cine, kind="frame"), 5)):
         paged = result_of(series, n)
         assert "FrameTime" not in paged
         assert paged.FrameIncrementPointer == 0x00182001

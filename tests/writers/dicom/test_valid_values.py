@@ -6,9 +6,10 @@ import pytest
 from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.tag import Tag
 
-from monai_anomalyclip.writers.dicom.valid_values import valid_element, valid_text, valid_uid
+from monai_anomalyclip.writers.dicom.valid_values import known_character_set, valid_element, valid_text, valid_uid
 
 
 def made_valid(keyword: str, value: object) -> object:
@@ -45,6 +46,22 @@ def made_valid(keyword: str, value: object) -> object:
         ("PatientComments", "two\r\nlines", "two\r\nlines"),
         ("PatientID", "two\nlines", None),
         ("StudyDescription", "M\ufffdller", None),
+        ("AcquisitionDateTime", "20240229101112.5+0100", "20240229101112.5+0100"),
+        ("AcquisitionDateTime", "202402291011 ", "202402291011"),
+        ("AcquisitionDateTime", "202402-0500", "202402-0500"),
+        ("AcquisitionDateTime", "2024", "2024"),  # PS3.5 6.2: the end may be left out
+        ("AcquisitionDateTime", "202413", None),
+        ("AcquisitionDateTime", "20230229", None),
+        ("AcquisitionDateTime", "20240229251112", None),
+        ("AcquisitionDateTime", "2024022910.5", None),
+        ("AcquisitionDateTime", "2024-02-29 10:11", None),
+        ("PatientWeight", " 70.50 ", "70.50"),
+        ("PatientWeight", "70.12345678901111111", "70.1234567890111"),
+        ("PatientWeight", "1e999", None),
+        ("PatientWeight", "nan", None),
+        ("SeriesNumber", "-2147483648", "-2147483648"),
+        ("SeriesNumber", "2147483648", None),
+        ("SeriesNumber", "3.5", None),
         ("PregnancyStatus", 4, 4),
         ("PregnancyStatus", 9, None),
     ],
@@ -80,3 +97,32 @@ def test_sequences_are_taken_as_a_whole_or_not_at_all() -> None:
     reference = Dataset()
     reference.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"
     assert made_valid("ReferencedStudySequence", [reference]) is None
+    weight = Dataset()
+    weight.PatientID, weight.PatientSize = "A", "1.7"
+    assert made_valid("OtherPatientIDsSequence", [weight]) == [weight]
+    private, empty = Dataset(), Dataset()
+    private.update(weight)
+    private.private_block(0x0009, "maker", create=True).add_new(1, "LO", "M\ufffdller")
+    assert made_valid("OtherPatientIDsSequence", [private]) == [weight]
+    assert made_valid("OtherPatientIDsSequence", [empty]) is None
+    weight.PatientID = "two\nlines"
+    assert made_valid("OtherPatientIDsSequence", [weight]) is None
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "known"),
+    [
+        ("CS", b"ISO_IR 100", True),
+        ("CS", b"ISO 2022 IR 6\\ISO 2022 IR 87 ", True),
+        ("CS", b"", True),
+        ("CS", b"CP437 ", False),
+        ("US", b"\1\0", False),
+        ("US", b"\1", False),
+        ("SQ", b"odd", False),
+    ],
+)
+def test_a_character_set_may_be_anything(vr: str, value: bytes, known: bool) -> None:
+    """As a file holds it: what is named is only decoded when it is asked for."""
+    header, tag = Dataset(), Tag("SpecificCharacterSet")
+    header[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+    assert known_character_set(header) is known

@@ -169,6 +169,10 @@ def check_sharing(arguments: argparse.Namespace) -> None:
     parser = argparse.ArgumentParser(prog=f"monai-anomalyclip {arguments.command}", usage=argparse.SUPPRESS)
     if arguments.cluster is not None and (arguments.part is not None or arguments.links is not None):
         parser.error("--cluster and --part, --links: a cluster shares the work itself; links are written by `list`")
+    alone = [name for name in ("clip", "normals", "calibrate_on", "fuse", "cohort") if getattr(arguments, name, None)]
+    if arguments.cluster is not None and alone:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in alone)
+        parser.error(f"--cluster and {names}: make a reference or a bundle first (docs/scaling.md), and name that")
     if arguments.work_list is None:
         if not arguments.input:
             parser.error("give INPUT, or --list FILE")

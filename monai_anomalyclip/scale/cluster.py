@@ -131,9 +131,10 @@ def connected(where: str) -> Iterator[Any]:
         if local is not None:
             address = stack.enter_context(_local_cluster(int(local[1])))
         try:
-            yield stack.enter_context(Client(address, timeout=30, set_as_default=False))
-        except TimeoutError as error:
+            client = stack.enter_context(Client(address, timeout=30, set_as_default=False))
+        except OSError as error:
             raise OSError(f"The scheduler {where!r} cannot be reached: is it running?") from error
+        yield client
 
 
 def _local_cluster(workers: int) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_anomalyclip.bundles.errors import cause_of
-from monai_anomalyclip.bundles.shipped import inference_config, literal_path, shipped_folder
+from monai_anomalyclip.bundles.shipped import beside_overlays, inference_config, literal_path
 from monai_anomalyclip.data.inputs import InputCatalogue
 from monai_anomalyclip.engines import InputsFailedError
 from monai_anomalyclip.handlers import AnomalyResultWriter
@@ -29,7 +29,8 @@ class RunOptions:
     """What a run is made with; can be sent to another process.
 
     Args:
-        bundle: folder of a bundle, or the name of a shipped one; None for ``anomalyclip``.
+        bundle: folder of a bundle, or the name of a shipped one; None for ``anomalyclip``, with a reference for that
+            alone.
         prompts: a prompt checkpoint to use instead of the bundle's.
         reference: a file that ``monai-anomalyclip reference build`` made.
         configs: files that overlay the bundle's ``inference.json``.
@@ -87,9 +88,11 @@ class WarmRun:
             network = parser.get_parsed_content("network_def")
             # Files are checked before the network is built, as the workflow's initialisation has it.
             parser.get_parsed_content("initialize")
+            self._kept = {"network_def": network}
+            if "reference_network" in parser:  # beside it
+                self._kept["reference_network"] = parser.get_parsed_content("reference_network")
         except RuntimeError as error:  # MONAI wraps what its expressions raise
             raise cause_of(error) from None
-        self._network = network
         self._parsed = parser
         self._made: MadeWith | None = None
 
@@ -127,7 +130,7 @@ class WarmRun:
         parser["output_dir"] = str(folder.path)
         parser["catalogue"] = catalogue
         parser["writer#output_dir"] = folder
-        parser["inferer#progress"] = False
+        parser["inferer#inferer#progress" if "inferer#inferer" in parser else "inferer#progress"] = False
         self._with_network(parser)
         passing: frozenset[str] = frozenset()
         try:
@@ -154,9 +157,9 @@ class WarmRun:
         return WorkDone(failed=dict(states.failed))
 
     def _with_network(self, parser: ConfigParser) -> None:
-        """Give a configuration that is complete the network, so that it builds none."""
+        """Give a configuration that is complete the networks, so that it builds none."""
         parser.parse(True)
-        parser.ref_resolver.resolved_content["network_def"] = self._network
+        parser.ref_resolver.resolved_content |= self._kept
 
     def _parser(self) -> ConfigParser:
         return _parser_of(self._files, self._given)
@@ -185,7 +188,7 @@ def catalogue_of(
 
 def _configuration(options: RunOptions) -> tuple[list[str], dict[str, Any]]:
     """Files of the configuration, and what is given in place of what they say."""
-    config = inference_config(None if options.bundle is None else Path(options.bundle))
+    config = inference_config(options.bundle, with_reference=options.reference is not None)
     files = [str(config), *(str(Path(path).absolute()) for path in options.configs)]
     given: dict[str, Any] = {
         "bundle_root": literal_path(config.parents[1].absolute()),
@@ -194,7 +197,7 @@ def _configuration(options: RunOptions) -> tuple[list[str], dict[str, Any]]:
         **options.ids,
     }
     if options.reference is not None:
-        files.insert(1, str(shipped_folder("configs") / "reference" / "normals.json"))
+        files[1:1] = beside_overlays(options.bundle)
         given["reference"] = literal_path(Path(options.reference).absolute())
     if options.prompts is not None:
         given["prompts"] = literal_path(Path(options.prompts).absolute())

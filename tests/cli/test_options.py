@@ -75,6 +75,14 @@ def test_what_is_said_and_what_is_not() -> None:
         (["--part", "auto", "studies"], "finds no RANK"),
         ([], "give INPUT, or --list FILE"),
         (["studies", "--list", "work.jsonl"], "INPUT and --list"),
+        (["studies", "--cluster", "local:2", "--part", "1/2"], "--cluster and --part, --links"),
+        (["studies", "--cluster", "local:2", "--links", "links.csv"], "--cluster and --part, --links"),
+        (
+            ["studies", "--cluster", "local:2", "--normals", "n", "--cohort"],
+            "--cluster and --normals, --cohort: make",
+        ),
+        (["studies", "--cluster", "local:2", "--calibrate-on", "n"], "--cluster and --calibrate-on"),
+        (["studies", "--cluster", "local:2", "--clip", "c.pt", "--fuse", "fisher"], "--cluster and --clip, --fuse"),
         (["--list", "work.jsonl", "--series", "1.2", "--keep-names"], "--series, --keep-names and --list"),
     ],
 )

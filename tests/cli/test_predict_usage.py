@@ -65,6 +65,8 @@ def test_what_keeps_a_run_from_beginning(
         ["predict", "in", "-o", "out", "--outputs", "$__import__('os').mkdir('pwned')"],
         ["predict", "in", "-o", "out", "--threshold", "$1"],
         ["predict", "in", "-o", "out", "--nifti-form", "$1"],
+        ["predict", "in", "-o", "out", "--scales", "1,big"],
+        ["predict", "in", "-o", "out", "--false-positive-rate", "1"],
     ],
 )
 def test_wrong_usage_is_status_2(
@@ -125,8 +127,8 @@ def test_every_option_reaches_the_bundle_and_no_other(
         "--device", "cuda:1", "--sheared-nifti", "--deterministic-uids", "--force", "--series", "1.2", "--series", "3",
         "--include", "secondary-capture", "--exclude", "*scout*",
         "--keep-names", "--slice-axis", "0", "--preset", "dicom", "--nifti-form", "qform", "--time-point", "0",
-        "--stride", "5", "--precision", "bfloat16", "--compile",
-        "--workers", "3", "--config", str(overlay), "--verbose",
+        "--stride", "5", "--precision", "bfloat16", "--compile", "--scales", "1,0.5",
+        "--workers", "auto", "--config", str(overlay), "--verbose",
     ]) == 1  # fmt: skip
     assert seen.pop("config") == [str(bundle / "configs" / "inference.json"), str(overlay)]
     assert paths(seen.pop("prompts")) == str(prompts)
@@ -134,7 +136,8 @@ def test_every_option_reaches_the_bundle_and_no_other(
         "threshold": 0.0,
         "outputs": ["nifti", "seg", "sr", "png", "sc"],
         "slice_batch_size": 3,
-        "workers": 3,
+        "workers": "auto",
+        "scales": [1.0, 0.5],
         "precision": "bfloat16",
         "compile": True,
         "device": "cuda:1",
@@ -153,6 +156,8 @@ def test_every_option_reaches_the_bundle_and_no_other(
     }
     ids = set(json.loads((bundle / "configs" / "inference.json").read_text()))
     assert {key.partition("#")[0] for key in seen if key not in ("workflow_type", "logging_file")} <= ids
+    assert main([*common, "--false-positive-rate", "0.05"]) == 1
+    assert seen["false_positive_rate"] == 0.05  # of the bundle of one's own normals
 
 
 @pytest.mark.parametrize("workers", ["-1", "1.5", "257", "1" + "0" * 22, "²"])

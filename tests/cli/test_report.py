@@ -89,3 +89,15 @@ def test_pages_in_3d_are_of_volumes(results: Path, capsys: pytest.CaptureFixture
         pytest.skip("ipyniivue is not installed (the extra viewer3d)")
     assert main(["report", str(results), "--viewer-3d", "3"]) == 0
     assert "In 3-D: no volume here" in capsys.readouterr().out
+
+
+def test_pages_in_3d_are_named(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that are written, by rank; what writes them is put aside, since it needs NiiVue."""
+    monkeypatch.setattr(
+        "monai_anomalyclip.writers.viewer_3d.write_3d_pages",
+        lambda folder, names, count: [folder / f"{name}_3d.html" for name in names[:count]],
+    )
+    assert main(["report", str(results), "--viewer-3d", "3"]) == 0
+    assert f"In 3-D: {results}/a_3d.html\n" in capsys.readouterr().out

@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import json
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -14,8 +19,12 @@ from PIL import Image
 
 from monai_anomalyclip.cli import main
 from monai_anomalyclip.cli.shared_work import _KINDS
-from monai_anomalyclip.data.work_list import read_work_list
+from monai_anomalyclip.data.sources import FrameSource
+from monai_anomalyclip.data.work_list import WorkUnit, read_work_list
+from monai_anomalyclip.scale import cluster
+from monai_anomalyclip.scale.cluster import ClusterDone, score_unit
 from monai_anomalyclip.scale.templates import KINDS
+from monai_anomalyclip.scale.warm_run import RunOptions
 
 
 def test_what_is_found_and_left_out(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +134,90 @@ def test_the_command_writes_every_kind_once(tmp_path: Path, capsys: pytest.Captu
     assert main(["template", "slurm", "-o", str(tmp_path / "x"), "--list", "a'b", "--results", "out"]) == 1
     assert "cannot stand in a template" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+@contextlib.contextmanager
+def no_cluster(where: str) -> Iterator[str]:
+    yield where
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_on_a_cluster(
+    listed: bool,
+    studies: Path,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All but Dask: its part, to hand a unit to a worker and bring back what it did, is done here."""
+
+    def score(client: str, units: Iterable[WorkUnit], output: Path, options: RunOptions, tell: Any) -> ClusterDone:
+        assert client == "tcp://head:8786"
+        assert output == tmp_path / "out"
+        done = ClusterDone()
+        for unit in units:
+            done.add(score_unit(options, str(output), unit.to_json(), "token"))
+            tell(done)
+        return done
+
+    def ailing(*_: object) -> ClusterDone:
+        return ClusterDone(written=1, failed=2, passing=2)
+
+    monkeypatch.setattr(cluster, "connected", no_cluster)
+    monkeypatch.setattr(cluster, "predict_on_cluster", score)
+    monkeypatch.chdir(tmp_path)
+    for path in studies.iterdir():
+        if path.suffix == ".png":
+            shutil.copy(path, tmp_path)
+    inputs = [str(path) for path in sorted(tmp_path.glob("*.png"))]
+    if listed:
+        assert main(["list", *inputs, "-o", "work.jsonl"]) == 0
+        inputs = ["--list", "work.jsonl"]
+    words = ["predict", *inputs, "-o", "out", "--cluster", "tcp://head:8786", *options]
+    assert main(words) == 3
+    assert "failed: " in capsys.readouterr().out
+    assert sorted(row["status"] for row in rows(tmp_path / "out" / "inputs.csv")) == ["failed"] + ["ok"] * 6
+    monkeypatch.setattr(cluster, "predict_on_cluster", ailing)
+    assert main(words) == 1
+    assert "2 inputs failed for a reason that may pass: run the same command again." in capsys.readouterr().out
+
+
+def test_failures_that_may_pass_and_those_of_a_part_of_torchrun(
+    studies: Path,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["predict", str(studies / "bad.png"), "-o", str(tmp_path / "out"), *options, "--workers", "0"]
+    part = [*words, "--part", "1/1"]
+    assert main(part) == 3
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    capsys.readouterr()
+    assert main(part) == 0
+    assert "the status is 0 all the same, for torchrun would end the other parts" in capsys.readouterr().out
+    assert main(words) == 3  # not of a part
+
+    def ail(*_: object) -> None:
+        raise OSError(errno.EIO, "the drive")
+
+    monkeypatch.setattr(FrameSource, "load", ail)
+    words[1] = str(studies / "0.png")
+    assert main(words) == 1
+    assert "1 inputs failed for a reason that may pass: run the same command again." in capsys.readouterr().out
+
+
+def test_a_list_with_links_and_a_record_that_is_damaged(
+    studies: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, links, out = tmp_path / "work.jsonl", tmp_path / "links.csv", tmp_path / "out"
+    pictures = [str(studies / "0.png"), str(studies / "1.png")]
+    assert main(["list", *pictures, "-o", str(work), "--links", str(links)]) == 0
+    assert [path for row in rows(links) for path in row.values() if path in pictures] == pictures
+    assert main(["predict", "--list", str(work), "-o", str(out), *options]) == 0
+    record = next(out.glob("*_record.json"))
+    record.write_text("{")
+    capsys.readouterr()
+    assert main(["merge", str(out)]) == 3
+    assert "cannot be read" in capsys.readouterr().out

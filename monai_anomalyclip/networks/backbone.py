@@ -20,7 +20,7 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN
 from open_clip.model import CLIP
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
 from monai_anomalyclip.networks.clip_weights import ClipWeights, clip_file, read_clip_weights, tensors_digest
@@ -161,9 +161,7 @@ def _cannot_drive(name: str, reason: str) -> ValueError:
 def _check_architecture(clip: CLIP, name: str) -> None:
     visual = clip.visual
     reason = None
-    if not isinstance(visual, VisionTransformer):
-        reason = f"its vision tower is a {type(visual).__name__}"
-    elif visual.attn_pool is not None or visual.pool_type != "tok":
+    if visual.attn_pool is not None or visual.pool_type != "tok":
         reason = "its vision tower does not pool by the class token"
     elif visual.patch_size[0] != visual.patch_size[1] or visual.grid_size[0] != visual.grid_size[1]:
         reason = "its patches or its trained image size are not square"

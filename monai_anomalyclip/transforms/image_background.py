@@ -203,7 +203,7 @@ def _is_gray(level: float, low: float, high: float) -> bool:
 def _border(values: Tensor, known: Sequence[float]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Finite values on the faces, and in the corners, of the smallest box that holds all but the known background.
 
-    The known background itself is left out.
+    The known background itself, which is not all that there is, is left out.
     """
     inner = values.squeeze()
     if known:
@@ -213,8 +213,6 @@ def _border(values: Tensor, known: Sequence[float]) -> tuple[npt.NDArray[np.floa
         for axis in range(inner.ndim):
             others = [dim for dim in range(inner.ndim) if dim != axis]
             filled = (other.amax(dim=others) if others else other).nonzero().flatten()
-            if not len(filled):
-                return np.empty(0, np.float32), np.empty(0, np.float32)
             first, count = int(filled[0]), int(filled[-1] - filled[0]) + 1
             inner, other = inner.narrow(axis, first, count), other.narrow(axis, first, count)
     faces = [inner.select(axis, side).flatten() for axis, side in product(range(inner.ndim), (0, -1))]

@@ -128,8 +128,6 @@ def _announced(answer: Any) -> int | None:
 def _read(answer: IO[bytes], url: str) -> bytes:
     try:
         return answer.read(_CHUNK)
-    except http.client.IncompleteRead as error:
-        return error.partial
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(
             f"{url} broke off ({type(error).__name__}): the same command fetches the rest."

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from monai_anomalyclip.export import export_reference, read_description
-from monai_anomalyclip.reference import NormalReference
+from monai_anomalyclip.demo import demo_network
+from monai_anomalyclip.export import agreement, export_reference, read_description
+from monai_anomalyclip.reference import NormalReference, PatchEncoder, clip_encoder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -55,3 +56,25 @@ def test_what_cannot_be_exported(reference: NormalReference, tmp_path: Path) -> 
     )
     with pytest.raises(ValueError, match="made alike first"):
         export_reference(alike, tmp_path / "r.onnx")
+    tower = NormalReference.build(
+        [torch.rand(3, 64, 64) for _ in range(2)], encoder=clip_encoder(demo_network(deep_prompt_depth=4))
+    )
+    with pytest.raises(ValueError, match=r"The encoder clip:.* cannot be exported: it prepares its images by itself"):
+        export_reference(tower, tmp_path / "r.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Stage(torch.nn.Module):
+    """One feature map of 4 x 4."""
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.nn.functional.avg_pool2d(images, 8)]
+
+
+def test_a_model_that_differs_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = PatchEncoder(Stage(), "small", image_size=32, grid=4, n_stages=1)
+    reference = NormalReference.build([torch.rand(3, 32, 32) for _ in range(5)], encoder=encoder)
+    monkeypatch.setattr(agreement, "EXACT", -1.0)
+    with pytest.raises(ValueError, match=r"differs from PyTorch by more than .*nothing is kept"):
+        export_reference(reference, tmp_path / "r.onnx")
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,15 @@ def test_a_model_that_differs_gets_no_name(small: AnomalyCLIP, tmp_path: Path, m
         export_model(small, path, overwrite=True)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "precious"
+
+
+def test_a_package_that_is_missing_is_named(
+    small: AnomalyCLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(RuntimeError, match="needs the package onnxscript, which is not installed: pip install onnx"):
+        export_model(small, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_traced_is_one_sentence(small: AnomalyCLIP, tmp_path: Path) -> None:

@@ -202,6 +202,13 @@ def test_bounds_of_the_other_methods(brute: ModuleType) -> None:
         AUPROMetric("thresholds_200").error_bound()
 
 
+def test_a_constant_map_has_no_published_value() -> None:
+    metric = AUPROMetric("thresholds_200")
+    metric(y_pred=torch.full((1, 1, 4, 4), 0.5), y=torch.eye(4)[None, None])
+    with pytest.warns(UserWarning, match="fewer than two of the 200 thresholds differ in rate below 0.3"):
+        assert torch.isnan(metric.aggregate())
+
+
 @pytest.mark.parametrize("method", ["exact", "histogram", "thresholds_200"])
 @pytest.mark.parametrize(("fill", "reason"), [(0, "no mask has an anomalous region"), (1, "there is no normal pixel")])
 def test_undefined_is_nan_with_one_warning(method: Method, fill: int, reason: str) -> None:

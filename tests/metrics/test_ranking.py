@@ -49,6 +49,8 @@ def test_without_areas(dtype: type) -> None:
     (with_areas,) = Ranking(normal.copy(), anomalous.copy(), area).groups()
     (without,) = Ranking(normal.astype(dtype), anomalous.astype(dtype)).groups()
     assert without.share is None
+    with pytest.raises(ValueError, match="AUPRO needs the regions' areas, which were not given"):
+        ranking.aupro([without], len(normal), 0.3)
     for name in ("score", "normal_above", "normal_tied", "anomalous_above", "anomalous"):
         np.testing.assert_array_equal(getattr(without, name), getattr(with_areas, name))
 

@@ -68,6 +68,10 @@ def test_one_class_is_undefined(label: int) -> None:
         assert np.isnan(found(PixelThresholdMetric("fpr"), np.ones((1, 1, 3, 3)), np.full((1, 1, 3, 3), label)))
 
 
+def test_all_pixels_count_so_that_there_is_no_error() -> None:
+    assert PixelThresholdMetric().error_bound() == 0
+
+
 @pytest.mark.parametrize("kind", [PixelThresholdMetric, ImageThresholdMetric])
 def test_arguments(kind: type) -> None:
     with pytest.raises(ValueError, match="rule='otsu' is not one of 'best_f1', 'fpr'"):

@@ -16,7 +16,7 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from monai_anomalyclip.networks import AnomalyCLIP, Backbone, build_backbone
+from monai_anomalyclip.networks import AnomalyCLIP, Backbone, build_backbone, describe_clip
 from monai_anomalyclip.networks import backbone as backbone_module
 
 Weights = dict[str, Tensor]
@@ -330,6 +330,24 @@ def test_weights_of_another_architecture(small_config: dict[str, Any], weights_f
     small_config["embed_dim"] = 32
     with pytest.raises(ValueError, match=r"do not fit 'custom': .*visual.proj"):
         build_backbone(small_config, weights_file)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("logit_scale", None, "logit_scale has no tensor in place of the shape \\(\\), and 1 tensors differ"),
+        ("visual.proj", (3, 4), "visual.proj has the shape \\(3, 4\\) in place of the shape \\(64, 16\\), and 1"),
+        ("aaa", (2,), "aaa has the shape \\(2,\\) in place of no tensor, and 1"),
+    ],
+)
+def test_a_look_into_weights_that_do_not_fit(
+    small_config: dict[str, Any], weights: Weights, tmp_path: Path, key: str, shape: tuple[int, ...] | None, said: str
+) -> None:
+    changed = {name: value for name, value in weights.items() if name != key or shape is not None}
+    changed |= {} if shape is None else {key: torch.zeros(shape)}
+    save_file(changed, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=f"'w.safetensors' does not fit 'custom': {said}"):
+        describe_clip(tmp_path / "w.safetensors", small_config)
 
 
 def test_missing_and_foreign_weights(small_config: dict[str, Any], weights: Weights, tmp_path: Path) -> None:

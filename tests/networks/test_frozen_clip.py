@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from monai_anomalyclip.networks import AnomalyCLIP
+from monai_anomalyclip.networks.frozen_clip import check_feature_layers
 
 
 def test_compiled_encoder(reference_net: AnomalyCLIP, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +28,17 @@ def test_compiled_encoder(reference_net: AnomalyCLIP, monkeypatch: pytest.Monkey
             reference_net.predict(image[:, :1])
         reference_net.compile_encoder(False)
         assert torch.equal(reference_net.predict(image)["anomaly_map"], expected["anomaly_map"])
+
+
+def test_settings_are_checked_before_the_backbone_is_loaded() -> None:
+    with pytest.raises(ValueError, match=r"image_size=518\.0 must be a whole number of pixels"):
+        AnomalyCLIP("absent", "absent", image_size=518.0)  # type: ignore[arg-type]
+    for temperature in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"temperature={temperature} must be positive"):
+            AnomalyCLIP("absent", "absent", temperature=temperature)
+
+
+@pytest.mark.parametrize("layers", [24, "24", None])
+def test_layers_are_a_sequence(layers: object) -> None:
+    with pytest.raises(ValueError, match=r"feature_layers=.* must be a sequence of block numbers such as \(24,\)"):
+        check_feature_layers(layers, 24)

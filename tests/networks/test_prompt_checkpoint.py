@@ -77,6 +77,22 @@ def test_published_token_rows_are_the_backbones(published_prompts: Path, tiny_we
         assert torch.equal(row, table[index]), index
 
 
+@pytest.mark.parametrize("lacking", ["prefix", "suffix"])
+def test_published_layout_without_the_rows_of_one_sign(lacking: str, published_prompts: Path, tmp_path: Path) -> None:
+    """The ids are known, and the rows of the other sign."""
+    content = torch.load(published_prompts, weights_only=True)
+    whole = read_prompts(published_prompts)
+    del content["prompt_learner"][f"token_{lacking}_neg"]
+    torch.save(content, tmp_path / "a.pth")
+    found = read_prompts(tmp_path / "a.pth")
+    assert found.token_ids is not None
+    assert torch.equal(found.token_ids, whole.token_ids)  # type: ignore[arg-type]
+    length = found.context_normal.shape[1]
+    wanted = {int(found.token_ids[0, 0]), *found.token_ids[0, 1 + length :].tolist()}
+    assert set(found.token_rows) == wanted < set(whole.token_rows)
+    assert all(torch.equal(row, whole.token_rows[number]) for number, row in found.token_rows.items())
+
+
 def test_published_sample_tuned_on_real_clip(real_data: Path, tmp_path: Path) -> None:
     """Real prompts with CUDA storages and without projections, on a CLIP with a full-width text tower."""
     path = real_data / "trained_prompts" / "crane_visa_epoch_5.pth"

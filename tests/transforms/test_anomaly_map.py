@@ -135,7 +135,7 @@ def test_resize_like_the_native_picture() -> None:
 @pytest.mark.parametrize("threshold", [0.5, [0.5], (0.5,), np.float32(0.5)])
 def test_threshold_includes_its_own_value(threshold: object) -> None:
     maps = torch.tensor([[[0.0, 0.49999, 0.5, 1.0]]])
-    for given in (maps, maps.numpy(), MetaTensor(maps)):
+    for given in (maps, maps.numpy(), MetaTensor(maps), maps.double(), maps.double().numpy()):
         mask = ThresholdAnomalyMap(threshold)(given)
         assert type(mask) is type(given)
         assert np.asarray(mask).dtype == np.uint8

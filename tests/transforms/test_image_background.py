@@ -153,3 +153,14 @@ def test_tissue_at_the_border_is_measured() -> None:
     result, choice = scaled(organ)
     assert choice.warnings == ()
     assert (result > 0).mean() > 0.98
+
+
+def test_a_level_that_does_not_reach_the_border_is_no_background() -> None:
+    """Of an image all around which is tissue, or nothing that was measured."""
+    hole = TISSUE.copy()
+    hole[20:40, 15:35, 2:6] = 0
+    assert find_background(torch.from_numpy(hole)) == ()
+    unmeasured = np.where(HEAD, TISSUE, 0)
+    assert find_background(torch.from_numpy(unmeasured)) == (0,)
+    unmeasured[[0, -1]] = unmeasured[:, [0, -1]] = unmeasured[:, :, [0, -1]] = np.nan
+    assert find_background(torch.from_numpy(unmeasured)) == ()

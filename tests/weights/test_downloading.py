@@ -109,6 +109,32 @@ def test_server_without_parts_starts_again(server: Any, tmp_path: Path) -> None:
     assert target.read_bytes() == CONTENT
 
 
+def test_another_part_than_was_asked_for_is_not_taken(server: Any, tmp_path: Path) -> None:
+    def wrong_part(handler: BaseHTTPRequestHandler) -> None:
+        asked = handler.headers.get("Range")
+        content = CONTENT[500:] if asked else CONTENT
+        handler.send_response(206 if asked else 200)
+        if asked:
+            handler.send_header("Content-Range", f"bytes 500-{len(CONTENT) - 1}/{len(CONTENT)}")
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    server.answers["/file"] = wrong_part
+    partial_path(tmp_path / "file.bin").write_bytes(CONTENT[:1000])
+    download(f"{server.url}/file", tmp_path / "file.bin", right, limit=1 << 24)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.requests == [("/file", "bytes=1000-"), ("/file", None)]
+
+
+def test_what_another_process_fetched_meanwhile_is_kept(server: Any, tmp_path: Path) -> None:
+    server.answers["/file"] = CONTENT
+    target = tmp_path / "file.bin"
+    with pytest.raises(FileExistsError, match=r"file\.bin exists already: move it away"):
+        download(f"{server.url}/file", target, lambda _: target.write_bytes(b"theirs"), limit=1 << 24)  # type: ignore
+    assert target.read_bytes() == b"theirs"
+
+
 def test_partial_file_that_is_longer_than_the_file_is_given_up(server: Any, tmp_path: Path) -> None:
     target = tmp_path / "file.bin"
     partial_path(target).write_bytes(CONTENT + b"more")
@@ -186,7 +212,10 @@ def test_an_address_that_breaks_off_is_a_sentence(server: Any, tmp_path: Path, r
         read_address(f"{server.url}/list", limit=1 << 24)
 
 
-def test_a_file_in_broken_chunks_is_a_sentence(server: Any, tmp_path: Path) -> None:
-    server.answers["/file"] = chunks(b"1" * 70_000)
-    with pytest.raises(ConnectionError, match=r"/file broke off \(LineTooLong\): the same command fetches the rest"):
+@pytest.mark.parametrize(("rest", "kind"), [(b"1" * 70_000, "LineTooLong"), (b"", "IncompleteRead")])
+def test_a_file_in_broken_chunks_is_a_sentence(server: Any, tmp_path: Path, rest: bytes, kind: str) -> None:
+    """Nothing says how long it is: a connection that ends early is not taken for its end."""
+    server.answers["/file"] = chunks(rest)
+    with pytest.raises(ConnectionError, match=rf"/file broke off \({kind}\): the same command fetches the rest"):
         download(f"{server.url}/file", tmp_path / "file.bin", anything, limit=100)
+    assert not (tmp_path / "file.bin").exists()

@@ -8,6 +8,7 @@ that its figure 5 is about.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -56,9 +57,9 @@ class _ToldClasses(FrozenCLIPNetwork):
         # By word, its prompts and how they were last encoded. No part of the state dict: they own no parameters.
         self._told: dict[str, tuple[nn.Module, tuple[Tensor, Tensor] | None]] = {}
 
+    @abstractmethod
     def _prompts_of(self, word: str) -> nn.Module:
         """Prompts that name ``word``, with the parameters of the ordinary ones."""
-        raise NotImplementedError
 
     def forward(
         self,

@@ -166,7 +166,23 @@ def test_mistakes_are_one_sentence(network: Retrieval, make: Make, image: Tensor
     torch.save({"prompts.context_normal": torch.zeros(3)}, tmp_path / "prompts.pt")
     with pytest.raises(ValueError, match="holds no memory for retrieval"):
         network.load_prompts(tmp_path / "prompts.pt")
+    (tmp_path / "text.pt").write_text("no memory")
+    with pytest.raises(ValueError, match=r"text.pt' cannot be read safely \(weights_only\) as a memory: "):
+        network.load_prompts(tmp_path / "text.pt")
+    with pytest.raises(ValueError, match=r"dpam_start=99 must lie between 1 and \d+"):
+        make(Retrieval, feature_layers=[2, 4], dpam_start=99)
     build(network, tmp_path / "model.pt", batches())
+    features, layers = network.encode_image(image)
+    with pytest.raises(ValueError, match="36 patches do not form a grid of 5 x 7"):
+        network.logits(features, layers, grid=(5, 7))
+    assert network.encode_prompts().shape == (0, features.shape[-1])
+    with pytest.raises(ValueError, match=r"written as \.pt, not as 'model.safetensors'"):
+        network.save_prompts(tmp_path / "model.safetensors")
+    torch.save(
+        {**read_memory(tmp_path / "model.pt"), "image_keys": torch.tensor([[float("nan")]])}, tmp_path / "nan.pt"
+    )
+    with pytest.raises(ValueError, match=r"nan.pt' has values that are not finite"):
+        network.load_prompts(tmp_path / "nan.pt")
     with pytest.raises(FileExistsError, match="exists"):
         network.save_prompts(tmp_path / "model.pt")
     with pytest.raises(ValueError, match="made with dpam_start=2, the network has 3"):

@@ -107,6 +107,10 @@ def test_published_layout(make: Make, image: Tensor, tmp_path: Path) -> None:
         for part in ("weight", "bias")
     }
     torch.save({"trainable_linearlayer": published}, tmp_path / "visa_pretrained.pth")
+    torch.save({"model": network.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pt")  # of a tuning run
+    same = make(VAND)
+    same.load_prompts(tmp_path / "checkpoint.pt")
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in same.state_dict().items())
     other = make(VAND)
     with pytest.warns(UserWarning, match="released belong to published_backbone=True"):
         other.load_prompts(tmp_path / "visa_pretrained.pth")

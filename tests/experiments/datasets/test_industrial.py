@@ -167,6 +167,12 @@ def test_lost_mask_does_not_make_an_image_normal(dagm: Path) -> None:
     assert after.notes == (*before.notes, "Class10/Test: 1 anomalous images have no mask (0576.PNG).")
 
 
+def test_mask_of_no_image_is_said(dagm: Path) -> None:
+    label = dagm / "Class10/Test/Label"
+    (label / "0777_label.PNG").write_bytes((label / "0576_label.PNG").read_bytes())
+    assert "Class10/Test: 1 masks belong to no image (0777_label.PNG)." in make_datalist("dagm", dagm).notes
+
+
 def test_folder_of_masks_that_is_missing_is_said(dagm: Path) -> None:
     (dagm / "Class10/Test/Label").rename(dagm / "Class10/Test/Masks")
     listing = make_datalist("dagm", dagm)

@@ -90,6 +90,9 @@ def test_what_is_missing_is_said(data: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "Kvasir").mkdir(parents=True)
     with pytest.raises(NotFoundError, match="is not laid out as Kvasir"):
         DataFolder(tmp_path / "data", tmp_path).find("kvasir", "testing")
+    with pytest.raises(NotFoundError, match=r"kvasir: .*is not laid out as Kvasir"):
+        DataFolder(tmp_path / "data", tmp_path).original("kvasir")
+    assert not (tmp_path / "kvasir-original.json").exists()
 
 
 def test_given_prompts(tmp_path: Path) -> None:

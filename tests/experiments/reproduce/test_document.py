@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ def test_ours_the_papers_and_the_difference(outcome: Outcome) -> None:
     assert isic["paper_source"] == "AnomalyCLIP (ICLR 2024), table 2"
     assert rows["AnomalyCLIP", "endo"]["pixel_auroc"]["difference"] == pytest.approx(83.0 - 84.1)
     assert "paper" not in rows["qq", "isic"]["pixel_auroc"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"),
+    [
+        ({}, "no interval"),
+        ({"low": 0.88, "high": 0.92}, "within the spread"),
+        ({"low": 0.88, "high": 0.895}, "differs"),
+    ],
+)
+def test_verdict_on_the_papers_figure(outcome: Outcome, bounds: dict[str, float], verdict: str) -> None:
+    """Ours is 89.0, the paper's 89.7."""
+    for metrics in outcome.scores[ROW.key, "isic"].values():
+        metrics |= {f"pixel_auroc_{end}": value for end, value in bounds.items()}
+    found = rows_of(table_document(replace(table(ROW), verdicts=True), outcome, {}))["AnomalyCLIP", "isic"]
+    assert found["pixel_auroc"]["verdict"] == verdict
+    assert found["pixel_auroc"].get("interval") == ([100 * value for value in bounds.values()] or None)
 
 
 def test_what_was_not_run_has_the_papers_figure_alone(outcome: Outcome) -> None:

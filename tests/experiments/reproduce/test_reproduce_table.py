@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from monai_anomalyclip.experiments.reproduce.reproduce_table import reproduce_table
+from monai_anomalyclip.experiments.reproduce.runner import Outcome, TableRun
 from monai_anomalyclip.networks import AnomalyCLIP
 
 REPOSITORY = Path(__file__).parents[3]
@@ -54,6 +55,40 @@ def test_wrong_use_is_told(arguments: dict[str, object], sentence: str, data: Pa
     given = {"name": "2", "data": data, "output": tmp_path, **arguments}
     with pytest.raises(ValueError, match=sentence):
         reproduce_table(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_features_are_kept_where_it_is_asked_for(
+    kept: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def run(self: TableRun) -> Outcome:
+        asked.append(self.table.keep_features)
+        self.runs.cache_dir.mkdir()
+        (self.runs.cache_dir / "image.pt").touch()
+        return Outcome()
+
+    monkeypatch.setattr(TableRun, "run", run)
+    reproduce_table("2", data, tmp_path, keep_features=kept, say=quiet)
+    assert asked == [kept]
+    assert (tmp_path / "features" / "image.pt").exists() is kept
+    assert not (tmp_path / "temporary_features").exists()
+
+
+def test_phantoms_of_the_demonstration_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def write(folder: Path, *, progress: bool) -> None:
+        made.append(folder)
+        folder.mkdir(parents=True)
+        (folder / "datalist.json").write_text(json.dumps({"training": [], "testing": []}))
+
+    monkeypatch.setattr("monai_anomalyclip.experiments.reproduce.reproduce_table.write_datalist", write)
+    monkeypatch.setattr(TableRun, "run", lambda _: Outcome())
+    for _ in range(2):
+        reproduce_table("demo", tmp_path / "phantoms", tmp_path / "out", say=quiet)
+    assert made == [tmp_path / "phantoms"]
 
 
 def test_check_of_the_bundles_prompts(thin: Path, thin_weights: Path, data: Path, tmp_path: Path) -> None:

@@ -282,6 +282,17 @@ def test_full_shot_methods_learn_from_the_published_training_part(
         ("patchcore", {}),
         ("rd4ad", {"epochs": 3}),
     ]
+
+    def failing(method: str, *arguments: Any, **settings: Any) -> FullShot:
+        if method == "patchcore":
+            raise RuntimeError("out of memory")
+        return full_shot(method, *arguments, **settings)
+
+    monkeypatch.setattr("monai_anomalyclip.experiments.fullshot.run_full_shot", failing)
+    outcome, _ = run(runs(), tmp_path / "data", tmp_path / "again", *rows, max_epochs=3)
+    assert list(outcome.failed) == [("untuned/patchcore", "mvtec")]
+    assert "out of memory" in outcome.failed["untuned/patchcore", "mvtec"]
+    assert outcome.scores["untuned/rd4ad", "mvtec"][111]["image_auroc"] == 0.5
     for _, given in full_shot.calls:
         assert given["weights"].name == "wide_resnet50_2-95faca4d.pth"
         assert {entry["image_label"] for entry in given["sections"]["training"]} == {0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,21 @@ def test_a_class_word_goes_where_the_network_takes_it(
             [], datalist=tmp_path, folder=tmp_path, prompts=None, class_word="metal nut", object_words=object_words
         )
     assert {key: value for key, value in given.items() if key.startswith("network_def")} == expected
+
+
+@pytest.mark.parametrize("views", [{}, {"scales": [1.0, 0.75], "flip": True}])
+def test_views_are_evaluated_without_cached_features(
+    views: dict[str, Any], runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    state = SimpleNamespace(
+        parser=SimpleNamespace(get_parsed_content=lambda _: SimpleNamespace(state=SimpleNamespace(metrics={})))
+    )
+    monkeypatch.setattr(BundleRuns, "_run", lambda _, kind, overlays, settings: given.append(settings) or state)
+    runs(views=views).evaluate([], datalist=tmp_path, folder=tmp_path, prompts=None)
+    (settings,) = given
+    wanted = {**views, "feature_cache": "off"} if views else {}
+    assert {key: settings[key] for key in ("scales", "flip", "feature_cache") if key in settings} == wanted
 
 
 def test_precision_reaches_tuning_and_evaluation(runs: Runs) -> None:

@@ -185,6 +185,9 @@ def test_what_fits_is_kept_on_the_gpu(
     if fits:
         with pytest.raises(RuntimeError, match=r"set num_workers to 0, which loses nothing"):
             next(iter(loader))
+        monkeypatch.setattr(feature_cache, "get_worker_info", object)  # as in that process
+        with pytest.raises(RuntimeError, match=r"set num_workers to 0, which loses nothing"):
+            dataset[0]
     else:
         assert next(iter(loader))["patch_features"].shape[0] == 1
 

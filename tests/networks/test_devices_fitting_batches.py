@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from monai_anomalyclip.networks.devices import FittingBatches
 
@@ -26,3 +27,22 @@ def test_what_does_not_fit_goes_through_in_halves_from_then_on(caplog: pytest.Lo
         "9 images at once do not fit into the device's memory: 4 now.",
         "4 images at once do not fit into the device's memory: 2 now.",
     ]
+
+
+@pytest.mark.parametrize(("device", "given_back"), [("cuda", ["freed", "freed"]), ("cpu", [])])
+def test_a_gpu_gives_back_what_it_holds_before_the_next_try(
+    device: str, given_back: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a tensor without memory, which says that it is on a GPU."""
+    events: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("freed"))
+
+    def room_for_one(part: torch.Tensor) -> int:
+        if len(part) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return len(part)
+
+    with FakeTensorMode():
+        batch = torch.empty(4, 3, device=device)
+    assert FittingBatches()(room_for_one, batch) == [1, 1, 1, 1]
+    assert events == given_back

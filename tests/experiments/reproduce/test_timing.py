@@ -36,6 +36,22 @@ def test_times_follow_from_the_fastest_of_the_timed_runs(monkeypatch: pytest.Mon
     assert next(ticks, None) is None
 
 
+@pytest.mark.parametrize(("device", "waits"), [("cuda:1", 4), ("cpu", 0)])
+def test_a_gpu_is_waited_for_within_each_run(device: str, waits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the time would be that of starting the kernels. The clock is turned by the work and by the wait."""
+    clock, waited = [0.0], list[torch.device]()
+
+    def wait(given: torch.device) -> None:
+        waited.append(given)
+        clock[0] += 5
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    fastest = timing._fastest(lambda: clock.__setitem__(0, clock[0] + 1), torch.device(device), 3)
+    assert fastest == (6 if waits else 1)
+    assert waited == [torch.device(device)] * waits
+
+
 def test_what_learns_nothing_has_no_epoch() -> None:
     times = timing.time_method(PlainCLIP(SMALL, None, image_size=28), GlocalLoss(), None, repeats=1)
     assert list(times) == ["images_per_second"]

@@ -53,3 +53,14 @@ def test_scores_are_the_logistic_function_of_the_margin(predictor: Predictor, no
     prediction = predictor(noise_picture)
     assert prediction.margins is not None
     assert prediction.scores == pytest.approx(1 / (1 + np.exp(-prediction.margins.astype(np.float64))), rel=1e-5)
+
+
+def test_what_an_image_cannot_give_is_refused(predictor: Predictor, noise_picture: Path) -> None:
+    prediction = predictor(noise_picture)
+    with pytest.raises(ValueError, match=r"geometry of this image is '\w+': it has no affine for NIfTI"):
+        prediction.to_nifti()
+    with pytest.raises(ValueError, match="Only DICOM images can have a DICOM segmentation"):
+        prediction.to_dicom_seg()
+    for threshold in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=rf"must lie in \[0, 1\], got {threshold}"):
+            prediction.overlay(threshold=threshold)

@@ -204,3 +204,31 @@ def test_a_film_is_scored_frame_by_frame(predictor: Predictor, tmp_path: Path) -
     assert len(prediction.scores) == prediction.map.shape[-1] == 3
     with pytest.raises(ValueError, match=r"monai_anomalyclip\.predict"):
         prediction.save(tmp_path)
+
+
+def test_a_film_that_is_read_in_parts_is_one_prediction(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    frames, _ = make_clip(0, frames=5, size=64)
+    film = write_mp4(tmp_path / "film.mp4", frames)
+    whole = predictor(film)
+    monkeypatch.setattr("monai_anomalyclip.data.sources._MAX_PART", 2)
+    parts = predictor(film)
+    assert parts.image.shape == whole.image.shape
+    assert same(parts.image, whole.image)
+    np.testing.assert_allclose(parts.scores, whole.scores, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(parts.margins, whole.margins, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(parts.map.numpy(), whole.map.numpy(), rtol=0, atol=1e-6)
+
+
+def test_what_calibrating_cannot_do(face_bundle: Path, tmp_path: Path) -> None:
+    """Nothing that can be read, and a method without prompts to keep it beside."""
+    (tmp_path / "a.png").write_text("no picture")
+    with Predictor(face_bundle, device="cpu") as predictor:
+        with pytest.raises(ValueError, match=r"None of the 1 normal inputs could be read: \{'frame_\w+': "):
+            predictor.calibrate_on(tmp_path / "a.png")
+        predictor.prompts = None
+        with pytest.raises(ValueError, match="keeps its result beside the prompts, and this method has none"):
+            predictor.calibrate_on(tmp_path / "a.png")
+    assert not list((face_bundle / "models").glob("*.normals.json"))

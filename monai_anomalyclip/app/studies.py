@@ -73,7 +73,7 @@ class Study:
         self.folder = folder
         self.lock = threading.RLock()
         self.record = StudyRecord.model_validate_json((folder / "study.json").read_bytes())
-        self._states: dict[str, tuple[int, InputState]] = {}
+        self._states: dict[str, tuple[int, InputState | None]] = {}
 
     @property
     def sent(self) -> Path:
@@ -103,10 +103,7 @@ class Study:
             stamp = path.stat().st_mtime_ns
             known = self._states.get(name)
             if known is None or known[0] != stamp:
-                state = read_state(self.results, name)
-                if state is None:
-                    return None
-                known = self._states[name] = (stamp, state)
+                known = self._states[name] = (stamp, read_state(self.results, name))
         except (OSError, DamagedRecordError):
             return None
         return known[1]
@@ -201,9 +198,7 @@ class Runner:
                 continue  # stopped while it waited
             try:
                 self._score(study)
-            except RefusedUploadError as error:
-                study.change(state="failed", message=str(error))
-            except UnreadableInputError as error:
+            except (RefusedUploadError, UnreadableInputError) as error:
                 study.change(state="failed", message=str(error))
             except Exception as error:  # whatever it is, the next study is to be scored
                 study.change(state="failed", message=f"It could not be scored ({type(error).__name__}).")

@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import nibabel as nib
@@ -17,6 +18,7 @@ from PIL import Image
 
 from monai_anomalyclip.app.accepted import export_accepted
 from monai_anomalyclip.app.findings import Decision, Review
+from monai_anomalyclip.writers.output_folder import OutputFolder
 from tests.app.conftest import Scored
 
 
@@ -79,3 +81,33 @@ def test_what_was_accepted_and_nothing_else(scored: Callable[[], Scored], tmp_pa
     with zipfile.ZipFile(export_accepted(study, review)) as archive:
         drawn = np.asarray(Image.open(io.BytesIO(archive.read(f"{picture}_accepted_mask.png"))))
     assert np.array_equal(drawn > 0, masks[picture])
+
+
+def test_results_without_a_mask_are_accepted_as_a_whole(scored: Callable[[], Scored]) -> None:
+    """Segmentation and report are the run's own; and one without a record of its settings gets no new segmentation."""
+    _, study, masks = scored()
+    volume = next(name for name, mask in masks.items() if mask.ndim == 3)
+    study.change(names=(*study.record.names, "not_scored"))
+    state = study.state(volume)
+    assert state is not None
+    assert state.record is not None
+    review = Review(study.folder / "review.json")
+
+    def exported(number: int, **changes: Any) -> set[str]:
+        changed = state.model_copy(update=changes)
+        OutputFolder(study.results).put(changed)
+        review.decide(changed, number, Decision(verdict="accepted"), review.revision)
+        with zipfile.ZipFile(export_accepted(study, review)) as archive:
+            names = set(archive.namelist()) - {"NOTICE.txt", "findings.csv"}
+            for name in names & set(state.record.outputs if state.record else ()):
+                assert archive.read(name) == (study.results / name).read_bytes()
+            table = list(csv.DictReader(io.StringIO(archive.read("findings.csv").decode())))
+        (row,) = (row for row in table if row["verdict"] == "accepted")
+        assert row["finding"] == ("all" if number == 0 else "1")
+        return names
+
+    assert exported(1, made_with=None) == {f"{volume}_accepted_mask.nii.gz"}
+    review = Review(study.folder / "another.json")
+    outputs = tuple(path for path in state.record.outputs if not path.endswith(".nii.gz"))
+    record = state.record.model_copy(update={"outputs": outputs})
+    assert exported(0, record=record) == {f"{volume}_seg.dcm", f"{volume}_sr.dcm"}

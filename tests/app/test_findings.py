@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_anomalyclip.app.findings import Decision, Review, StaleReviewError, find_regions
 from tests.app.conftest import Scored
@@ -43,6 +45,23 @@ def test_an_input_without_a_mask_is_one_finding(scored: Callable[[], Scored]) ->
     found = find_regions(study.results, bare)
     assert [region.number for region in found.regions] == [0]
     assert found.labels is None
+
+
+def test_an_empty_mask_has_no_findings(scored: Callable[[], Scored]) -> None:
+    _, study, masks = scored()
+    for name, mask in masks.items():
+        if mask.ndim == 3:
+            path = study.results / f"{name}_mask.nii.gz"
+            nib.save(nib.Nifti1Image(np.zeros(mask.shape, np.uint8), nib.load(path).affine), path)
+        else:
+            Image.fromarray(np.zeros(mask.shape, np.uint8)).save(study.results / f"{name}_mask.png")
+        state = study.state(name)
+        assert state is not None
+        found = find_regions(study.results, state)
+        assert (found.regions, found.others) == ([], 0)
+        assert found.labels is not None
+        assert found.labels.shape == mask.shape
+        assert not found.labels.any()
 
 
 def test_decisions_are_kept_and_bound_to_the_mask(scored: Callable[[], Scored], tmp_path: Path) -> None:

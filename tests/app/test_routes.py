@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,14 +17,16 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from monai_anomalyclip.app.serving import Server
+from monai_anomalyclip.app.studies import Runner, Study
+from monai_anomalyclip.writers import InputRecord, InputState, OutputFolder
+from monai_anomalyclip.writers.output_folder import preview_path
 from tests.app.conftest import Scored
 
 Ask = Callable[..., tuple[int, Any]]
 
 
-@pytest.fixture
-def served(scored: Callable[[], Scored]) -> Iterator[tuple[Scored, Ask]]:
-    made = scored()
+@contextmanager
+def serving(made: Scored) -> Iterator[Ask]:
     with Server(made.place.folder, ["--bundle", "none"], most_bytes=1000, most_files=3) as server:
         parts = urlsplit(server.address)
         origin = f"{parts.scheme}://{parts.netloc}"
@@ -47,6 +51,13 @@ def served(scored: Callable[[], Scored]) -> Iterator[tuple[Scored, Ask]]:
                 break
             except OSError:
                 continue
+        yield ask
+
+
+@pytest.fixture
+def served(scored: Callable[[], Scored]) -> Iterator[tuple[Scored, Ask]]:
+    made = scored()
+    with serving(made) as ask:
         yield made, ask
 
 
@@ -108,3 +119,56 @@ def test_other_pages_and_other_names_are_refused(served: tuple[Scored, Ask]) -> 
     assert ask("POST", "api/studies", {}, Origin="http://evil.example")[0] == 403
     assert ask("GET", "api/studies", Host="evil.example")[0] == 421
     assert ask("GET", "../wrong/")[0] == 404
+
+
+def test_what_cannot_be_done_now(
+    served: tuple[Scored, Ask], tmp_path: Path, picture: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study on the machine is scored at once; while it is, it is neither started nor removed."""
+    begun, end = threading.Event(), threading.Event()
+
+    def score(runner: Runner, study: Study) -> None:
+        study.change(state="running")
+        begun.set()
+        end.wait(600)
+
+    monkeypatch.setattr(Runner, "_score", score)
+    ask = served[1]
+    picture(tmp_path / "skin" / "a.png")
+    wanted = {"path": str(tmp_path / "skin"), "threshold": 0.25, "preset": "ct-lung"}
+    status, new = ask("POST", "api/studies", wanted)
+    assert (status, new["title"], new["sent"]) == (200, "skin", False)
+    try:
+        assert begun.wait(600)
+        key = f"api/studies/{new['id']}"
+        assert {one["id"]: one["state"] for one in ask("GET", "api/studies")[1]}[new["id"]] == "running"
+        refused = ask("POST", f"{key}/start")
+        assert refused == (409, {"detail": "This study is being scored already."})
+        assert ask("DELETE", key) == (409, {"detail": "Stop this study first."})
+        assert ask("POST", f"{key}/stop")[1]["state"] == "stopped"
+        assert ask("POST", f"{key}/stop")[1]["state"] == "stopped"
+        assert ask("GET", f"{key}/accepted.zip") == (409, {"detail": "There are no results yet."})
+        assert ask("DELETE", key)[0] == 200
+        assert (tmp_path / "skin" / "a.png").is_file()
+        assert new["id"] not in {one["id"] for one in ask("GET", "api/studies")[1]}
+    finally:
+        end.set()
+    _, empty = ask("POST", "api/studies", {"title": "Later"})
+    assert ask("POST", f"api/studies/{empty['id']}/start") == (400, {"detail": "There are no files yet."})
+
+
+def test_inputs_that_failed_and_previews_that_are_gone(scored: Callable[[], Scored]) -> None:
+    made = scored()
+    failed = InputRecord(name="b", source="nifti", status="failed", reason="The file is cut.")
+    OutputFolder(made.study.results).put(InputState(name="b", state="failed", record=failed))
+    made.study.change(names=("b", "c", *made.study.record.names))
+    name, key = next(iter(made.masks)), f"api/studies/{made.study.record.id}"
+    with serving(made) as ask:
+        status, found = ask("GET", key)
+        assert (status, found["total"], found["finished"], found["failed"]) == (200, 4, 2, 1)
+        shown = [(row["name"], row["status"], row["reason"]) for row in found["inputs"][2:]]
+        assert shown == [("b", "failed", "The file is cut."), ("c", "waiting", "")]
+        assert ask("GET", f"{key}/preview?name={quote(name)}")[0] == 200
+        preview_path(made.study.results, name).unlink()
+        gone = ask("GET", f"{key}/preview?name={quote(name)}")
+        assert gone == (404, {"detail": "There is no preview of this input."})

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import io
+import re
+import threading
+import webbrowser
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_anomalyclip.app.serving import Server
+from monai_anomalyclip.app.serving import Server, serve
+from monai_anomalyclip.app.studies import Runner, Workplace
 from tests.chromium import until
 
 
@@ -130,6 +134,42 @@ def test_a_folder_dropped_and_a_file_that_is_refused(browser: Any, tmp_path: Pat
         assert page.inner_text("#state")  # why there was nothing to score
         page.close()
     assert [text for text in said if "413" not in text and "400" not in text] == []
+
+
+def test_what_was_not_done_is_done_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Workplace(tmp_path / "app")
+    states = ("receiving", "queued", "running", "finished", "stopped")
+    for state in states:
+        place.new(state).change(state=state)
+    again: list[str] = []
+    monkeypatch.setattr(Runner, "_score", lambda runner, study: again.append(study.record.title))
+    with Server(tmp_path / "app") as server:
+        threading.Timer(0.1, lambda: setattr(server._server, "should_exit", True)).start()
+        server.wait()  # until it ends by itself
+    assert sorted(again) == ["queued", "running"]
+
+
+@pytest.mark.parametrize("browse", [True, False])
+def test_the_address_is_printed_and_opened(
+    browse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl+C ends it; a machine without a browser is none of its affairs."""
+    opened: list[str] = []
+
+    def without_browser(address: str) -> None:
+        opened.append(address)
+        raise webbrowser.Error("no browser")
+
+    def interrupted(server: Server) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", without_browser)
+    monkeypatch.setattr(Server, "wait", interrupted)
+    serve(tmp_path / "app", ["--device", "cpu"], browse=browse, gigabytes=1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"Open http://127\.0\.0\.1:\d+/[\w-]{32}/", first)
+    assert str(tmp_path / "app") in second
+    assert opened == ([first.removeprefix("Open ")] if browse else [])
 
 
 def test_an_address_that_is_taken_is_one_sentence(tmp_path: Path) -> None:

@@ -68,3 +68,14 @@ def test_every_answer_has_strict_headers() -> None:
         assert headers[b"x-frame-options"] == b"DENY"
         assert headers[b"referrer-policy"] == b"no-referrer"
         assert b"access-control-allow-origin" not in headers
+
+
+def test_no_websocket_is_opened() -> None:
+    asked: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope)
+
+    scope = {"type": "websocket", "path": "/secret/", "headers": [HOST]}
+    asyncio.run(AddressChecks(application, "secret", 8123)(scope, None, None))  # type: ignore[arg-type]
+    assert asked == []

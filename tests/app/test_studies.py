@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import functools
 import stat
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,55 @@ def test_failures_are_sentences_and_the_next_study_is_scored(queue: Runner, tmp_
     assert (failing.record.state, failing.record.message) == ("failed", "There are no prompts.")
     assert empty.record.state == "failed"
     assert empty.record.message
+
+
+def test_an_upload_that_is_refused_and_a_fault_of_ours_are_sentences(queue: Runner, tmp_path: Path) -> None:
+    packed, odd = study_of(tmp_path), study_of(tmp_path)
+    with zipfile.ZipFile(packed.sent / "many.zip", "w") as archive:
+        for index in range(200):
+            archive.writestr(f"{index}.png", b"x")
+    (odd.folder / "naming.json").mkdir()
+    for study in (packed, odd):
+        queue.add(study)
+        wait(study, "failed")
+    assert packed.record.message == "More than 100 files: name a folder on this machine instead."
+    assert odd.record.message == "It could not be scored (IsADirectoryError)."
+
+
+@pytest.mark.parametrize("moment", ["InputCatalogue", "write_atomically", "process"])
+def test_stopped_at_any_moment_it_stays_stopped(
+    moment: str, queue: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its files are searched, before the program is started, and while it runs, of which it knows then."""
+    study, begun = study_of(tmp_path), []
+    real = studies.subprocess.Popen
+
+    def stopping(what: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if arguments[0] != study.folder / "study.json":
+            queue.stop(study)
+        return what(*arguments, **options)
+
+    class Process:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            begun.append(self)
+            self.ended = 0
+
+        def terminate(self) -> None:
+            self.ended = -15
+
+        def wait(self) -> int:
+            if moment == "process":
+                queue.stop(study)
+            return self.ended
+
+    monkeypatch.setattr(studies.subprocess, "Popen", Process)
+    if moment != "process":
+        monkeypatch.setattr(studies, moment, functools.partial(stopping, getattr(studies, moment)))
+    study.change(state="queued")
+    queue._score(study)
+    monkeypatch.setattr(studies.subprocess, "Popen", real)
+    assert study.record.state == "stopped"
+    assert [one.ended for one in begun] == ([-15] if moment == "process" else [])
 
 
 def test_stopped_ones_can_go_on(queue: Runner, tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from monai_anomalyclip.demo import archive
 from monai_anomalyclip.demo.archive import PLUGIN, main
 
 NAMESPACE = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
@@ -72,3 +75,36 @@ def test_files_where_there_is_no_orthanc(
     said, shown = capfd.readouterr().out.splitlines()
     assert "Orthanc is not installed" in said
     assert shown == f"{tmp_path / 'demo' / 'studies'} 12"
+
+
+def test_ended_by_ctrl_c_or_by_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command gets Ctrl+C as well, and says what there is to say; SIGTERM ends both."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    folder = str(tmp_path / "demo")
+
+    def interrupted(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    def terminated(*_: object, **__: object) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for call, status in ((interrupted, 0), (terminated, 143)):
+            monkeypatch.setattr(subprocess, "call", call)
+            monkeypatch.setattr(sys, "argv", ["archive", folder, "--", "server"])
+            with pytest.raises(SystemExit) as left:
+                runpy.run_path(archive.__file__, run_name="__main__")
+            assert left.value.code == status
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_orthanc_that_does_not_start_says_why(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("x" * 2000 + "The TCP port is in use")
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+        process.wait()
+        with pytest.raises(RuntimeError, match=r"^Orthanc does not start: x{978}The TCP port is in use$"):
+            archive._wait(lambda: pytest.fail("it was asked"), process, log)

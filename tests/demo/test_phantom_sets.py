@@ -140,6 +140,13 @@ def test_lesion_moves_with_the_camera() -> None:
     assert np.ptp(np.stack(centres), axis=0).max() > 5
 
 
+def test_a_film_is_longer_than_what_the_encoder_holds_back(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    frames = np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
+    with av.open(str(write_mp4(tmp_path / "clip.mp4", frames))) as container:
+        assert len(list(container.decode(video=0))) == 90
+
+
 def test_wrong_frames(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even H and W"):
         write_mp4(tmp_path / "clip.mp4", np.zeros((2, 33, 32, 3), dtype=np.uint8))

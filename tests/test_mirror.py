@@ -46,7 +46,6 @@ ELSEWHERE = {
     "demo/heads": "demo/test_phantoms",
     "demo/industrial": "demo/test_phantoms",
     "demo/medical": "demo/test_phantoms",
-    "demo/textures": "demo/test_phantoms",
     "experiments/reproduce/ablations": "experiments/reproduce/test_tables",
     "export/onnx_file": "export/test_exporting",
     "federated/job_script": "federated/test_job",

@@ -86,7 +86,8 @@ def make_offline_bundle(
     try:
         copy_bundle("anomalyclip", unfinished)
         shutil.copyfile(_LICENCES, unfinished / "docs" / "licences.md")
-        clip_name = clip.name if clip.name == clip_source().name else f"{Path(_OWN_CLIP).name}{clip.suffix}"
+        openai, own_name = clip_source(), f"{Path(_OWN_CLIP).name}{clip.suffix}"
+        clip_name = openai.name if clip.name == openai.name or sha256_of(clip) == openai.sha256 else own_name
         shutil.copyfile(clip, unfinished / "models" / clip_name)
         convert_prompts(prompts, unfinished / _PROMPTS)
         _use_local_clip(unfinished / "configs", clip_name)

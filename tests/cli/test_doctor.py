@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from monai_anomalyclip.cli import doctor as installation
+from monai_anomalyclip.cli import main
 from monai_anomalyclip.cli.doctor import Finding, installation_findings
 from monai_anomalyclip.weights import default_weights_folder
 
@@ -49,6 +50,23 @@ def test_weights_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     default_weights_folder().mkdir()
     (default_weights_folder() / "ViT-L-14-336px.pt").write_bytes(b"half")
     assert findings(tmp_path)["CLIP"].text == "the fetched file is damaged: remove it first"
+
+
+def test_what_was_fetched_and_an_offline_bundle(
+    publish: Callable[..., Any], clip_bytes: bytes, prompts_bytes: bytes, tmp_path: Path
+) -> None:
+    publish(clip_bytes, prompts_bytes)
+    assert main(["weights", "bundle", "-o", str(tmp_path / "ready")]) == 0
+    (found,) = (one for name, one in findings(tmp_path / "ready").items() if name in ("weights", "CLIP", "prompts"))
+    assert (found.state, found.text) == ("ok", "CLIP and prompts, in a complete offline bundle")
+    (tmp_path / "ready" / "configs" / "train.json").write_text("{}")
+    found = findings(tmp_path / "ready")["weights"]
+    assert (found.state, found.text.partition(":")[0]) == ("missing", "the bundle is damaged")
+    assert "configs/train.json" in found.text
+    assert main(["weights", "fetch"]) == 0
+    found = findings(tmp_path)["CLIP"]
+    assert (found.state, found.text) == ("ok", "ViT-tiny.pt, with the SHA-256 that OpenAI publishes")
+    assert found.path == str(default_weights_folder() / "ViT-tiny.pt")
 
 
 def test_the_demonstration_is_whole_when_its_prompts_are_tuned(
@@ -147,6 +165,12 @@ def test_gpu_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: Card)
     assert findings(tmp_path)["accelerator"] == Finding("accelerator", "ok", "Card 1, 8 GiB")
+
+
+def test_apples_gpu_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert findings(tmp_path)["accelerator"] == Finding("accelerator", "ok", "Apple GPU")
 
 
 def test_requirements_of_the_distribution_are_read() -> None:

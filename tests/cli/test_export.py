@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -22,6 +24,7 @@ from monai_anomalyclip.cli import main
 from monai_anomalyclip.demo import demo_network
 from monai_anomalyclip.demo.phantoms import sample_phantom
 from monai_anomalyclip.export import read_description
+from monai_anomalyclip.reference import NormalReference, make_encoder
 from monai_anomalyclip.transforms import CLIPPreprocess, smooth_anomaly_map
 
 REPOSITORY = Path(__file__).parents[2]
@@ -183,3 +186,43 @@ def test_warning_of_a_poor_int8_model(
     measured["map_mean"] = 0.01
     assert main(command) == 0
     assert "Warning" not in capsys.readouterr().out
+
+
+def test_a_reference_is_exported_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its encoder from a file; what belongs to bundles is refused."""
+    torch.manual_seed(0)
+    weights, file = tmp_path / "w.pth", tmp_path / "my.reference"
+    torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), weights)
+    encoder = make_encoder("timm:resnet10t", weights)
+    reference = NormalReference.build([torch.rand(3, 64, 64) for _ in range(3)], encoder=encoder)
+    reference.save(file)
+    words = ["export", "--reference", str(file), "--encoder-weights", str(weights), "-o", str(tmp_path / "r.onnx")]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    side = read_description(tmp_path / "r.onnx")["image_size"]
+    assert f"r.onnx: onnx, opset 18, image (B, 3, {side}, {side}) in [0, 1]." in shown
+    assert re.search(r"^Difference from PyTorch on the CPU: map .* \(\d+ images\)", shown, re.MULTILINE)
+    assert RESEARCH_USE_ONLY in shown
+    session = onnxruntime.InferenceSession(tmp_path / "r.onnx")
+    image = torch.rand(1, 3, side, side)
+    (score,) = session.run(["anomaly_score"], {"image": image.numpy()})
+    assert score.item() == pytest.approx(reference.score(image[0]).score, abs=2e-4)
+    before = (tmp_path / "r.onnx").read_bytes()
+    for more in (["--int8"], ["--bundle", BUNDLE], ["--image-size", "64"]):
+        assert main([*words, "--force", *more]) == 1
+        assert "A reference is exported as it is: leave the options of bundles out." in capsys.readouterr().err
+    assert (tmp_path / "r.onnx").read_bytes() == before
+
+
+def test_what_has_no_frozen_clip_is_not_exported(
+    clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "other.json"
+    nothing = {"network_def": {"_target_": "torch.nn.Identity"}, "check_prompts": 1, "load_prompts": 1}
+    overlay.write_text(json.dumps(nothing))
+    words = ["export", "--bundle", str(clone / BUNDLE), "-o", str(tmp_path / "m.onnx"), "--config", str(overlay)]
+    assert main(words) == 1
+    assert "Only AnomalyCLIP and its CLIP baselines can be exported, not Identity." in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from monai_anomalyclip.cli import main
 from monai_anomalyclip.cli.weights import RELEASED
-from monai_anomalyclip.networks import read_prompts
+from monai_anomalyclip.networks import describe_clip, read_prompts
 from monai_anomalyclip.weights import PROMPTS, default_weights_folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -263,6 +264,46 @@ def test_compared_with_openais_file_where_it_is(
     weights = load_file(other_form / "open_clip_model.safetensors")
     save_file({**weights, "logit_scale": weights["logit_scale"] + 1}, other_form / "open_clip_model.safetensors")
     assert main([*command, str(tmp_path / "b")]) == 1
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_what_is_known_of_a_file_of_clip(
+    publish: Callable[..., Any],
+    clip_bytes: bytes,
+    prompts_bytes: bytes,
+    other_form: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """None; OpenAI's own; and one that is recognisably OpenAI's, where theirs is not here to compare it with."""
+    publish(clip_bytes, prompts_bytes)
+    command = ["weights", "bundle", "-o"]
+    assert main([*command, str(tmp_path / "a"), "--clip", str(tmp_path / "absent.pt")]) == 1
+    assert "absent.pt' is no file, nor a folder with one." in capsys.readouterr().err
+    (tmp_path / "own.pt").write_bytes(clip_bytes)
+    assert main([*command, str(tmp_path / "b"), "--clip", str(tmp_path / "own.pt")]) == 0
+    assert "CLIP has the SHA-256 that OpenAI publishes" in verified(tmp_path / "b", capsys)
+
+    def recognised(path: Path, model: str) -> tuple[Any, str]:
+        weights, digest = describe_clip(path, model)
+        return dataclasses.replace(weights, from_openai=True), digest
+
+    monkeypatch.setattr("monai_anomalyclip.networks.describe_clip", recognised)
+    assert main([*command, str(tmp_path / "c"), "--clip", str(other_form)]) == 0
+    said = "with OpenAI's start-of-text embedding; the others were not compared"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "c" / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        main([*command, str(tmp_path / "d"), "--clip", str(other_form), "--clip-tensors", "0" * 63])
+    assert "is not 64 hexadecimal digits" in capsys.readouterr().err
+    assert main(["weights", "fetch", "--prompts-blob", "0" * 40]) == 1
+    assert "git blob id" in capsys.readouterr().err
+
+
+def verified(bundle: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["weights", "verify", str(bundle)]) == 0
+    return capsys.readouterr().out
 
 
 def test_predict_with_a_file_of_clip(

@@ -42,6 +42,13 @@ def test_on_the_same_grid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(label[0], MASK)
 
 
+def test_further_dimensions(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_label(nifti(tmp_path / "a.nii", MASK[..., None, None]), VOLUME)[0], MASK)
+    films = nifti(tmp_path / "b.nii", np.stack([MASK, MASK], axis=-1))
+    with pytest.raises(UnreadableInputError, match=r"the label 'b\.nii': it has 4 dimensions, not 2 or 3"):
+        read_label(films, VOLUME)
+
+
 def test_nrrd_of_a_viewer(tmp_path: Path) -> None:
     sitk.WriteImage(as_itk(MASK, AFFINE), tmp_path / "a.nrrd")
     np.testing.assert_array_equal(read_label(tmp_path / "a.nrrd", VOLUME)[0], MASK)

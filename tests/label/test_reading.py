@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
 from PIL import Image
+from pydicom.encaps import encapsulate
 
 from monai_anomalyclip.data import load_input
 from monai_anomalyclip.data.errors import UnreadableInputError
@@ -208,6 +211,57 @@ def test_compressed_series_where_pydicom_is_old(
     image = read_image(tmp_path / "rle")
     assert torch.equal(image.as_tensor(), expected.as_tensor())
     np.testing.assert_array_equal(image.affine, expected.affine)
+
+
+def test_compressed_series_that_gdcm_cannot_read(
+    tmp_path: Path, phantoms: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = phantoms.make_series(tmp_path / "rle", count=1, transfer_syntax="1.2.840.10008.1.2.5")
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = encapsulate([b"nothing of a header"])
+    dataset.save_as(file)
+    monkeypatch.setattr("pydicom.__version__", "2.4.5")
+    with pytest.raises(UnreadableInputError, match=r"^Cannot read a DICOM series: GDCM cannot decompress it\.$"):
+        read_image(tmp_path / "rle")
+
+
+def test_folder_of_one_picture(tmp_path: Path, picture: Callable[..., None]) -> None:
+    picture(tmp_path / "frames" / "a.png")
+    expected = np.asarray(Image.open(tmp_path / "frames" / "a.png")).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(read_image(tmp_path / "frames"), expected, atol=1e-6)
+    picture(tmp_path / "frames" / "b.png")
+    with pytest.raises(UnreadableInputError, match="'frames' holds 2 inputs: give the file or folder of one"):
+        read_image(tmp_path / "frames")
+
+
+def test_damaged_volume_beside_its_series(tmp_path: Path, phantoms: ModuleType) -> None:
+    phantoms.make_series(tmp_path / "1.2", count=3)
+    (tmp_path / "1.2.nii.gz").write_bytes(b"nothing")
+    with pytest.raises(UnreadableInputError, match=r"1\.2\.nii\.gz"):
+        read_image(tmp_path / "1.2.nii.gz")
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 4)])
+def test_colour_nifti_without_its_series(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """In the two ways that NIfTI knows: triples of bytes, and a vector of three as fifth dimension."""
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    triples = np.ascontiguousarray(rgb).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    nib.loadsave.save(nib.nifti1.Nifti1Image(triples, AFFINE), tmp_path / "a.nii.gz")
+    image = read_image(tmp_path / "a.nii.gz")
+    volume = rgb.reshape(*shape[:2], -1, 3)
+    np.testing.assert_allclose(np.asarray(image), np.moveaxis(volume, -1, 0) / 255, atol=1e-6)
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    nib.loadsave.save(nib.nifti1.Nifti1Image(volume[:, :, :, None], AFFINE), tmp_path / "b.nii")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "b.nii")), np.asarray(image))
+
+
+@pytest.mark.parametrize("value", [-1, 256])
+def test_colours_beyond_bytes_are_refused(tmp_path: Path, value: int) -> None:
+    values = np.full((5, 6, 2, 1, 3), 9, np.int16)
+    values[0, 0, 0, 0, 0] = value
+    nib.loadsave.save(nib.nifti1.Nifti1Image(values, AFFINE), tmp_path / "a.nii")
+    with pytest.raises(UnreadableInputError, match=r"'a\.nii': colours must lie in 0\.\.255; save them as 8-bit\."):
+        read_image(tmp_path / "a.nii")
 
 
 def test_nrrd_volume(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_answers_as_the_face_does(bundle: Path, tmp_path: Path) -> None:
         label_model(bundle, tmp_path / "app", "bfloat16")
 
 
+def test_threshold_of_too_few_normals(copy_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    """Of four it cannot be said what a tenth of them exceeds."""
+    few = copy_bundle(tmp_path, "own_normals")
+    NormalReference.build([torch.from_numpy(stripes(seed))[None] for seed in range(4)]).save(
+        few / "models" / "model.reference"
+    )
+    assert ReferenceModel(few, tmp_path / "app").image_threshold() == 0.5
+
+
 def test_volumes(bundle: Path, tmp_path: Path) -> None:
     volume = np.stack([stripes(60 + z, spot=z == 1) for z in range(3)], axis=-1).astype(np.float32)
     nib.loadsave.save(nib.nifti1.Nifti1Image(volume, np.diag([1, 1, 4, 1.0])), tmp_path / "v.nii.gz")

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -60,13 +61,13 @@ def upload_removed_on_failure(path: str) -> Iterator[None]:
 class _CheckedStore(LocalDatastore):
     """Has no attributes of its own: a datastore that was made already is given this class."""
 
+    @abstractmethod
     def check_image(self, image_id: str) -> str:
         """The name of an image that may be asked for.
 
         Raises:
             HTTPException: status 400, it is no name; 404, there is none of that name.
         """
-        raise NotImplementedError
 
     def has_label(self, label_id: str, label_tag: str) -> bool:
         """Whether there is a label of this image and tag."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from typing import Any
 
 import requests
@@ -38,8 +39,9 @@ class _Ranked(Strategy):
 
     measure: str
 
+    @abstractmethod
     def _ranked(self, candidates: list[Candidate], datastore: Datastore) -> list[tuple[Candidate, float | None]]:
-        raise NotImplementedError
+        """The candidates in their order, each with its measure."""
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """The next image as ``{"id", measure}``, with its score and most suspicious slice where they are known.

@@ -86,6 +86,13 @@ def zipped(*entries: tuple[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+def locked(archive: bytes) -> bytes:
+    """A ZIP file of one entry that says that it is encrypted, where the entry begins and in the directory."""
+    for place in (6, archive.index(b"PK\1\2") + 8):
+        archive = archive[:place] + bytes([archive[place] | 1]) + archive[place + 1 :]
+    return archive
+
+
 def tarred(name: str, content: bytes) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -129,6 +136,7 @@ def hostile() -> Iterator[Asked]:
     yield upload("info that is no text", query(IMAGE, image="new"), FILE, params='{"a": "\\ud800"}')
     yield upload("info without a bottom", query(IMAGE, image="new"), FILE, params=deep(500))
     yield upload("info of the server's", query(IMAGE, image="new"), FILE, params='{"anomaly_descriptor": "x"}')
+    yield upload("info twice", query(IMAGE, image="new"), FILE, ("params", "{}", None), ("params", "{}", None))
     yield upload("no file", query(IMAGE, image="new"), status=(400, 422), params="{}")
     yield Asked("a form that is none", "PUT", query(IMAGE, image="new"), (400,), b"nothing", form()[1])
     # Labels
@@ -212,6 +220,7 @@ def hostile() -> Iterator[Asked]:
     yield upload("a zip with an absolute path", unpack, ("files", zipped(("/x", b"x")), "x.zip"))
     yield upload("a zip with a file as a folder", unpack, ("files", zipped(("a", b"x"), ("a/b", b"x")), "x.zip"))
     yield upload("a zip of zeros", unpack, ("files", zipped(("x", bytes(LIMIT_MIB * 2**20 + 1))), "x.zip"))
+    yield upload("a zip that is locked", unpack, ("files", locked(zipped(("x", b"x"))), "x.zip"))
     yield upload("a zip that ends early", unpack, ("files", zipped(("x", b"x" * 999))[:90], "x.zip"))
     # Options of tasks, which would go to another process
     yield posted("code for the worker", "/train/anomaly", {"bundle_path": "{root}/secret"})
@@ -243,6 +252,7 @@ def hostile() -> Iterator[Asked]:
     yield Asked("the archive's own address", "POST", "/proxy/dicom/%252e%252e/instances", (400,))
     yield Asked("a file beside the viewer", "GET", "/ohif/%2e%2e/%2e%2e/main.py", (400,))
     yield Asked("the folder of the viewer", "GET", "/ohif/..", (400,))
+    yield Asked("a folder in the viewer", "GET", "/ohif/assets/", (404,))
     yield Asked("a file beside the pages", "GET", "/static/../../main.py", (404,))
     # Who asks
     yield Asked("a name that leads here", "GET", "/info/", (400,), headers={"Host": "attacker.example.org"})

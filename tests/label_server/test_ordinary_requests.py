@@ -114,6 +114,10 @@ def test_result_that_its_kind_of_file_cannot_hold_is_refused(server: Any) -> Non
 
 def test_image_is_added_labelled_tuned_on_and_removed(server: Any, picture: Path, tmp_path: Path) -> None:
     name = "T1 axial 3"
+    info = urllib.parse.urlencode({"info": '{"read_by": "somebody"}'}).encode()
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert server.ask("PUT", query("/datastore/image/info", image="polyp"), info, form)[0] == 200
+    assert server.get(query("/datastore/image/info", image="polyp"))["read_by"] == "somebody"
     status, _ = server.send_file("PUT", query("/datastore/", image=name), "file", picture, str(picture), client_id="x")
     assert status == 200
     mask = tmp_path / "mask.png"

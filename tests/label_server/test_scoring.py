@@ -17,7 +17,7 @@ import json, logging, sys
 from types import SimpleNamespace
 import requests
 from monai_anomalyclip.data.errors import UnreadableInputError
-from monai_anomalyclip.label.strategies import AnomalyScoring
+from monai_anomalyclip.label.strategies import AnomalyScoring, HighestScore, MostDiverse, MostUncertain
 from monailabel.interfaces.exception import ImageNotFoundException
 
 logging.basicConfig(stream=sys.stderr)
@@ -35,7 +35,7 @@ FAILURES = {
 
 class Store:
     def __init__(self):
-        self.info = {name: {} for name in [*FAILURES, "h_good", "j_good"]}
+        self.info = {name: {} for name in [*FAILURES, "h_good", "j_good", "l_refused"]}
     def get_unlabeled_images(self):
         return list(self.info)
     def get_image_info(self, name):
@@ -53,12 +53,24 @@ class Store:
 
 class Model:
     prompts_digest = "0123"
+    def image_threshold(self):
+        return 0.5
     def predict(self, path, preset, device):
         if path == "j_good" and device == "little":
             raise MemoryError
         if device == "absent":
             raise RuntimeError("Invalid device string")
+        if path == "l_refused":
+            raise UnreadableInputError("Cannot read 'l': its slices have gaps.")
         return SimpleNamespace(anomaly_score=0.25, slice_index=2, descriptor=[0.5], prompts="0123")
+
+class Labelled:
+    def get_unlabeled_images(self, label_tag, labels):
+        return []
+    def get_labeled_images(self):
+        return ["a"]
+    def get_image_info(self, name):
+        return {"anomaly_descriptor": [0.5], "anomaly_score": 0.5}
 
 store = Store()
 try:
@@ -67,7 +79,8 @@ except RuntimeError as error:
     told, marked = str(error), [name for name, info in store.info.items() if name[2:] == "good" and info]
 store = Store()
 runs = [AnomalyScoring(Model())(request, store) for request in ({"device": "little"}, {})]
-print(json.dumps({"runs": runs, "info": store.info, "told": told, "marked": marked}))
+offered = [strategy({}, Labelled()) for strategy in (HighestScore(), MostUncertain(Model()), MostDiverse())]
+print(json.dumps({"runs": runs, "info": store.info, "told": told, "marked": marked, "offered": offered}))
 """
 
 
@@ -77,18 +90,20 @@ def test_images_that_fail_do_not_stop_the_others(label_python: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     first, second = result["runs"]
-    assert (first["total"], first["executed"], first["failed"]) == (11, 11, 10)
+    assert (first["total"], first["executed"], first["failed"]) == (12, 12, 11)
     # What failed for good is passed over; where nothing answered, memory was short, or nothing is known of the image,
     # it is tried again.
-    assert (second["executed"], second["skipped"], second["failed"]) == (5, 6, 4)
+    assert (second["executed"], second["skipped"], second["failed"]) == (5, 7, 4)
     # A fault of the server says nothing of the images.
     assert result["told"] == "Invalid device string"
     assert result["marked"] == []
     info = result["info"]
-    for name in ("a_itk", "b_status", "c_file", "d_absent", "g_damaged"):
+    for name in ("a_itk", "b_status", "c_file", "d_absent", "g_damaged", "l_refused"):
         assert info[name] == {"anomaly_score": None, "anomaly_prompts": "0123"}
     for name in ("e_connection", "f_slow", "k_busy"):
         assert info[name] == {}
     for name in ("h_good", "j_good"):
         assert info[name]["anomaly_score"] == 0.25
     assert "1.2.3" not in done.stderr
+    assert "An image cannot be scored: Cannot read 'l': its slices have gaps." in done.stderr
+    assert result["offered"] == [None, None, None]  # every image has its label

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_anomalyclip.bundles.errors import cause_of
-from monai_anomalyclip.bundles.shipped import literal_path
+from monai_anomalyclip.bundles.shipped import bundle_parser
 from monai_anomalyclip.label.model import AnomalyModel, Prediction
 from monai_anomalyclip.label.ranking import short_descriptor
 from monai_anomalyclip.label.reading import read_image
@@ -124,7 +124,4 @@ def _parser(bundle: Path) -> ConfigParser:
     config = bundle / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"There is no bundle at {str(bundle)!r}: it has no configs/inference.json.")
-    parser = ConfigParser()
-    parser.read_config(str(config))
-    parser["bundle_root"] = literal_path(bundle)
-    return parser
+    return bundle_parser(config)

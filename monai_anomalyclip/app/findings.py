@@ -92,8 +92,6 @@ def find_regions(folder: Path, state: InputState) -> Regions:
         whole = Region(number=0, slice=peak, first=0, last=record.frames - 1, map_max=record.map_max)
         return Regions([whole], 0, None, None)
     labels, count = ndimage.label(mask != 0, np.ones((3,) * mask.ndim))
-    if not count:
-        return Regions([], 0, labels.astype(np.int32), source)
     numbers = np.arange(1, count + 1)
     highest = ndimage.maximum(heat, labels, numbers)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]

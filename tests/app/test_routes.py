@@ -126,8 +126,10 @@ def test_what_cannot_be_done_now(
 ) -> None:
     """A study on the machine is scored at once; while it is, it is neither started nor removed."""
     begun, end = threading.Event(), threading.Event()
+    settings: list[tuple[str, ...]] = []
 
     def score(runner: Runner, study: Study) -> None:
+        settings.append(study.record.settings)
         study.change(state="running")
         begun.set()
         end.wait(600)
@@ -140,6 +142,7 @@ def test_what_cannot_be_done_now(
     assert (status, new["title"], new["sent"]) == (200, "skin", False)
     try:
         assert begun.wait(600)
+        assert settings == [("--threshold", "0.25", "--preset", "ct-lung")]
         key = f"api/studies/{new['id']}"
         assert {one["id"]: one["state"] for one in ask("GET", "api/studies")[1]}[new["id"]] == "running"
         refused = ask("POST", f"{key}/start")

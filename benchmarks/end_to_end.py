@@ -121,6 +121,7 @@ def run(tree: Path, folder: Path, source: str, results: Path, workers: int = 0) 
     """Score a folder of inputs by a tree's `predict`: seconds, and the greatest memory of one of its processes."""
     command = ["predict", str(folder / source), "-o", str(results), "--bundle", str(tree / BUNDLE)]
     command += ["--prompts", str(folder / PROMPTS), "--workers", str(workers)]
+    command += ["--preset", "dicom"] if source == "ct" else []  # trees may choose windows in other ways
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     begun = time.perf_counter()
     with (results.parent / "log.txt").open("wb") as log:

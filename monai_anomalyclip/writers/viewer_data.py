@@ -78,7 +78,8 @@ class PreviewFrames:
         if max(picture.size) > self._side:
             picture = picture.resize(_within(picture.size, self._side), Image.Resampling.BOX)
         stream = io.BytesIO()
-        picture.save(stream, format="JPEG", quality=_QUALITY)
+        # Codes fitted to each slice take 0.2 ms more, and spare a twentieth of what many slices take.
+        picture.save(stream, format="JPEG", quality=_QUALITY, optimize=self._side == _STACK_SIDE)
         return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

@@ -34,4 +34,7 @@ def test_templates_escape_and_are_strict() -> None:
     with pytest.raises(jinja2.UndefinedError):
         page.render()
     given = {"notice": "n", "style": style("report"), "script": script("viewer"), "preview": "{}", "home": "r"}
-    assert "<title>&lt;b&gt;</title>" in page.render(name="<b>", **given)
+    shown = page.render(name="<b>", caution="", **given)
+    assert "<title>&lt;b&gt;</title>" in shown
+    assert shown.count("<strong>") == 1
+    assert "<strong>a &amp; b</strong>" in page.render(name="<b>", caution="a & b", **given)

@@ -9,7 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -39,7 +39,9 @@ def serving(made: Scored) -> Iterator[Ask]:
                 with urllib.request.urlopen(request, timeout=300) as answer:
                     status, body = answer.status, answer.read()
             except urllib.error.HTTPError as error:
-                status, body = error.code, error.read()
+                status, body = error.code, b""
+                with suppress(ConnectionError):  # what is refused unread may end with a reset, after the status
+                    body = error.read()
             try:
                 return status, json.loads(body)
             except ValueError:
